@@ -1,0 +1,76 @@
+// Convolution for GPUs: a tile of 64 rows by 64 columns per workgroup of 256, both operands staged through workgroup memory 16 deep,
+// 4 by 4 outputs per invocation.
+#import index
+#import conv2d
+
+alias Element = f32;
+alias Weight = f32;
+
+@group(0) @binding(0) var<uniform> params: Gather;
+@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
+@group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
+
+// Rows transposed, so that an invocation reads its four rows as one vec4: [depth][row quad], padded against bank conflicts.
+var<workgroup> tile_a: array<array<vec4<f32>, 17>, 16>;
+var<workgroup> tile_b: array<array<vec4<f32>, 16>, 16>;
+
+@compute @workgroup_size(256)
+fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let tile = workgroup_index(wg, n);
+    if tile >= params.tiles { return; }
+    let first_row = tile / params.column_tiles * 64u;
+    let first_column = tile % params.column_tiles * 16u;
+    // Loading: invocation `local` brings quad local % 4 of row local / 4, and column local % 16 of depth local / 16.
+    let load_row = first_row + local / 4u;
+    let load_quad = local % 4u;
+    let row = gather_row(params, min(load_row, params.rows - 1u));
+    let depth = local / 16u;
+    let load_column = first_column + local % 16u;
+    // Computing: rows 4 * (local / 16) .., column quad local % 16.
+    let my_rows = local / 16u;
+    let my_column = local % 16u;
+    var sum = mat4x4<f32>();
+    let quads = params.taps_h * params.taps_w * params.in_quads;
+    for (var base = 0u; base < quads; base += 4u) {
+        let k = base + load_quad;
+        var a = vec4<f32>();
+        if k < quads && load_row < params.rows {
+            let t = k / params.in_quads;
+            let h = row.h + i32(t / params.taps_w) * params.tap_step;
+            let w = row.w + i32(t % params.taps_w) * params.tap_step;
+            if inside(h, w, params.in_h, params.in_w) {
+                a = vec4<f32>(input[u32((row.n * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + k % params.in_quads]);
+            }
+        }
+        var b = vec4<f32>();
+        let kb = base + depth / 4u;
+        if kb < quads && load_column < params.out_quads {
+            let t = kb / params.in_quads;
+            let tap = (params.first_h + t / params.taps_w * params.tap_stride) * params.kernel_w + params.first_w + t % params.taps_w * params.tap_stride;
+            b = vec4<f32>(weight[((tap * params.in_quads + kb % params.in_quads) * 4u + depth % 4u) * params.out_quads + load_column]);
+        }
+        workgroupBarrier();
+        let r = local / 4u;
+        for (var c = 0u; c < 4u; c++) {
+            tile_a[load_quad * 4u + c][r / 4u][r % 4u] = a[c];
+        }
+        tile_b[depth][local % 16u] = b;
+        workgroupBarrier();
+        for (var d = 0u; d < 16u; d++) {
+            let x = tile_a[d][my_rows];
+            let y = tile_b[d][my_column];
+            sum[0] += x.x * y;
+            sum[1] += x.y * y;
+            sum[2] += x.z * y;
+            sum[3] += x.w * y;
+        }
+    }
+    let column = first_column + my_column;
+    for (var i = 0u; i < 4u; i++) {
+        let out_row = first_row + my_rows * 4u + i;
+        if out_row < params.rows && column < params.out_quads {
+            output[gather_row(params, out_row).out * params.out_quads + column] = vec4<Element>(sum[i]);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// Around the convolution kernels: `transpose` turns weights (tap, in, out) into (tap, out, in) for the gradient of the input, one
+// invocation per 4x4 block; `sum_splits` adds the partials sums of a weight gradient in order, one invocation per vec4.
+#import index
+
+alias Weight = f32;
+
+struct Params { count: u32, in_quads: u32, out_quads: u32, splits: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> weight: array<vec4<Weight>>;
+@group(0) @binding(2) var<storage, read_write> transposed: array<vec4<Weight>>;
+
+@compute @workgroup_size(64)
+fn transpose_blocks(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    if i >= params.count { return; }
+    let column = i % params.out_quads;
+    let row = i / params.out_quads % params.in_quads;
+    let tap = i / (params.out_quads * params.in_quads);
+    let at = (tap * params.in_quads + row) * 4u * params.out_quads + column;
+    let a = weight[at];
+    let b = weight[at + params.out_quads];
+    let c = weight[at + 2u * params.out_quads];
+    let d = weight[at + 3u * params.out_quads];
+    let to = (tap * params.out_quads + column) * 4u * params.in_quads + row;
+    transposed[to] = vec4(a.x, b.x, c.x, d.x);
+    transposed[to + params.in_quads] = vec4(a.y, b.y, c.y, d.y);
+    transposed[to + 2u * params.in_quads] = vec4(a.z, b.z, c.z, d.z);
+    transposed[to + 3u * params.in_quads] = vec4(a.w, b.w, c.w, d.w);
+}
+
+@group(0) @binding(1) var<storage, read> partials: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> total: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn sum_splits(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    if i >= params.count { return; }
+    var sum = vec4<f32>();
+    for (var split = 0u; split < params.splits; split++) {
+        sum += partials[split * params.count + i];
+    }
+    total[i] = sum;
+}

@@ -1,0 +1,68 @@
+// Gradient of a convolution's weight for GPUs: 64 weight rows (16 quads of input channels) by 64 columns per workgroup of 256, 16 pixels
+// at a time through workgroup memory; pixels are dealt out to `splits` partials sums.
+#import index
+#import conv2d
+
+alias Element = f32;
+
+@group(0) @binding(0) var<uniform> params: Reduce;
+@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
+@group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
+@group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
+
+var<workgroup> tile_a: array<array<vec4<f32>, 16>, 16>;
+var<workgroup> tile_b: array<array<vec4<f32>, 16>, 16>;
+
+@compute @workgroup_size(256)
+fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let tile = workgroup_index(wg, n);
+    if tile >= params.tiles { return; }
+    let first_column = tile % params.column_tiles * 16u;
+    let split = tile / params.column_tiles % params.splits;
+    let first_quad = tile / (params.column_tiles * params.splits) * 16u;
+    // Loading: pixel local / 16 of the slab; weight quad and column local % 16.
+    let slot = local % 16u;
+    let lane_pixel = local / 16u;
+    let quad = reduce_quad(params, min(first_quad + slot, params.quads - 1u));
+    let column = first_column + slot;
+    let my_quad = local / 16u;
+    var sum = mat4x4<f32>();
+    let end = min((split + 1u) * params.segments_per_split, params.segments);
+    // Slabs run over the split's pixels as one sequence, so that short image rows waste nothing.
+    let last_pixel = min(end * params.segment_pixels, params.pixels);
+    for (var pixel = split * params.segments_per_split * params.segment_pixels; pixel < last_pixel; pixel += 16u) {
+        let at = pixel + lane_pixel;
+        var a = vec4<f32>();
+        var b = vec4<f32>();
+        if at < last_pixel {
+            let segment = at / params.segment_pixels;
+            let h = i32(segment % params.out_h * params.stride) + quad.dh;
+            let w = i32(at % params.segment_pixels * params.stride) + quad.dw;
+            if inside(h, w, params.in_h, params.in_w) {
+                a = vec4<f32>(input[u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel]);
+            }
+            if column < params.out_quads {
+                b = vec4<f32>(grad_output[at * params.out_quads + column]);
+            }
+        }
+        workgroupBarrier();
+        tile_a[lane_pixel][slot] = a;
+        tile_b[lane_pixel][slot] = b;
+        workgroupBarrier();
+        for (var d = 0u; d < 16u; d++) {
+            let x = tile_a[d][my_quad];
+            let y = tile_b[d][slot];
+            sum[0] += x.x * y;
+            sum[1] += x.y * y;
+            sum[2] += x.z * y;
+            sum[3] += x.w * y;
+        }
+    }
+    let out_quad = first_quad + my_quad;
+    if out_quad < params.quads && column < params.out_quads {
+        let at = (split * params.quads + out_quad) * 4u * params.out_quads + column;
+        for (var c = 0u; c < 4u; c++) {
+            partials[at + c * params.out_quads] = sum[c];
+        }
+    }
+}

@@ -1,0 +1,16 @@
+// Lanes of a vec4 at column `quad` that lie within a row of `columns` values: 1, else 0. Keeps padding at zero.
+fn column_mask(quad: u32, columns: u32) -> vec4<f32> {
+    let first = quad * 4u;
+    return select(vec4(0.0), vec4(1.0), vec4(first, first + 1u, first + 2u, first + 3u) < vec4(columns));
+}
+
+fn sum4(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}
+
+fn max4(v: vec4<f32>) -> f32 {
+    return max(max(v.x, v.y), max(v.z, v.w));
+}
+
+// A value below every logit, for masked lanes: no infinities, which Metal's fast arithmetic may assume away.
+const LOWEST: f32 = -3.0e38;

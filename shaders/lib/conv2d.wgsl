@@ -1,0 +1,56 @@
+// What the convolution kernels share: the map from rows of the implicit matrix product to pixels.
+//
+// `gather` computes out[row] = sum over taps and channels of in[pixel(row, tap)] * weight[tap]. It serves forward (rows are output
+// pixels) and, for each class of input pixels modulo the stride, the gradient of the input (rows are the pixels of the class).
+// Weights are (tap, channel of `input`, channel of `output`), `output` fastest.
+struct Gather {
+    rows: u32,              // pixels of the row grid over the whole batch
+    grid_h: u32, grid_w: u32, // the row grid of one image
+    out_h: u32, out_w: u32,   // size of an output image
+    out_step: u32, out_h0: u32, out_w0: u32, // grid to output pixel
+    in_h: u32, in_w: u32,
+    in_step: i32, in_h0: i32, in_w0: i32,    // grid to the input pixel of the first tap
+    tap_step: i32,          // input pixels from one tap to the next
+    taps_h: u32, taps_w: u32,
+    first_h: u32, first_w: u32, tap_stride: u32, // taps used: first, first + stride, ...
+    kernel_w: u32,
+    in_quads: u32, out_quads: u32,
+    column_tiles: u32, tiles: u32,
+}
+
+// Input pixel of the first tap and output position of a row.
+struct Row { n: i32, h: i32, w: i32, out: u32 }
+
+fn gather_row(p: Gather, row: u32) -> Row {
+    let per_image = p.grid_h * p.grid_w;
+    let n = row / per_image;
+    let rest = row % per_image;
+    let i = rest / p.grid_w;
+    let j = rest % p.grid_w;
+    let out = (n * p.out_h + i * p.out_step + p.out_h0) * p.out_w + j * p.out_step + p.out_w0;
+    return Row(i32(n), i32(i) * p.in_step + p.in_h0, i32(j) * p.in_step + p.in_w0, out);
+}
+
+fn inside(h: i32, w: i32, height: u32, width: u32) -> bool {
+    return h >= 0 && w >= 0 && h < i32(height) && w < i32(width);
+}
+
+// `reduce` computes weight[tap, in channel, out channel] = sum over output pixels of in * grad_output. Pixels come in
+// segments (rows of the output image, or 64 pixels at a time where the kernel is 1x1); segments are dealt out to `splits` partial sums.
+struct Reduce {
+    quads: u32,             // taps * in_quads
+    in_quads: u32, out_quads: u32,
+    kernel_w: u32, stride: u32, padding: i32,
+    in_h: u32, in_w: u32, out_h: u32,
+    segments: u32, segment_pixels: u32, pixels: u32,
+    splits: u32, segments_per_split: u32,
+    column_tiles: u32, tiles: u32,
+}
+
+// Where a quad of weight rows reads its input: offset of its tap from the output pixel, and its channels.
+struct Quad { dh: i32, dw: i32, channel: u32 }
+
+fn reduce_quad(p: Reduce, quad: u32) -> Quad {
+    let tap = quad / p.in_quads;
+    return Quad(i32(tap / p.kernel_w) - p.padding, i32(tap % p.kernel_w) - p.padding, quad % p.in_quads);
+}

@@ -1,0 +1,18 @@
+// Adds a bias to every row: y[r][c] = x[r][c] + bias[c]. One invocation per vec4. (The product itself is conv2d's.)
+#import index
+
+alias Element = f32;
+
+struct Params { count: u32, quads: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<Element>>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<Element>>;
+
+@compute @workgroup_size(64)
+fn add_bias(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    if i >= params.count { return; }
+    y[i] = vec4<Element>(vec4<f32>(x[i]) + bias[i % params.quads]);
+}

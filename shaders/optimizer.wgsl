@@ -1,0 +1,87 @@
+// SGD, LARC over SGD (apex) and LARS (mmpretrain) over all parameters at once. Parameters, gradients and momentum lie in three arenas of the
+// same layout; `chunks` cuts them into pieces (tensor, first vec4, vec4s). `norms` sums squares per chunk, `ratios` merges them per
+// tensor in order and decides the factors, `update` applies them. Parameters and momentum are updated in place.
+#import index
+#import reduce
+#import columns
+
+const LARS: u32 = 2u;
+const LARC: u32 = 1u;
+// 0 SGD, 1 LARC, 2 LARS.
+const KIND: u32 = 0u;
+
+struct Params { chunks: u32, tensors: u32, momentum: f32, weight_decay: f32, trust: f32, eps: f32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> table: array<vec4<u32>>; // tensor, first vec4, vec4s, unused
+@group(0) @binding(2) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> gradients: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> partials: array<vec2<f32>>;
+
+@compute @workgroup_size(64)
+fn norms(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let chunk = workgroup_index(wg, n);
+    if chunk >= params.chunks { return; }
+    let entry = table[chunk];
+    var p = vec4<f32>();
+    var g = vec4<f32>();
+    for (var i = local; i < entry.z; i += 64u) {
+        let a = weights[entry.y + i];
+        let b = gradients[entry.y + i];
+        p += a * a;
+        g += b * b;
+    }
+    let sums = workgroup_sum(local, vec4(sum4(p), sum4(g), 0.0, 0.0));
+    if local == 0u { partials[chunk] = sums.xy; }
+}
+
+@group(0) @binding(1) var<storage, read> tensors: array<vec4<u32>>; // first chunk, chunks, freezable, unused
+@group(0) @binding(2) var<storage, read> partials_in: array<vec2<f32>>;
+@group(0) @binding(3) var<storage, read> step: array<vec4<f32>>; // learning rate, 1 while freezable tensors are frozen, unused
+@group(0) @binding(4) var<storage, read_write> factors: array<vec4<f32>>; // gradient scale, weight decay, learning rate, 1 if updated
+
+@compute @workgroup_size(64)
+fn ratios(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let t = workgroup_index(wg, n) * 64u + local;
+    if t >= params.tensors { return; }
+    let entry = tensors[t];
+    var squares = vec2<f32>();
+    for (var c = 0u; c < entry.y; c++) {
+        squares += partials_in[entry.x + c];
+    }
+    let norm = sqrt(squares);
+    let lr = step[0].x;
+    let both = norm.x > 0.0 && norm.y > 0.0;
+    let ratio = params.trust * norm.x / (norm.y + params.weight_decay * norm.x + params.eps);
+    var factor = vec4(1.0, params.weight_decay, lr, 1.0);
+    if KIND == LARC {
+        factor.x = select(1.0, ratio, both);
+        factor.y = select(0.0, params.weight_decay, both);
+    }
+    if KIND == LARS {
+        // The learning rate goes into the momentum.
+        factor.x = select(1.0, ratio, both) * lr;
+        factor.z = 1.0;
+    }
+    if entry.z == 1u && step[0].y > 0.0 { factor.w = 0.0; }
+    factors[t] = factor;
+}
+
+@group(0) @binding(2) var<storage, read> factors_in: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> velocities: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> parameters: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn update(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let chunk = workgroup_index(wg, n);
+    if chunk >= params.chunks { return; }
+    let entry = table[chunk];
+    let factor = factors_in[entry.x];
+    if factor.w == 0.0 { return; }
+    for (var i = entry.y + local; i < entry.y + entry.z; i += 64u) {
+        let p = parameters[i];
+        let v = params.momentum * velocities[i] + (gradients[i] + factor.y * p) * factor.x;
+        velocities[i] = v;
+        parameters[i] = p - factor.z * v;
+    }
+}

@@ -1,0 +1,17 @@
+// Writes the newest rows over the oldest of the feature queue, a ring whose position the host sends. One invocation per vec4.
+#import index
+
+struct Params { rows: u32, quads: u32, queue_rows: u32, first_row: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> features: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> position: array<u32>; // first row to overwrite
+@group(0) @binding(3) var<storage, read_write> queue: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn push(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    if i >= params.rows * params.quads { return; }
+    let row = (position[0] + i / params.quads) % params.queue_rows;
+    queue[row * params.quads + i % params.quads] = features[params.first_row * params.quads + i];
+}

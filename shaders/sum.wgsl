@@ -1,0 +1,40 @@
+// Ordered sums. `all`: one workgroup sums the first `rows` values of a vector, times `factor`, into the first element of output.
+// `partial_columns` and `columns`: sums over the rows of a matrix in two passes (bias gradients); one invocation per column quad and
+// chunk of rows, then one per column quad.
+#import index
+#import reduce
+
+struct Params { rows: u32, quads: u32, chunk: u32, factor: f32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> input: array<f32>;
+@group(0) @binding(2) var<storage, read_write> output: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn all(@builtin(local_invocation_index) local: u32) {
+    var sum = 0.0;
+    for (var i = local; i < params.rows; i += 64u) {
+        sum += input[i];
+    }
+    let total = workgroup_sum(local, vec4(sum, 0.0, 0.0, 0.0));
+    if local == 0u { output[0] = params.factor * total; }
+}
+
+@group(0) @binding(1) var<storage, read> matrix: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> sums: array<vec4<f32>>;
+
+// Sums `chunk` rows into row `chunk number` of `sums`; run again on the result until one row is left.
+@compute @workgroup_size(64)
+fn columns(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    let chunk = i / params.quads;
+    let quad = i % params.quads;
+    let first = chunk * params.chunk;
+    if first >= params.rows { return; }
+    var sum = vec4<f32>();
+    let end = min(first + params.chunk, params.rows);
+    for (var row = first; row < end; row++) {
+        sum += matrix[row * params.quads + quad];
+    }
+    sums[i] = params.factor * sum;
+}

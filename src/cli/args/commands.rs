@@ -1,0 +1,266 @@
+//! The flags of each command.
+
+use super::values::{Layout, Shell, Weights, count, fraction, positive};
+use clap::Args;
+use std::path::PathBuf;
+
+/// `devices`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu devices --json")]
+pub struct DevicesArgs {}
+
+/// `check`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu check --adapter nvidia --filter 'conv|matmul'\n\nExits 1 if any case is outside its tolerance.")]
+pub struct CheckArgs {
+    /// Only cases whose `op/variant` matches this regular expression
+    #[arg(long, value_name = "RE")]
+    pub filter: Option<String>,
+}
+
+/// `info`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu info --config configs/digits.toml --batch 128")]
+pub struct InfoArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Images per step to plan memory for, instead of the configuration's train.batch
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub batch: Option<usize>,
+    /// Override a key of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `train`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  swav-wgpu train --config configs/sprites.toml --data data/sprites --out runs/sprites
+  swav-wgpu train --config configs/digits.toml --set optimizer.lr=1.2 --set train.epochs=20
+  swav-wgpu train --out runs/sprites --resume
+
+Ctrl-C or SIGTERM ends the step, writes a checkpoint and exits 75; --resume goes on from there. The last line of --json is
+{steps, epochs, loss, images_per_second, checkpoint}.")]
+pub struct TrainArgs {
+    /// Configuration file; with --resume the run folder's config.toml if not given
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    pub config: Option<PathBuf>,
+    /// Image folder (train/CLASS/*.png|jpg) or place of the tar shards (train-*.tar); overrides data.path
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints, report.html [default: runs/ and the configuration's name]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub out: Option<PathBuf>,
+    /// Go on from the run folder's newest good checkpoint; start afresh if it has none
+    #[arg(long)]
+    pub resume: bool,
+    /// Start from these weights instead of random ones
+    #[arg(long, value_name = "WEIGHTS", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
+    /// Stop after this many steps in all, with a checkpoint; the schedule stays that of the whole run
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+    /// Override a key of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `eval-linear`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  swav-wgpu eval-linear --config configs/digits-linear.toml --weights runs/digits --data data/digits
+  swav-wgpu eval-linear --config configs/digits-linear.toml --weights random:0 --json")]
+pub struct EvalLinearArgs {
+    /// Configuration file of kind \"linear\"
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from the file's [model])
+    #[arg(long, value_name = "FILE|random[:SEED]")]
+    pub weights: Weights,
+    /// Labelled images: train/CLASS/…, val/CLASS/… or tar shards; overrides data.path
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Run folder for the head, metrics and report [default: nothing is written]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Override a key of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// How images are prepared where no linear configuration says so.
+#[derive(Args, Clone, Debug)]
+pub struct ImageArgs {
+    /// Pre-training or linear configuration: normalisation and image size, and the architecture of random weights
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Side of the square the network sees, in pixels [default: from the weights or configuration, else 224]
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    pub size: Option<usize>,
+    /// Shorter side before the centre crop; 0 takes images as they are [default: from the configuration, else 256 / 224 of the size]
+    #[arg(long, value_name = "PIXELS")]
+    pub resize: Option<usize>,
+}
+
+/// `eval-knn`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  swav-wgpu eval-knn --weights runs/digits --data data/digits
+  swav-wgpu eval-knn --weights random:0 --config configs/digits.toml --data data/digits --k 20")]
+pub struct EvalKnnArgs {
+    /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
+    #[arg(long, value_name = "FILE|random[:SEED]")]
+    pub weights: Weights,
+    /// Labelled images: train/CLASS/…, val/CLASS/… or tar shards
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Neighbours that vote
+    #[arg(long, value_name = "N", default_value = "20", value_parser = count)]
+    pub k: usize,
+    /// Votes weigh exp(cosine / temperature)
+    #[arg(long, value_name = "T", default_value = "0.07", value_parser = positive)]
+    pub temperature: f64,
+    /// Image preparation.
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// `finetune`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:
+  swav-wgpu finetune --config configs/digits-linear.toml --weights runs/digits --fraction 0.1 \\
+    --set optimizer.lr=0.2 --set optimizer.backbone_lr=0.01 --set optimizer.weight_decay=0.0 --set train.epochs=20")]
+pub struct FinetuneArgs {
+    /// Configuration file of kind \"linear\"; optimizer.backbone_lr is the backbone's learning rate
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Backbone to start from
+    #[arg(long, value_name = "FILE|random[:SEED]")]
+    pub weights: Weights,
+    /// Part of each class's training images to use
+    #[arg(long, value_name = "PART", default_value = "1.0", value_parser = fraction)]
+    pub fraction: f64,
+    /// Labelled images; overrides data.path
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Run folder [default: nothing is written]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Override a key of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `features`.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("source").required(true), after_help = "Examples:
+  swav-wgpu features --weights runs/digits --data data/digits --out digits.safetensors
+  swav-wgpu features --weights resnet50.pth --input images.safetensors --out features.safetensors
+
+From --data: features (N, C), labels (N), metadata paths. From --input, which holds images (N, 3, H, W) normalised already: features (N, C),
+map (N, C, h, w), and with a SwAV head in the weights embeddings (N, D) and scores (N, K).")]
+pub struct FeaturesArgs {
+    /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
+    #[arg(long, value_name = "FILE|random[:SEED]")]
+    pub weights: Weights,
+    /// Images: a folder or tar shards
+    #[arg(long, value_name = "PATH", group = "source")]
+    pub data: Option<PathBuf>,
+    /// Tensors: a safetensors file with `images`
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub input: Option<PathBuf>,
+    /// File to write
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub out: PathBuf,
+    /// Image preparation.
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// `clusters`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu clusters --weights runs/sprites --data data/sprites --out clusters")]
+pub struct ClustersArgs {
+    /// Weights with a SwAV head
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    /// Images: a folder or tar shards
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Folder for the gallery
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Image preparation.
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// `predict`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu predict --weights runs/digits --head runs/digits-linear/head.safetensors 3.png 7.png --json")]
+pub struct PredictArgs {
+    /// Backbone
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    /// Head that eval-linear or finetune wrote
+    #[arg(long, value_name = "FILE")]
+    pub head: PathBuf,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// Image preparation.
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// `convert`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu convert swav_800ep_pretrain.pth.tar resnet50.safetensors --to torchvision")]
+pub struct ConvertArgs {
+    /// A checkpoint, run folder, safetensors or PyTorch file
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// File to write; its ending .safetensors or .pth says the format
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Names of the tensors
+    #[arg(long, value_enum, default_value = "torchvision")]
+    pub to: Layout,
+}
+
+/// `replay`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu replay trajectory.safetensors --steps 1 --json\n\nExits 1 if the trajectory is not reproduced.")]
+pub struct ReplayArgs {
+    /// Recorded trajectory
+    #[arg(value_name = "FILE.safetensors")]
+    pub file: PathBuf,
+    /// Largest error of any step's loss
+    #[arg(long, value_name = "LOSS", default_value = "1e-3", value_parser = positive)]
+    pub tolerance: f64,
+    /// Judge only the first steps [default: all]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+}
+
+/// `bench`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu bench --filter '^matmul' --json")]
+pub struct BenchArgs {
+    /// Only cases whose name matches this regular expression
+    #[arg(long, value_name = "RE")]
+    pub filter: Option<String>,
+    /// Only list the names
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// `completions`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu completions bash > ~/.local/share/bash-completion/completions/swav-wgpu")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}

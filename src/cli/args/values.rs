@@ -1,0 +1,85 @@
+//! Values of flags that are more than text.
+
+use clap::ValueEnum;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where a backbone's weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// `random` or `random:SEED`: untrained, the baseline of every evaluation.
+    Random {
+        /// Seed of the initialisation; 0 when not given.
+        seed: u64,
+    },
+    /// A checkpoint of a run, a run folder, a safetensors file or a PyTorch file. A file named `random` is `./random`.
+    File(PathBuf),
+}
+
+impl FromStr for Weights {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("random") {
+            Some("") => Ok(Self::Random { seed: 0 }),
+            Some(rest) if rest.starts_with(':') => {
+                let seed = rest[1..].parse().map_err(|_| format!("{:?} is no seed; it must read like random:7", &rest[1..]))?;
+                Ok(Self::Random { seed })
+            }
+            _ if text.is_empty() => Err("must be a file, or random, or random:SEED".into()),
+            _ => Ok(Self::File(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random { seed } => write!(f, "random:{seed}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Names that tensors of a weight file bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// conv1.weight, layer1.0.…: the backbone alone
+    Torchvision,
+    /// The official code: module.conv1.weight, …, module.prototypes.weight
+    Swav,
+    /// backbone.*, neck.*, head.*, as mmpretrain and mmselfsup
+    Mmpretrain,
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    #[value(name = "powershell")]
+    PowerShell,
+    Zsh,
+}
+
+/// A part of the whole: above 0, at most 1.
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
+    number(text, |v| v > 0.0 && v <= 1.0, "must be a number above 0 and at most 1")
+}
+
+/// A finite number above 0.
+pub(super) fn positive(text: &str) -> Result<f64, String> {
+    number(text, |v| v > 0.0 && v.is_finite(), "must be a number above 0")
+}
+
+/// A count of at least 1.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|v| *v >= 1).ok_or_else(|| "must be a whole number, at least 1".into())
+}
+
+fn number(text: &str, ok: impl Fn(f64) -> bool, must: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|v| ok(*v)).ok_or_else(|| must.into())
+}

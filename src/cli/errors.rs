@@ -1,0 +1,55 @@
+//! How errors look, and the exit code they end with.
+//!
+//! Promise: `error: …`, then a `caused by: …` for each cause, then a `hint: …` where there is one, on stderr, coloured only on a terminal
+//! without `NO_COLOR`; nothing on stdout.
+
+use crate::error::Error;
+use std::io::Write;
+
+/// Prints an error on stderr and returns its exit code.
+pub fn report(error: &Error) -> u8 {
+    let style = super::report::progress::Style::detect(false);
+    // Nothing can be done when stderr is closed.
+    let _ = write(&mut std::io::stderr().lock(), error, style.color);
+    error.exit_code()
+}
+
+/// Prints clap's message (help and version on stdout, errors on stderr) and returns the exit code: 0, or 2 for wrong use.
+pub fn report_usage(error: &clap::Error) -> u8 {
+    let _ = error.print();
+    if error.use_stderr() { 2 } else { 0 }
+}
+
+fn write(out: &mut dyn Write, error: &Error, color: bool) -> std::io::Result<()> {
+    let mark = |word: &str, code: &str| if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() };
+    writeln!(out, "{}: {error}", mark("error", "1;31"))?;
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        writeln!(out, "{}: {inner}", mark("caused by", "1"))?;
+        cause = inner.source();
+    }
+    match error.hint() {
+        Some(hint) => writeln!(out, "{}: {hint}", mark("hint", "1;36")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(error: &Error, color: bool) -> String {
+        let mut out = Vec::new();
+        write(&mut out, error, color).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn error_cause_hint() {
+        let output = Error::output("runs/a/x")(std::io::Error::other("No space left on device"));
+        assert_eq!(text(&output, false), "error: cannot write runs/a/x\ncaused by: No space left on device\n");
+        let lost = text(&Error::DeviceLost("reset".into()), false);
+        assert!(lost.starts_with("error: the GPU device was lost: reset\nhint: start again with --resume"), "{lost}");
+        assert_eq!(text(&Error::config("a.toml", "seed", "is -1"), true), "\x1b[1;31merror\x1b[0m: a.toml: seed: is -1\n");
+    }
+}

@@ -1,0 +1,103 @@
+//! Stopping a run from outside.
+//!
+//! Promise: the first SIGINT, SIGTERM or SIGHUP (Ctrl-C and closing the console on Windows) sets a flag: the run ends its step, writes a checkpoint and
+//! exits 75; the second ends the process at once with 130.
+
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Exit code when a second signal ends the process at once.
+pub const EXIT_AT_ONCE: i32 = 130;
+
+/// The flag that signals set.
+#[derive(Clone, Debug, Default)]
+pub struct Signals(Arc<AtomicBool>);
+
+impl Signals {
+    /// Takes over the signals; once per process.
+    pub fn install() -> Result<Self> {
+        let this = Self::default();
+        let flag = this.clone();
+        let handler = move || {
+            if flag.raise() {
+                std::process::exit(EXIT_AT_ONCE);
+            }
+        };
+        ctrlc::set_handler(handler).map_err(|e| Error::Failed(format!("signals cannot be handled: {e}")))?;
+        Ok(this)
+    }
+
+    /// Whether the run should stop after this step.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The flag itself, for training code that knows nothing of signals.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+
+    /// Sets the flag; true if it was set before.
+    fn raise(&self) -> bool {
+        self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_asks_second_ends() {
+        let signals = Signals::default();
+        assert!(!signals.requested());
+        assert!(!signals.raise());
+        assert!(signals.requested() && signals.flag().load(Ordering::Relaxed));
+        assert!(signals.raise());
+    }
+
+    /// Runs only as the child of the next test: says when it is ready and when it was asked to stop, then waits.
+    #[test]
+    fn child() {
+        if std::env::var_os("SIGNALS_TEST_CHILD").is_some() {
+            use std::io::Write;
+            let signals = Signals::install().unwrap();
+            let mut out = std::io::stdout();
+            out.write_all(b"\nready\n").unwrap();
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            let mut asked = false;
+            while std::time::Instant::now() < end {
+                if !asked && signals.requested() {
+                    asked = true;
+                    out.write_all(b"\nasked\n").unwrap();
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_real_process_stops_as_promised() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+        for first in ["-INT", "-TERM"] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "cli::signals::tests::child", "--nocapture"])
+                .env("SIGNALS_TEST_CHILD", "1")
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(|l| l.ok());
+            let pid = child.id().to_string();
+            let send = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+            assert!(lines.any(|l| l == "ready"));
+            send(first);
+            assert!(lines.any(|l| l == "asked"));
+            assert!(child.try_wait().unwrap().is_none(), "the first signal must not end the process");
+            send("-INT");
+            assert_eq!(child.wait().unwrap().code(), Some(EXIT_AT_ONCE));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! From files to crops: finding and decoding images, augmenting them as the reference implementations do, and handing out batches.
+//!
+//! Everything here runs on the CPU and depends only on (files, configuration, seed, step): neither the number of worker threads nor an
+//! interruption changes a single bit of what a training step sees.
+
+pub mod augment;
+pub mod dataset;
+mod decode;
+mod folder;
+pub mod loader;
+pub mod rng;
+mod shards;
+
+pub use augment::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order, Scratch, TrainTransform};
+pub use dataset::{Dataset, Split};
+pub use decode::{Rgb8, read_image};
+pub use loader::{Batch, Loader, steps_per_epoch};

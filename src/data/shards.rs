@@ -1,0 +1,119 @@
+//! Tar shards in WebDataset style: indexed once, then read by position.
+//!
+//! Members are `CLASS/name.png`, or `key.jpg` with its class as text in `key.cls` (which then counts more than the folder).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::dataset::{Class, Found, Source};
+use super::folder::is_image;
+use crate::error::{Error, Result};
+
+/// Shards beyond this many are opened anew for each read, so that a set of thousands does not run out of file handles.
+const KEPT_OPEN: usize = 256;
+
+/// Longest class text, in bytes: anything longer is not a class.
+const LONGEST_CLASS: u64 = 4096;
+
+/// A tar file that members are read from.
+#[derive(Clone, Debug)]
+pub(super) struct Shard {
+    /// Where it lies.
+    pub path: PathBuf,
+    file: Option<Arc<File>>,
+}
+
+impl Shard {
+    /// Opens shard number `number` and adds its images to `found`, sorted by name.
+    pub fn index(path: &Path, number: usize, found: &mut Vec<Found>) -> Result<Self> {
+        let failed = |e: std::io::Error| Error::data(path, format!("cannot be opened: {e}"));
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let members = members(&file, length).map_err(|e| Error::data(path, format!("is not a readable tar file: {e}")))?;
+        let mut texts = HashMap::new();
+        let mut images = Vec::new();
+        for member in members {
+            match member.text {
+                Some(text) => drop(texts.insert(stem(&member.name).to_owned(), Arc::from(text.trim()))),
+                None => images.push(member),
+            }
+        }
+        images.sort_by(|a, b| a.name.cmp(&b.name));
+        found.extend(images.into_iter().map(|Member { name, offset, length, .. }| {
+            let class = match (texts.get(stem(&name)), name.split_once('/')) {
+                (Some(text), _) => Class::Text(Arc::clone(text)),
+                (None, Some((folder, _))) => Class::Folder(folder.into()),
+                (None, None) => Class::None,
+            };
+            Found { source: Source::Member { shard: number as u32, name: name.into(), offset, length }, class }
+        }));
+        Ok(Self { path: path.to_owned(), file: (number < KEPT_OPEN).then(|| Arc::new(file)) })
+    }
+
+    /// Reads `length` bytes at `offset`; any number of threads may do so at once.
+    pub fn read(&self, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length as usize];
+        match &self.file {
+            Some(file) => read_at(file, &self.path, &mut bytes, offset)?,
+            None => read_at(&File::open(&self.path)?, &self.path, &mut bytes, offset)?,
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, _path: &Path, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(not(unix))]
+fn read_at(_file: &File, path: &Path, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    // A shared handle has one position for all threads here: take one of our own.
+    use std::io::{Seek, SeekFrom};
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(bytes)
+}
+
+/// An image, or a class text, inside a tar.
+struct Member {
+    name: String,
+    offset: u64,
+    length: u64,
+    text: Option<String>,
+}
+
+/// Images and class texts of a tar of `size` bytes.
+fn members(file: &File, size: u64) -> std::io::Result<Vec<Member>> {
+    let mut found = Vec::new();
+    for entry in tar::Archive::new(BufReader::new(file)).entries_with_seek()? {
+        let mut entry = entry?;
+        let full = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = full.trim_start_matches("./").trim_start_matches('/').to_owned();
+        let (offset, length) = (entry.raw_file_position(), entry.size());
+        // Members are skipped by seeking, which does not notice the end of the file.
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return Err(std::io::Error::other(format!("cut off inside of {name}")));
+        }
+        let base = name.rsplit('/').next().unwrap_or(&name);
+        if !entry.header().entry_type().is_file() || name.split('/').any(|part| part.starts_with('.')) {
+            continue;
+        }
+        if is_image(base) {
+            found.push(Member { name, offset, length, text: None });
+        } else if base.ends_with(".cls") && length <= LONGEST_CLASS {
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text)?;
+            found.push(Member { name, offset, length, text: Some(String::from_utf8_lossy(&text).into_owned()) });
+        }
+    }
+    Ok(found)
+}
+
+/// The key that ties members together: the name without its last extension.
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}

@@ -1,0 +1,173 @@
+//! Which adapters there are, and what the chosen one can do.
+
+use crate::error::{Error, Result};
+use serde::Serialize;
+
+/// What sort of device an adapter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// A graphics card of its own.
+    Discrete,
+    /// Part of the processor.
+    Integrated,
+    /// Handed through by a virtual machine.
+    Virtual,
+    /// Software on the processor (lavapipe, SwiftShader, WARP).
+    Cpu,
+    /// Not known.
+    Other,
+}
+
+/// What kernels and plans may rely on, read from the adapter.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    /// Kind of device: decides between kernels for GPUs and for processors.
+    pub kind: DeviceKind,
+    /// `enable f16` works in storage and arithmetic.
+    pub f16: bool,
+    /// Lanes of a subgroup, when subgroups exist and have one fixed size.
+    pub subgroup_size: Option<u32>,
+    /// Largest range a storage binding may span, in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: u64,
+    /// Workgroups a dispatch may have in one dimension.
+    pub max_workgroups: u32,
+    /// Alignment of storage and uniform binding offsets, in bytes.
+    pub offset_alignment: u64,
+    /// Nanoseconds of a timestamp tick, when timestamps can be written inside a pass.
+    pub timestamp_period: Option<f32>,
+}
+
+/// One line of `devices`: an adapter as a user or a script wants to know it.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterDescription {
+    /// Position in the list, as `--adapter` takes it.
+    pub index: usize,
+    /// Marketing name.
+    pub name: String,
+    /// `vulkan`, `metal` or `dx12`.
+    pub backend: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// Kind of device.
+    pub kind: DeviceKind,
+    /// 16-bit floats in shaders.
+    pub f16: bool,
+    /// Smallest and largest subgroup, when subgroup operations exist.
+    pub subgroup_size: Option<[u32; 2]>,
+    /// Cooperative matrix shapes, for example `8x8x8 f16->f32`.
+    pub cooperative_matrix: Vec<String>,
+    /// Timestamps inside a pass.
+    pub timestamps: bool,
+    /// Largest storage binding in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_bytes: u64,
+    /// Invocations of a workgroup.
+    pub max_workgroup_invocations: u32,
+    /// Workgroup memory in bytes.
+    pub max_workgroup_memory_bytes: u32,
+    /// Storage buffers of a kernel.
+    pub max_storage_buffers: u32,
+}
+
+pub(super) fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+    descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12);
+    wgpu::Instance::new(descriptor)
+}
+
+fn kind_of(info: &wgpu::AdapterInfo) -> DeviceKind {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => DeviceKind::Discrete,
+        wgpu::DeviceType::IntegratedGpu => DeviceKind::Integrated,
+        wgpu::DeviceType::VirtualGpu => DeviceKind::Virtual,
+        wgpu::DeviceType::Cpu => DeviceKind::Cpu,
+        wgpu::DeviceType::Other => DeviceKind::Other,
+    }
+}
+
+fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    AdapterDescription {
+        index,
+        name: info.name.clone(),
+        backend: info.backend.to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        kind: kind_of(&info),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroup_size: features.contains(wgpu::Features::SUBGROUP).then_some([info.subgroup_min_size, info.subgroup_max_size]),
+        cooperative_matrix: adapter
+            .cooperative_matrix_properties()
+            .iter()
+            .map(|p| format!("{}x{}x{} {:?}->{:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type).to_lowercase())
+            .collect(),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        max_workgroup_memory_bytes: limits.max_compute_workgroup_storage_size,
+        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+    }
+}
+
+/// Every adapter of this machine, best first: cards, then integrated and virtual devices, then software.
+pub fn adapters() -> Vec<AdapterDescription> {
+    list(&instance()).iter().enumerate().map(|(i, a)| describe(i, a)).collect()
+}
+
+fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    found.retain(|a| a.limits().max_compute_invocations_per_workgroup >= 64);
+    let rank = |a: &wgpu::Adapter| match kind_of(&a.get_info()) {
+        DeviceKind::Discrete => 0,
+        DeviceKind::Integrated => 1,
+        DeviceKind::Virtual => 2,
+        DeviceKind::Other => 3,
+        DeviceKind::Cpu => 4,
+    };
+    found.sort_by_key(rank);
+    found
+}
+
+/// The adapter that `selector` names (a position in [`adapters`] or part of a name, any case), or the best one.
+/// `WGPU_ADAPTER_NAME` serves when there is no selector.
+pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterDescription)> {
+    let found = list(&instance());
+    if found.is_empty() {
+        return Err(Error::NoAdapter("no Vulkan, Metal or DX12 adapter with compute shaders was found".into()));
+    }
+    let from_env = std::env::var("WGPU_ADAPTER_NAME").ok();
+    let index = match selector.or(from_env.as_deref()) {
+        None => 0,
+        Some(wanted) => {
+            let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
+            let by_index = wanted.parse::<usize>().ok().filter(|&i| i < names.len());
+            let by_name = || names.iter().position(|n| n.to_lowercase().contains(&wanted.to_lowercase()));
+            by_index.or_else(by_name).ok_or_else(|| {
+                let listed: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
+                Error::NoAdapter(format!("`{wanted}` is none of {}", listed.join(", ")))
+            })?
+        }
+    };
+    let description = describe(index, &found[index]);
+    Ok((found.into_iter().nth(index).expect("index within the list"), description))
+}
+
+pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_period: f32) -> Caps {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let fixed = info.subgroup_min_size == info.subgroup_max_size && features.contains(wgpu::Features::SUBGROUP);
+    Caps {
+        kind: kind_of(&info),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroup_size: fixed.then_some(info.subgroup_min_size),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        max_workgroups: limits.max_compute_workgroups_per_dimension,
+        offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment)),
+        timestamp_period: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES).then_some(timestamp_period),
+    }
+}

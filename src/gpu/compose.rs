@@ -1,0 +1,148 @@
+//! WGSL composition: `#import name` and host-set `const` and `alias` values.
+//!
+//! Every file in `shaders/` is plain WGSL that other tools can read. A line `#import index` appends `shaders/lib/index.wgsl` once (module
+//! scope is free of order, so naga's line numbers stay those of the file). A top-level `const NAME: T = default;` or
+//! `alias NAME = type;` is a knob: [`Specialization`] replaces its value by name, and a name that no line declares is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Why a shader could not be composed: a mistake in the program.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShaderError {
+    /// No shader of that name.
+    #[error("{shader}:{line}: no shader `{import}` to import")]
+    UnknownImport {
+        /// File that imports.
+        shader: String,
+        /// Line, from 1.
+        line: usize,
+        /// Name it asks for.
+        import: String,
+    },
+    /// A specialisation of a constant that the shader does not declare.
+    #[error("{shader}: no top-level `const {name}` or `alias {name}` to set")]
+    UnknownConstant {
+        /// The shader.
+        shader: String,
+        /// The knob asked for.
+        name: String,
+    },
+}
+
+/// Values for a shader's knobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Specialization(BTreeMap<&'static str, String>);
+
+impl Specialization {
+    /// Sets a `const NAME: u32`.
+    #[must_use]
+    pub fn u32(mut self, name: &'static str, value: u32) -> Self {
+        self.0.insert(name, format!("{value}u"));
+        self
+    }
+
+    /// Sets a `const NAME: bool`.
+    #[must_use]
+    pub fn bool(mut self, name: &'static str, value: bool) -> Self {
+        self.0.insert(name, value.to_string());
+        self
+    }
+
+    /// Sets an `alias NAME`.
+    #[must_use]
+    pub fn alias(mut self, name: &'static str, ty: &str) -> Self {
+        self.0.insert(name, ty.to_owned());
+        self
+    }
+
+    /// `NAME=value` pairs, for labels.
+    pub fn label(&self) -> String {
+        self.0.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Composes shader `name`, whose text `find` gives.
+pub fn compose(name: &str, find: impl Fn(&str) -> Option<&'static str>, spec: &Specialization) -> Result<String, ShaderError> {
+    let mut composer = Composer { find: &find, spec, seen: BTreeSet::new(), unused: spec.0.keys().copied().collect(), tail: String::new() };
+    let text = find(name).ok_or_else(|| ShaderError::UnknownImport { shader: name.into(), line: 0, import: name.into() })?;
+    let body = composer.expand(name, text)?;
+    if let Some(unused) = composer.unused.first() {
+        return Err(ShaderError::UnknownConstant { shader: name.into(), name: (*unused).into() });
+    }
+    let composed = body + &composer.tail;
+    let f16 = composed.contains("f16>") || composed.contains("= f16;");
+    // On one line with the file's first, so that line numbers stay true.
+    Ok(if f16 { format!("enable f16; {composed}") } else { composed })
+}
+
+struct Composer<'a> {
+    find: &'a dyn Fn(&str) -> Option<&'static str>,
+    spec: &'a Specialization,
+    seen: BTreeSet<String>,
+    unused: BTreeSet<&'static str>,
+    tail: String,
+}
+
+impl Composer<'_> {
+    fn expand(&mut self, shader: &str, text: &'static str) -> Result<String, ShaderError> {
+        let mut out = String::with_capacity(text.len());
+        for (i, line) in text.lines().enumerate() {
+            if let Some(import) = line.strip_prefix("#import ").map(str::trim) {
+                if self.seen.insert(import.to_owned()) {
+                    let error = || ShaderError::UnknownImport { shader: shader.into(), line: i + 1, import: import.into() };
+                    let body = (self.find)(import).ok_or_else(error)?;
+                    let own = self.expand(import, body)?;
+                    self.tail.push_str(&own);
+                }
+                out.push('\n');
+                continue;
+            }
+            match declared(line).and_then(|(head, name)| self.spec.0.get_key_value(name).map(|kv| (head, kv))) {
+                Some((head, (name, value))) => {
+                    self.unused.remove(name);
+                    let _ = writeln!(out, "{head} = {value};");
+                }
+                None => {
+                    let _ = writeln!(out, "{line}");
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// `const WG: u32 = 64u;` is (`const WG: u32`, `WG`); `alias Element = f32;` is (`alias Element`, `Element`).
+fn declared(line: &str) -> Option<(&str, &str)> {
+    let rest = line.strip_prefix("const ").or_else(|| line.strip_prefix("alias "))?;
+    let (head, _) = line.split_once(" =")?;
+    Some((head, rest.split([':', ' ']).next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "main" => "#import lib\nconst SIZE: u32 = 1u;\nalias Element = f32;\nfn f() {}\n",
+            "lib" => "#import lib\nfn g() {}\n",
+            "broken" => "fn f() {}\n#import nowhere\n",
+            _ => return None,
+        })
+    }
+
+    #[test]
+    fn sets_constants_and_appends_imports_once() {
+        let spec = Specialization::default().u32("SIZE", 8).alias("Element", "f16");
+        let text = compose("main", find, &spec).unwrap();
+        assert_eq!(text, "enable f16; \nconst SIZE: u32 = 8u;\nalias Element = f16;\nfn f() {}\n\nfn g() {}\n");
+    }
+
+    #[test]
+    fn names_what_is_unknown() {
+        let unknown = compose("main", find, &Specialization::default().u32("TYPO", 1)).unwrap_err();
+        assert_eq!(unknown.to_string(), "main: no top-level `const TYPO` or `alias TYPO` to set");
+        assert_eq!(compose("broken", find, &Specialization::default()).unwrap_err().to_string(), "broken:2: no shader `nowhere` to import");
+    }
+}

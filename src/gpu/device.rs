@@ -1,0 +1,166 @@
+//! The open device: creation, error capture, device loss, waiting.
+
+use super::adapter::{self, AdapterDescription, Caps};
+use super::kernel::PipelineCache;
+use super::{Buffer, Kernel, KernelSpec};
+use crate::error::{Error, Result};
+use std::sync::{Arc, Mutex};
+
+/// An open adapter: device, queue, capabilities and the pipelines built so far.
+pub struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    caps: Caps,
+    description: AdapterDescription,
+    pipelines: PipelineCache,
+    faults: Arc<Faults>,
+}
+
+/// What wgpu reported outside any error scope.
+#[derive(Default)]
+struct Faults {
+    lost: Mutex<Option<String>>,
+    uncaptured: Mutex<Vec<String>>,
+}
+
+/// What wgpu's allocator holds for the device; constant while steps are replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllocationReport {
+    /// Live allocations.
+    pub allocations: usize,
+    /// Bytes in live allocations.
+    pub allocated_bytes: u64,
+    /// Bytes reserved from the driver.
+    pub reserved_bytes: u64,
+}
+
+impl Gpu {
+    /// Opens the adapter that `selector` names (index or part of a name), or the best one, with all of its own limits.
+    pub fn open(selector: Option<&str>) -> Result<Self> {
+        let (adapter, description) = adapter::choose(selector)?;
+        let wanted = wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let features = wanted & adapter.features();
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("swav-wgpu"),
+            required_features: features,
+            required_limits: adapter.limits(),
+            ..Default::default()
+        });
+        let (device, queue) = pollster::block_on(request).map_err(|e| Error::NoAdapter(format!("{}: {e}", description.name)))?;
+        let faults = Arc::new(Faults::default());
+        let on_lost = Arc::clone(&faults);
+        device.set_device_lost_callback(move |reason, message| {
+            let text = if message.is_empty() { format!("{reason:?}") } else { message };
+            on_lost.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(text);
+        });
+        let on_error = Arc::clone(&faults);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            on_error.uncaptured.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(error.to_string());
+        }));
+        let caps = adapter::caps(&adapter, features, queue.get_timestamp_period());
+        tracing::debug!(?caps, adapter = description.name, "opened");
+        Ok(Self { device, queue, caps, description, pipelines: PipelineCache::default(), faults })
+    }
+
+    /// What the adapter can do.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// Name, driver and limits of the adapter.
+    pub fn description(&self) -> &AdapterDescription {
+        &self.description
+    }
+
+    /// Builds (or finds) the compute pipeline of `spec`.
+    pub fn kernel(&self, spec: &KernelSpec) -> Result<Kernel> {
+        self.pipelines.get(self, spec)
+    }
+
+    /// Runs `work` and turns what wgpu refuses meanwhile into an error that names `context`.
+    pub(super) fn scoped<T>(&self, context: &str, work: impl FnOnce() -> T) -> Result<T> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let value = work();
+        let refused = pollster::block_on(validation.pop());
+        let exhausted = pollster::block_on(memory.pop());
+        self.check()?;
+        if let Some(error) = exhausted {
+            return Err(Error::OutOfMemory(format!("{context}: {error}")));
+        }
+        match refused {
+            Some(error) => Err(Error::Gpu { context: context.to_owned(), message: error.to_string() }),
+            None => Ok(value),
+        }
+    }
+
+    /// Reports a lost device or an error that no scope caught.
+    pub fn check(&self) -> Result<()> {
+        if let Some(reason) = self.faults.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone() {
+            return Err(Error::DeviceLost(reason));
+        }
+        match self.faults.uncaptured.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain(..).next() {
+            Some(message) if message.to_lowercase().contains("out of memory") => Err(Error::OutOfMemory(message)),
+            Some(message) => Err(Error::Gpu { context: "device".into(), message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until everything submitted has run.
+    pub fn wait(&self) -> Result<()> {
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    pub(super) fn poll(&self, how: wgpu::PollType) -> Result<()> {
+        let outcome = self.device.poll(how);
+        self.check()?;
+        outcome.map(|_| ()).map_err(|e| Error::DeviceLost(e.to_string()))
+    }
+
+    /// Reads `bytes` bytes of `buffer` from `offset`, waiting for all earlier work. For set-up, tests and checkpoints; steps
+    /// use a [`super::Readback`].
+    pub fn read(&self, buffer: &Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let readback = super::Readback::new(self, bytes)?;
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(buffer.raw(), offset, readback.raw(), 0, bytes);
+        let index = self.queue.submit([encoder.finish()]);
+        readback.request(index);
+        readback.wait(self)
+    }
+
+    /// Writes `data` into `buffer` at `offset` before anything submitted later. For set-up; steps use an [`super::UploadRing`].
+    pub fn write(&self, buffer: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
+        // Large writes go in pieces, so that the staging memory of a whole model does not pile up before it is freed.
+        const PIECE: usize = 32 << 20;
+        for (i, piece) in data.chunks(PIECE).enumerate() {
+            self.scoped(buffer.label(), || self.queue.write_buffer(buffer.raw(), offset + (i * PIECE) as u64, piece))?;
+            if data.len() > PIECE {
+                self.queue.submit([]);
+                self.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What wgpu's allocator holds, where the backend tells.
+    pub fn allocation_report(&self) -> Option<AllocationReport> {
+        let report = self.device.generate_allocator_report()?;
+        Some(AllocationReport {
+            allocations: report.allocations.len(),
+            allocated_bytes: report.total_allocated_bytes,
+            reserved_bytes: report.total_reserved_bytes,
+        })
+    }
+
+    /// Destroys the device, as a driver reset would; every later call reports [`Error::DeviceLost`].
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+}

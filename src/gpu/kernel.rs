@@ -1,0 +1,150 @@
+//! Compute pipelines: one per (shader, entry point, specialisation), built on first use and kept.
+
+use super::{Gpu, Specialization, compose, source};
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Which pipeline: a file of `shaders/`, one of its entry points, and values for its knobs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KernelSpec {
+    /// File name without folder and ending.
+    pub shader: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// Knob values.
+    pub constants: Specialization,
+}
+
+impl KernelSpec {
+    /// A kernel with the shader's own defaults.
+    pub fn new(shader: &'static str, entry: &'static str) -> Self {
+        Self { shader, entry, constants: Specialization::default() }
+    }
+
+    /// The same kernel with knob values.
+    #[must_use]
+    pub fn with(mut self, constants: Specialization) -> Self {
+        self.constants = constants;
+        self
+    }
+
+    /// `conv2d_tile/forward[STRIDE=2]`: the string of profiles and errors.
+    pub fn label(&self) -> String {
+        let constants = self.constants.label();
+        if constants.is_empty() { format!("{}/{}", self.shader, self.entry) } else { format!("{}/{}[{constants}]", self.shader, self.entry) }
+    }
+}
+
+/// The words of a kernel's `Params` uniform, by field name and in order; the names are held against the shader when the
+/// pipeline is built, so that the two sides cannot drift apart.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    names: Vec<&'static str>,
+    words: Vec<u32>,
+}
+
+impl Params {
+    /// Appends an unsigned field.
+    ///
+    /// # Panics
+    /// When `value` does not fit 32 bits.
+    #[must_use]
+    pub fn u32(mut self, name: &'static str, value: usize) -> Self {
+        self.names.push(name);
+        self.words.push(u32::try_from(value).unwrap_or_else(|_| panic!("{name} = {value} does not fit 32 bits")));
+        self
+    }
+
+    /// Appends a signed field.
+    #[must_use]
+    pub fn i32(mut self, name: &'static str, value: i32) -> Self {
+        self.names.push(name);
+        self.words.push(value.cast_unsigned());
+        self
+    }
+
+    /// Appends a float field.
+    #[must_use]
+    pub fn f32(mut self, name: &'static str, value: f32) -> Self {
+        self.names.push(name);
+        self.words.push(value.to_bits());
+        self
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.words)
+    }
+}
+
+/// A built pipeline.
+#[derive(Clone)]
+pub struct Kernel {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) label: Arc<str>,
+    fields: Arc<[String]>,
+}
+
+impl Kernel {
+    /// Panics when `params` does not name exactly the shader's fields, in order.
+    pub(super) fn check_params(&self, params: &Params) {
+        assert!(
+            self.fields.iter().eq(&params.names),
+            "{}: the shader's Params are {:?}, the host sends {:?}",
+            self.label,
+            self.fields,
+            params.names
+        );
+    }
+}
+
+#[derive(Default)]
+pub(super) struct PipelineCache(Mutex<HashMap<KernelSpec, Kernel>>);
+
+impl PipelineCache {
+    pub(super) fn get(&self, gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
+        let mut built = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(kernel) = built.get(spec) {
+            return Ok(kernel.clone());
+        }
+        let kernel = build(gpu, spec)?;
+        built.insert(spec.clone(), kernel.clone());
+        Ok(kernel)
+    }
+}
+
+#[expect(unsafe_code, reason = "runtime checks of shaders are switched off in release; the tests run with them on")]
+fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
+    let label = spec.label();
+    let text = compose(spec.shader, source, &spec.constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
+    let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
+    let checked = std::env::var_os("SWAV_WGPU_CHECKED_SHADERS").is_some();
+    let pipeline = gpu.scoped(&label, || {
+        let module = if checked {
+            gpu.device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: every kernel is tested with the checks on (`tests/ops`), and no index depends on data.
+            unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: None,
+            module: &module,
+            entry_point: Some(spec.entry),
+            compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: checked, ..Default::default() },
+            cache: None,
+        })
+    })?;
+    Ok(Kernel { pipeline, label: label.into(), fields: fields.into() })
+}
+
+/// Field names of the uniform `params`, in order; empty when the shader has none.
+fn params_fields(text: &str) -> Result<Vec<String>, String> {
+    let module = wgpu::naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let params = module.global_variables.iter().find(|(_, variable)| variable.name.as_deref() == Some("params"));
+    Ok(match params.map(|(_, variable)| &module.types[variable.ty].inner) {
+        Some(wgpu::naga::TypeInner::Struct { members, .. }) => members.iter().filter_map(|m| m.name.clone()).collect(),
+        _ => Vec::new(),
+    })
+}

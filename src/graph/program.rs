@@ -1,0 +1,204 @@
+//! A planned graph on a device: allocated once, then replayed.
+
+use super::{DType, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, plan, unpad_rows};
+use crate::error::{Error, Result};
+use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
+use std::collections::{HashMap, VecDeque};
+
+/// A program ready to run.
+pub struct Program {
+    recording: Recording,
+    inputs: HashMap<String, (Binding, TensorInfo)>,
+    outputs: Vec<(String, Binding, TensorInfo)>,
+    ring: UploadRing,
+    readbacks: VecDeque<Readback>,
+    plan: Plan,
+}
+
+/// Results of a run, by name, without padding.
+pub struct Outputs(HashMap<String, Vec<u8>>);
+
+/// A run whose results were not waited for yet.
+#[must_use = "results are lost unless they are finished"]
+pub struct Pending(Readback);
+
+/// Runs whose results may be outstanding at once.
+const IN_FLIGHT: usize = 3;
+
+impl Program {
+    /// Lowers and plans `graph`, allocates its memory and builds its pipelines. `outputs` can be read after each run.
+    pub fn new(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(&str, &Tensor)], variants: &dyn Variants) -> Result<Self> {
+        let ids: Vec<TensorId> = outputs.iter().map(|(_, t)| t.id()).collect();
+        let lowered = lower(graph, &ids, gpu.caps(), variants);
+        let plan = plan(&lowered, &ids);
+        check_limits(gpu, &lowered, &plan)?;
+        let buffers = plan
+            .slots
+            .iter()
+            .zip(&plan.largest)
+            .map(|(bytes, t)| Buffer::new(gpu, &lowered.tensors[t.0].name, *bytes))
+            .collect::<Result<Vec<_>>>()?;
+        let binding = |t: TensorId| -> Binding {
+            let info = &lowered.tensors[t.0];
+            match info.storage {
+                Storage::Variable(id) => store.binding(id),
+                _ => Binding { buffer: buffers[plan.slot_of[&t]].clone(), offset: 0, bytes: info.bytes().max(16) },
+            }
+        };
+        let mut inputs = HashMap::new();
+        for (&t, _) in plan.slot_of.iter() {
+            let info = &lowered.tensors[t.0];
+            match &info.storage {
+                Storage::Input(name) => {
+                    inputs.insert(name.clone(), (binding(t), info.clone()));
+                }
+                Storage::Constant(bytes) => gpu.write(&binding(t).buffer, 0, bytes)?,
+                _ => {}
+            }
+        }
+        let dispatches = lowered
+            .launches
+            .iter()
+            .map(|launch| {
+                Ok(Dispatch {
+                    kernel: gpu.kernel(&launch.kernel)?,
+                    params: launch.params.clone(),
+                    bindings: launch.reads.iter().chain(&launch.writes).map(|&t| binding(t)).collect(),
+                    grid: launch.grid,
+                    label: launch.label.clone(),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let recording = Recording::new(gpu, dispatches)?;
+        let outputs: Vec<_> =
+            outputs.iter().map(|(name, t)| ((*name).to_owned(), binding(t.id()), lowered.tensors[t.id().0].clone())).collect();
+        let upload = inputs.values().map(|(_, info)| info.bytes().next_multiple_of(16)).sum();
+        let ring = UploadRing::new(gpu, upload)?;
+        let mut readbacks = VecDeque::new();
+        if !outputs.is_empty() {
+            let bytes: u64 = outputs.iter().map(|(_, _, info)| info.bytes().next_multiple_of(16)).sum();
+            for _ in 0..IN_FLIGHT {
+                readbacks.push_back(Readback::new(gpu, bytes)?);
+            }
+        }
+        Ok(Self { recording, inputs, outputs, ring, readbacks, plan })
+    }
+
+    /// Number of dispatches a run encodes.
+    pub fn dispatches(&self) -> usize {
+        self.recording.len()
+    }
+
+    /// Bytes of the program's own memory.
+    pub fn bytes(&self) -> u64 {
+        self.plan.bytes()
+    }
+
+    /// Starts a run with `inputs`, each in stored (padded) form; inputs left out keep their last contents. Does not wait.
+    ///
+    /// # Panics
+    /// When an input's length is wrong, or more than three runs are outstanding.
+    pub fn run(&mut self, gpu: &Gpu, inputs: &[(&str, &[u8])]) -> Result<Pending> {
+        let readback = self.readbacks.pop_front().expect("at most three unfinished runs");
+        let outputs: Vec<_> = self.outputs.iter().map(|(_, b, info)| (&b.buffer, b.offset, info.bytes())).collect();
+        let uploads = uploads(&self.inputs, inputs);
+        self.recording.replay(gpu, &mut self.ring, &uploads, &outputs, Some(&readback))?;
+        Ok(Pending(readback))
+    }
+
+    /// Starts a run whose results nobody reads.
+    pub fn run_only(&mut self, gpu: &Gpu, inputs: &[(&str, &[u8])]) -> Result<()> {
+        let uploads = uploads(&self.inputs, inputs);
+        self.recording.replay(gpu, &mut self.ring, &uploads, &[], None)
+    }
+
+    /// Waits for a run and takes its results.
+    pub fn finish(&mut self, gpu: &Gpu, pending: Pending) -> Result<Outputs> {
+        let bytes = pending.0.wait(gpu)?;
+        self.readbacks.push_back(pending.0);
+        let mut at = 0;
+        let mut results = HashMap::new();
+        for (name, _, info) in &self.outputs {
+            let length = usize::try_from(info.bytes()).unwrap_or(0);
+            results.insert(name.clone(), unpad(&bytes[at..at + length], info));
+            at += length.next_multiple_of(16);
+        }
+        Ok(Outputs(results))
+    }
+
+    /// Runs with `inputs` and waits for the results.
+    pub fn call(&mut self, gpu: &Gpu, inputs: &[(&str, &[u8])]) -> Result<Outputs> {
+        let pending = self.run(gpu, inputs)?;
+        self.finish(gpu, pending)
+    }
+
+    /// Milliseconds of every dispatch, by label, measured on the device.
+    pub fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, f64)>> {
+        self.recording.profile(gpu)
+    }
+}
+
+fn uploads<'a>(known: &'a HashMap<String, (Binding, TensorInfo)>, given: &[(&str, &'a [u8])]) -> Vec<(&'a Buffer, u64, &'a [u8])> {
+    let find = |(name, data): &(&str, &'a [u8])| {
+        // An input that nothing live reads was planned away.
+        let (binding, info) = known.get(*name)?;
+        assert_eq!(data.len() as u64, info.bytes(), "input {name} of shape {:?}", info.shape);
+        Some((&binding.buffer, binding.offset, *data))
+    };
+    given.iter().filter_map(find).collect()
+}
+
+fn unpad(stored: &[u8], info: &TensorInfo) -> Vec<u8> {
+    match info.dtype {
+        DType::F16 => bytemuck::cast_slice(&unpad_rows::<u16>(&bytemuck::pod_collect_to_vec(stored), &info.shape)).to_vec(),
+        DType::F32 | DType::U32 => bytemuck::cast_slice(&unpad_rows::<u32>(&bytemuck::pod_collect_to_vec(stored), &info.shape)).to_vec(),
+    }
+}
+
+fn check_limits(gpu: &Gpu, lowered: &Lowered, plan: &Plan) -> Result<()> {
+    let limit = gpu.caps().max_binding_bytes;
+    for t in plan.slot_of.keys() {
+        let info = &lowered.tensors[t.0];
+        if info.bytes() > limit {
+            return Err(Error::OutOfMemory(format!(
+                "tensor {} {:?} needs {} and this adapter binds at most {}; {}",
+                info.name,
+                info.shape,
+                crate::gpu::megabytes(info.bytes()),
+                crate::gpu::megabytes(limit),
+                batch_advice(info, limit)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn batch_advice(info: &TensorInfo, limit: u64) -> String {
+    let images = info.shape.first().copied().unwrap_or(1).max(1) as u64;
+    let fits = limit / (info.bytes() / images).max(1);
+    format!("{fits} of its {images} first-dimension entries would fit")
+}
+
+impl Outputs {
+    /// The f32 tensor `name`, without padding.
+    ///
+    /// # Panics
+    /// When the program has no such output.
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        bytemuck::pod_collect_to_vec(self.0.get(name).unwrap_or_else(|| panic!("no output {name}")))
+    }
+
+    /// The f16 tensor `name`, widened.
+    ///
+    /// # Panics
+    /// When the program has no such output.
+    pub fn f16(&self, name: &str) -> Vec<f32> {
+        let raw: Vec<half::f16> = bytemuck::pod_collect_to_vec(self.0.get(name).unwrap_or_else(|| panic!("no output {name}")));
+        raw.iter().map(|v| v.to_f32()).collect()
+    }
+
+    /// The first element of `name`.
+    pub fn scalar(&self, name: &str) -> f32 {
+        self.f32(name)[0]
+    }
+}

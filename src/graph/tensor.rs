@@ -1,0 +1,290 @@
+//! Graph, tensors, nodes and the trait every op implements.
+
+use super::{Backward, Lowering, VariableId, Variables, stored_elements};
+use std::cell::{Ref, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+/// Element type of a tensor in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// 32-bit unsigned integer.
+    U32,
+}
+
+impl DType {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::U32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// WGSL scalar type.
+    pub fn wgsl(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::U32 => "u32",
+        }
+    }
+}
+
+/// Position of a tensor in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(pub(super) usize);
+
+/// Where a tensor's memory comes from.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// A slot of the plan, while it lives.
+    Intermediate,
+    /// Uploaded before the step under this name.
+    Input(String),
+    /// A variable, which outlives the program.
+    Variable(VariableId),
+    /// Written once when the program is built.
+    Constant(Rc<[u8]>),
+}
+
+/// What is known of a tensor.
+#[derive(Clone, Debug)]
+pub struct TensorInfo {
+    /// Name for reports and errors, for example `layer1.0.conv1`.
+    pub name: String,
+    /// Logical shape.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: DType,
+    /// Where it lives.
+    pub storage: Storage,
+}
+
+impl TensorInfo {
+    /// Bytes in memory, padding included.
+    pub fn bytes(&self) -> u64 {
+        (stored_elements(&self.shape) * self.dtype.bytes()) as u64
+    }
+}
+
+/// One use of an op.
+#[derive(Clone)]
+pub struct Node {
+    /// The op with its attributes.
+    pub op: Rc<dyn Op>,
+    /// What it reads.
+    pub inputs: Vec<TensorId>,
+    /// What it writes; saved values for the reverse pass come after the results proper.
+    pub outputs: Vec<TensorId>,
+    /// The scope it was recorded in, for example `layer1.0`.
+    pub scope: String,
+}
+
+/// A differentiable operation: one file of `ops/` each.
+pub trait Op {
+    /// PyTorch's name of the operation.
+    fn name(&self) -> &'static str;
+
+    /// Gradients of the inputs, as nodes appended to the graph; `None` where there is none or none is needed.
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>>;
+
+    /// The kernel launches that compute the outputs.
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node);
+
+    /// Operations by mmengine's count: a multiply-add is 1, affine batch norm 2 an output, all else 0.
+    fn flops(&self, _graph: &Graph, _node: &Node) -> u64 {
+        0
+    }
+}
+
+struct Inner {
+    tensors: Vec<TensorInfo>,
+    nodes: Vec<Node>,
+    scope: Vec<String>,
+}
+
+/// A recorded step. Clones share the same graph.
+#[derive(Clone)]
+pub struct Graph(Rc<RefCell<Inner>>);
+
+impl Default for Graph {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self(Rc::new(RefCell::new(Inner { tensors: Vec::new(), nodes: Vec::new(), scope: Vec::new() })))
+    }
+
+    /// A tensor that is uploaded before each run under `name`.
+    pub fn input(&self, name: &str, shape: &[usize], dtype: DType) -> Tensor {
+        self.add_tensor(name.to_owned(), shape.to_vec(), dtype, Storage::Input(name.to_owned()))
+    }
+
+    /// The variable `id`, for reading and for ops that update it in place.
+    pub fn variable(&self, variables: &Variables, id: VariableId) -> Tensor {
+        let info = variables.info(id);
+        let found = self.0.borrow().tensors.iter().position(|t| matches!(t.storage, Storage::Variable(v) if v == id));
+        match found {
+            Some(at) => Tensor { graph: self.clone(), id: TensorId(at) },
+            None => self.add_tensor(info.name.clone(), info.shape.clone(), info.dtype, Storage::Variable(id)),
+        }
+    }
+
+    /// A tensor with fixed contents: `bytes` in stored (padded) form.
+    ///
+    /// # Panics
+    /// When `bytes` does not fit the shape.
+    #[track_caller]
+    pub fn constant(&self, name: &str, shape: &[usize], dtype: DType, bytes: &[u8]) -> Tensor {
+        assert_eq!(bytes.len(), stored_elements(shape) * dtype.bytes(), "constant {name}: {} bytes for shape {shape:?}", bytes.len());
+        self.add_tensor(name.to_owned(), shape.to_vec(), dtype, Storage::Constant(bytes.into()))
+    }
+
+    /// A result of an op.
+    pub fn intermediate(&self, name: &str, shape: &[usize], dtype: DType) -> Tensor {
+        self.add_tensor(self.scoped(name), shape.to_vec(), dtype, Storage::Intermediate)
+    }
+
+    fn add_tensor(&self, name: String, shape: Vec<usize>, dtype: DType, storage: Storage) -> Tensor {
+        let mut inner = self.0.borrow_mut();
+        inner.tensors.push(TensorInfo { name, shape, dtype, storage });
+        Tensor { graph: self.clone(), id: TensorId(inner.tensors.len() - 1) }
+    }
+
+    /// Appends a node that reads `inputs` and writes `outputs`.
+    pub fn record(&self, op: impl Op + 'static, inputs: &[&Tensor], outputs: &[&Tensor]) {
+        let scope = self.scoped("");
+        let node = Node {
+            op: Rc::new(op),
+            inputs: inputs.iter().map(|t| t.id).collect(),
+            outputs: outputs.iter().map(|t| t.id).collect(),
+            scope,
+        };
+        self.0.borrow_mut().nodes.push(node);
+    }
+
+    /// Runs `record` with `name` added to the names of what it records.
+    pub fn scope<T>(&self, name: &str, record: impl FnOnce() -> T) -> T {
+        self.0.borrow_mut().scope.push(name.to_owned());
+        let value = record();
+        self.0.borrow_mut().scope.pop();
+        value
+    }
+
+    fn scoped(&self, name: &str) -> String {
+        let inner = self.0.borrow();
+        let mut parts: Vec<&str> = inner.scope.iter().map(String::as_str).collect();
+        if !name.is_empty() {
+            parts.push(name);
+        }
+        parts.join(".")
+    }
+
+    /// The tensor `id`.
+    pub fn tensor(&self, id: TensorId) -> Tensor {
+        Tensor { graph: self.clone(), id }
+    }
+
+    /// What is known of `id`.
+    pub fn info(&self, id: TensorId) -> Ref<'_, TensorInfo> {
+        Ref::map(self.0.borrow(), |inner| &inner.tensors[id.0])
+    }
+
+    /// Number of tensors.
+    pub fn tensor_count(&self) -> usize {
+        self.0.borrow().tensors.len()
+    }
+
+    /// The nodes so far, in order.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.0.borrow().nodes.clone()
+    }
+
+    /// Operations of all nodes by mmengine's count ([`Op::flops`]).
+    pub fn flops(&self) -> u64 {
+        self.nodes().iter().map(|n| n.op.flops(self, n)).sum()
+    }
+
+    /// Makes `tensor`, an intermediate, live in variable `id`, so that whoever reads the variable later finds it there.
+    ///
+    /// # Panics
+    /// When the tensor lives elsewhere already or shape or type differ.
+    #[track_caller]
+    pub fn place(&self, tensor: &Tensor, variables: &Variables, id: VariableId) {
+        let mut inner = self.0.borrow_mut();
+        let (want, info) = (variables.info(id), &mut inner.tensors[tensor.id.0]);
+        assert!(matches!(info.storage, Storage::Intermediate), "{} lives elsewhere already", info.name);
+        assert_eq!((&info.shape, info.dtype), (&want.shape, want.dtype), "placing {} in {}", info.name, want.name);
+        info.storage = Storage::Variable(id);
+    }
+}
+
+/// A handle to a tensor of a graph; ops are its methods.
+#[derive(Clone)]
+pub struct Tensor {
+    pub(super) graph: Graph,
+    pub(super) id: TensorId,
+}
+
+impl Tensor {
+    /// The graph it belongs to.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Its position there.
+    pub fn id(&self) -> TensorId {
+        self.id
+    }
+
+    /// Logical shape.
+    pub fn shape(&self) -> Vec<usize> {
+        self.graph.info(self.id).shape.clone()
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.graph.info(self.id).dtype
+    }
+
+    /// Name.
+    pub fn name(&self) -> String {
+        self.graph.info(self.id).name.clone()
+    }
+
+    /// Batch, height, width, channels.
+    ///
+    /// # Panics
+    /// When the tensor is not an image batch.
+    #[track_caller]
+    pub fn nhwc(&self) -> [usize; 4] {
+        let shape = self.shape();
+        <[usize; 4]>::try_from(shape.as_slice()).unwrap_or_else(|_| panic!("{} is {shape:?}, not (N, H, W, C)", self.name()))
+    }
+
+    /// Rows and columns.
+    ///
+    /// # Panics
+    /// When the tensor is not a matrix.
+    #[track_caller]
+    pub fn rows_columns(&self) -> [usize; 2] {
+        let shape = self.shape();
+        <[usize; 2]>::try_from(shape.as_slice()).unwrap_or_else(|_| panic!("{} is {shape:?}, not (rows, columns)", self.name()))
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.graph.info(self.id);
+        write!(f, "{} {:?} {:?}", info.name, info.shape, info.dtype)
+    }
+}

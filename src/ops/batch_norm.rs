@@ -1,0 +1,202 @@
+//! Batch normalisation with an optional residual sum and ReLU behind it. PyTorch: `torch.nn.functional.batch_norm`, `relu(bn(x) + r)`.
+//!
+//! y = relu?((x − mean) · invstd · weight + bias (+ residual)), invstd = 1/√(variance + eps).
+//! Backward, with g = dy where the ReLU let through: dbias = Σ g, dweight = Σ g·x̂, dresidual = g,
+//! dx = weight · invstd · (g − Σg/N − x̂ · Σ(g·x̂)/N) in training; in evaluation mode the two means vanish.
+//! In training the running statistics take `momentum` of the batch's mean and unbiased variance.
+
+use super::{element, groups};
+use crate::gpu::{KernelSpec, Params, Specialization};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId};
+
+/// Where mean and variance come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum BatchNormMode {
+    /// From the batch; the running statistics take this share of it (PyTorch: 0.1).
+    Training {
+        /// Share of the batch in the running statistics.
+        momentum: f32,
+    },
+    /// From the running statistics.
+    Evaluation,
+}
+
+/// Parameters and running statistics, (C) each.
+#[derive(Clone)]
+pub struct BatchNormParameters {
+    /// Scale γ.
+    pub weight: Tensor,
+    /// Shift β.
+    pub bias: Tensor,
+    /// Running mean, updated in place in training.
+    pub running_mean: Tensor,
+    /// Running unbiased variance, updated in place in training.
+    pub running_var: Tensor,
+}
+
+/// Added to variances. PyTorch's default.
+const EPS: f32 = 1e-5;
+
+struct Statistics(BatchNormMode);
+struct BatchNorm {
+    relu: bool,
+    training: bool,
+}
+struct BatchNormBackward {
+    relu: bool,
+    training: bool,
+    residual: bool,
+}
+
+impl Tensor {
+    /// Batch normalisation of (N, H, W, C) or (N, C) over all but the last dimension, then `+ residual`, then ReLU when asked.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    #[must_use]
+    #[track_caller]
+    pub fn batch_norm(&self, parameters: &BatchNormParameters, mode: BatchNormMode, residual: Option<&Self>, relu: bool) -> Self {
+        let shape = self.shape();
+        let channels = *shape.last().expect("a tensor with channels");
+        assert_eq!(parameters.weight.shape(), [channels], "batch_norm of {self:?} with weight {:?}", parameters.weight);
+        if let Some(residual) = residual {
+            assert_eq!((residual.shape(), residual.dtype()), (self.shape(), self.dtype()), "batch_norm: {residual:?} added to {self:?}");
+        }
+        let graph = self.graph();
+        let mean = graph.intermediate("mean", &[channels], DType::F32);
+        let invstd = graph.intermediate("invstd", &[channels], DType::F32);
+        let (running_mean, running_var) = (&parameters.running_mean, &parameters.running_var);
+        match mode {
+            // The running statistics are written by the node.
+            BatchNormMode::Training { .. } => graph.record(Statistics(mode), &[self], &[&mean, &invstd, running_mean, running_var]),
+            BatchNormMode::Evaluation => graph.record(Statistics(mode), &[running_mean, running_var], &[&mean, &invstd]),
+        }
+        let output = graph.intermediate("batch_norm", &shape, self.dtype());
+        let op = BatchNorm { relu, training: mode != BatchNormMode::Evaluation };
+        let mut inputs = vec![self, &mean, &invstd, &parameters.weight, &parameters.bias];
+        inputs.extend(residual);
+        graph.record(op, &inputs, &[&output]);
+        output
+    }
+}
+
+impl Op for Statistics {
+    fn name(&self) -> &'static str {
+        "batch_norm_statistics"
+    }
+
+    /// The statistics' own share of the derivative is in [`BatchNormBackward`].
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let channels = cx.shape(node.outputs[0])[0];
+        let quads = channels.div_ceil(4);
+        let BatchNormMode::Training { momentum } = self.0 else {
+            let params = params(0, quads, 0, 0, 0.0);
+            cx.launch(KernelSpec::new("batch_norm", "evaluate"), params, groups(quads), &node.inputs, &node.outputs);
+            return;
+        };
+        let x = node.inputs[0];
+        let rows = cx.vec4s(x) / quads;
+        let (chunk, chunks) = chunks(rows, quads);
+        let partials = cx.scratch("batch_norm.partials", &[2 * chunks, channels], DType::F32);
+        let params = params(rows, quads, chunk, chunks, momentum);
+        let statistics = KernelSpec::new("batch_norm", "statistics").with(element(cx.info(x).dtype));
+        cx.launch(statistics, params.clone(), groups(quads * chunks), &[x], &[partials]);
+        cx.launch(KernelSpec::new("batch_norm", "finalize"), params, groups(quads), &[partials], &node.outputs);
+    }
+}
+
+impl Op for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (x, y, dy) = (cx.input(0), cx.output(0), cx.grad_output());
+        let graph = x.graph();
+        let residual = cx.inputs() == 6;
+        let channels = cx.input(3).shape();
+        let dweight = graph.intermediate("grad_weight", &channels, DType::F32);
+        let dbias = graph.intermediate("grad_bias", &channels, DType::F32);
+        let dx = graph.intermediate("grad_input", &x.shape(), x.dtype());
+        let dresidual = residual.then(|| graph.intermediate("grad_residual", &x.shape(), x.dtype()));
+        let mut outputs = vec![&dx, &dweight, &dbias];
+        outputs.extend(&dresidual);
+        let op = BatchNormBackward { relu: self.relu, training: self.training, residual };
+        graph.record(op, &[&x, &cx.input(1), &cx.input(2), &cx.input(3), &y, &dy], &outputs);
+        let mut gradients = vec![Some(dx), None, None, Some(dweight), Some(dbias)];
+        if residual {
+            gradients.push(dresidual);
+        }
+        gradients
+    }
+
+    fn flops(&self, graph: &Graph, node: &Node) -> u64 {
+        2 * graph.info(node.outputs[0]).shape.iter().product::<usize>() as u64
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let quads = cx.shape(node.inputs[3])[0].div_ceil(4);
+        let count = cx.vec4s(node.outputs[0]);
+        let entry = if node.inputs.len() == 6 { "forward_residual" } else { "forward" };
+        let kernel = KernelSpec::new("batch_norm", entry).with(element(cx.info(node.inputs[0]).dtype).bool("RELU", self.relu));
+        cx.launch(kernel, params(count / quads, quads, 0, 0, 0.0), groups(count), &node.inputs, &node.outputs);
+    }
+}
+
+impl Op for BatchNormBackward {
+    fn name(&self) -> &'static str {
+        "batch_norm_backward"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let [x, mean, invstd, weight, y, dy] = <[TensorId; 6]>::try_from(node.inputs.as_slice()).expect("six inputs");
+        let [dx, dweight, dbias] = [node.outputs[0], node.outputs[1], node.outputs[2]];
+        let channels = cx.shape(weight)[0];
+        let quads = channels.div_ceil(4);
+        let count = cx.vec4s(x);
+        let rows = count / quads;
+        let (chunk, chunks) = chunks(rows, quads);
+        let partials = cx.scratch("batch_norm.partials", &[2 * chunks, channels], DType::F32);
+        let stats = cx.scratch("batch_norm.stats", &[5, channels], DType::F32);
+        let params = params(rows, quads, chunk, chunks, 0.0);
+        let knobs = element(cx.info(x).dtype).bool("RELU", self.relu);
+        let reduce = KernelSpec::new("batch_norm", "backward_reduce").with(knobs.clone());
+        cx.launch(reduce, params.clone(), groups(quads * chunks), &[x, mean, invstd, y, dy], &[partials]);
+        let finalize = KernelSpec::new("batch_norm", "backward_finalize");
+        cx.launch(finalize, params.clone(), groups(quads), &[partials, mean, invstd, weight], &[dweight, dbias, stats]);
+        let entry = if self.residual { "backward_residual" } else { "backward" };
+        let kernel = KernelSpec::new("batch_norm", entry).with(with_training(knobs, self.training));
+        let mut outputs = vec![dx];
+        outputs.extend(node.outputs.get(3));
+        cx.launch(kernel, params, groups(count), &[x, stats, y, dy], &outputs);
+    }
+}
+
+fn with_training(knobs: Specialization, training: bool) -> Specialization {
+    // The shader's default is training.
+    if training { knobs } else { knobs.bool("TRAINING", false) }
+}
+
+fn params(rows: usize, quads: usize, chunk: usize, chunks: usize, momentum: f32) -> Params {
+    Params::default()
+        .u32("rows", rows)
+        .u32("quads", quads)
+        .u32("chunk", chunk)
+        .u32("chunks", chunks)
+        .f32("momentum", momentum)
+        .f32("eps", EPS)
+}
+
+/// Rows of a chunk and number of chunks: about 16,384 invocations, of 32 to 2,048 rows each.
+fn chunks(rows: usize, quads: usize) -> (usize, usize) {
+    let chunk = (rows * quads / 16_384).clamp(32, 2_048);
+    (chunk, rows.div_ceil(chunk))
+}

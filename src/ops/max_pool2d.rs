@@ -1,0 +1,85 @@
+//! Max pooling. PyTorch: `torch.nn.functional.max_pool2d`. Among equal values the first in row-major order takes the gradient.
+
+use super::{groups, kernel_for};
+use crate::gpu::Params;
+use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
+
+#[derive(Clone, Copy)]
+struct MaxPool2d {
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+}
+struct MaxPool2dBackward(MaxPool2d);
+
+impl Tensor {
+    /// Maximum over square windows of (N, H, W, C).
+    ///
+    /// # Panics
+    /// When the padding exceeds half the window.
+    #[must_use]
+    #[track_caller]
+    pub fn max_pool2d(&self, kernel: usize, stride: usize, padding: usize) -> Self {
+        assert!(2 * padding <= kernel, "max_pool2d: padding {padding} exceeds half of kernel {kernel}");
+        let [n, h, w, c] = self.nhwc();
+        let size = |s: usize| (s + 2 * padding - kernel) / stride + 1;
+        let shape = [n, size(h), size(w), c];
+        let output = self.graph().intermediate("max_pool2d", &shape, self.dtype());
+        let chosen = self.graph().intermediate("max_pool2d.chosen", &shape, DType::U32);
+        self.graph().record(MaxPool2d { kernel, stride, padding }, &[self], &[&output, &chosen]);
+        output
+    }
+}
+
+impl MaxPool2d {
+    fn params(self, cx: &Lowering<'_>, input: crate::graph::TensorId, output: crate::graph::TensorId, count: usize) -> Params {
+        let ([_, in_h, in_w, c], [_, out_h, out_w, _]) = (cx.nhwc(input), cx.nhwc(output));
+        Params::default()
+            .u32("in_h", in_h)
+            .u32("in_w", in_w)
+            .u32("out_h", out_h)
+            .u32("out_w", out_w)
+            .u32("quads", c.div_ceil(4))
+            .u32("kernel", self.kernel)
+            .u32("stride", self.stride)
+            .u32("padding", self.padding)
+            .u32("count", count)
+    }
+}
+
+impl Op for MaxPool2d {
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let x = cx.input(0);
+        let dx = x.graph().intermediate("max_pool2d", &x.shape(), x.dtype());
+        x.graph().record(MaxPool2dBackward(*self), &[&cx.output(1), &cx.grad_output()], &[&dx]);
+        vec![Some(dx)]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let count = cx.vec4s(node.outputs[0]);
+        let params = self.params(cx, node.inputs[0], node.outputs[0], count);
+        let kernel = kernel_for(cx, node.inputs[0], "max_pool2d", "forward");
+        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+    }
+}
+
+impl Op for MaxPool2dBackward {
+    fn name(&self) -> &'static str {
+        "max_pool2d_backward"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let count = cx.vec4s(node.outputs[0]);
+        let params = self.0.params(cx, node.outputs[0], node.inputs[1], count);
+        let kernel = kernel_for(cx, node.outputs[0], "max_pool2d", "backward");
+        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+    }
+}

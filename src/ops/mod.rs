@@ -1,0 +1,69 @@
+//! The operations: one file each, with formula, derivative, PyTorch's name, and the kernels it launches.
+//!
+//! | op | shader | gradients |
+//! | --- | --- | --- |
+//! | [`conv2d`](Tensor::conv2d) | `conv2d_*` | input, weight |
+//! | [`linear`](Tensor::linear) | `conv2d_*`, `linear` | input, weight, bias |
+//! | [`batch_norm`](Tensor::batch_norm) | `batch_norm` | input, weight, bias, residual |
+//! | [`relu`](Tensor::relu), [`add`](Tensor::add), [`cast`](Tensor::cast) | `relu`, `add`, `cast` | all |
+//! | [`max_pool2d`](Tensor::max_pool2d), [`global_avg_pool2d`](Tensor::global_avg_pool2d) | same | input |
+//! | [`normalize`](Tensor::normalize), [`log_softmax`](Tensor::log_softmax) | same | input |
+//! | [`cross_entropy`](Tensor::cross_entropy), [`soft_cross_entropy`](Tensor::soft_cross_entropy) | `cross_entropy`, `sum` | logits |
+//! | [`concat_rows`] , [`slice_rows`](Tensor::slice_rows) | `cast` | all |
+//! | [`sinkhorn`](Tensor::sinkhorn), [`swap_codes`](Tensor::swap_codes), [`queue_push`](Tensor::queue_push), [`normalize_columns`](Tensor::normalize_columns) | `sinkhorn`, `swap_codes`, `queue`, `normalize` | none |
+//!
+//! A wrong shape is a bug in the caller and panics with both shapes.
+
+mod add;
+mod batch_norm;
+mod conv2d;
+mod cross_entropy;
+mod global_avg_pool2d;
+mod linear;
+mod log_softmax;
+mod max_pool2d;
+mod normalize;
+mod queue;
+mod relu;
+mod rows;
+mod sinkhorn;
+mod sum;
+mod swap_codes;
+
+pub use batch_norm::{BatchNormMode, BatchNormParameters};
+pub use rows::concat_rows;
+
+use crate::gpu::{KernelSpec, Specialization};
+use crate::graph::{DType, Graph, Lowering, Tensor, TensorId, differentiate};
+
+/// Invocations of a workgroup in every element-wise kernel.
+const WORKGROUP: usize = 64;
+
+/// Knob `Element` of a kernel over activations of this type.
+fn element(dtype: DType) -> Specialization {
+    match dtype {
+        // The shader's default.
+        DType::F32 => Specialization::default(),
+        other => Specialization::default().alias("Element", other.wgsl()),
+    }
+}
+
+/// A kernel whose knob `Element` follows the type of `tensor`.
+fn kernel_for(cx: &Lowering<'_>, tensor: TensorId, shader: &'static str, entry: &'static str) -> KernelSpec {
+    KernelSpec::new(shader, entry).with(element(cx.info(tensor).dtype))
+}
+
+/// Workgroups for one invocation per item.
+fn groups(items: usize) -> usize {
+    items.div_ceil(WORKGROUP)
+}
+
+/// The scalar 1, as the gradient of a loss.
+fn one(graph: &Graph) -> Tensor {
+    graph.constant("one", &[1], DType::F32, bytemuck::cast_slice(&[1.0_f32, 0.0, 0.0, 0.0]))
+}
+
+/// Gradients of the scalar `loss` with respect to `wrt`. PyTorch: `torch.autograd.grad`.
+pub fn gradients(loss: &Tensor, wrt: &[Tensor]) -> Vec<Option<Tensor>> {
+    differentiate(loss, one(loss.graph()), wrt, Tensor::add)
+}

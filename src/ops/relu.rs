@@ -1,0 +1,55 @@
+//! Rectified linear unit: y = max(x, 0), dx = dy where y > 0. PyTorch: `torch.nn.functional.relu`.
+
+use super::{groups, kernel_for};
+use crate::gpu::Params;
+use crate::graph::{Backward, Lowering, Node, Op, Tensor};
+
+struct Relu;
+struct ReluBackward;
+
+impl Tensor {
+    /// max(x, 0), element by element.
+    #[must_use]
+    pub fn relu(&self) -> Self {
+        let output = self.graph().intermediate("relu", &self.shape(), self.dtype());
+        self.graph().record(Relu, &[self], &[&output]);
+        output
+    }
+}
+
+impl Op for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (y, dy) = (cx.output(0), cx.grad_output());
+        let dx = y.graph().intermediate("relu", &y.shape(), y.dtype());
+        y.graph().record(ReluBackward, &[&y, &dy], &[&dx]);
+        vec![Some(dx)]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        launch(cx, node, "forward");
+    }
+}
+
+impl Op for ReluBackward {
+    fn name(&self) -> &'static str {
+        "relu_backward"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        launch(cx, node, "backward");
+    }
+}
+
+fn launch(cx: &mut Lowering<'_>, node: &Node, entry: &'static str) {
+    let count = cx.vec4s(node.outputs[0]);
+    let kernel = kernel_for(cx, node.outputs[0], "relu", entry);
+    cx.launch(kernel, Params::default().u32("count", count), groups(count), &node.inputs, &node.outputs);
+}

@@ -1,0 +1,3 @@
+//! Optimisation: learning-rate schedules.
+
+pub mod schedule;

@@ -1,0 +1,258 @@
+//! Reading, merging and naming what is wrong.
+
+use super::{Kind, check::Check};
+use crate::error::{Error, Result};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+const MAX_FILE: u64 = 1 << 20;
+/// How `--set` is named in error messages.
+const SET: &str = "--set";
+
+/// Which file (or `--set`) each key was last given in.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    root: String,
+    keys: BTreeMap<String, String>,
+}
+
+impl Origins {
+    /// Everything comes from one place.
+    pub fn of(file: impl Into<String>) -> Self {
+        Self { root: file.into(), keys: BTreeMap::new() }
+    }
+
+    /// The file that gave `key`, or the table it is in, or else the file that was loaded.
+    pub fn file_of(&self, key: &str) -> &str {
+        let mut key = key.split('[').next().unwrap_or(key);
+        loop {
+            if let Some(file) = self.keys.get(key) {
+                return file;
+            }
+            match key.rsplit_once('.') {
+                Some((table, _)) => key = table,
+                None => return &self.root,
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Table> {
+    let name = path.display();
+    let bad = |what: String| Error::Usage(format!("{name}: {what}"));
+    let file = std::fs::File::open(path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(bad(format!("is larger than {MAX_FILE} bytes, so it is no configuration file")));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| bad(format!("is not UTF-8 text (byte {} on)", e.utf8_error().valid_up_to())))?;
+    text.parse::<Table>().map_err(|e| {
+        let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+        bad(format!("line {line}: {}", e.message().trim().replace('\n', ", ")))
+    })
+}
+
+fn merge(base: &mut Table, over: Table, prefix: &str, file: &str, origins: &mut Origins) {
+    // depth and blocks say the same thing in two ways: the later file's way replaces the earlier one's.
+    if prefix == "model." {
+        if over.contains_key("blocks") && !over.contains_key("depth") {
+            base.remove("depth");
+        } else if over.contains_key("depth") && !over.contains_key("blocks") {
+            base.remove("blocks");
+            base.remove("block");
+        }
+    }
+    for (key, value) in over {
+        let path = format!("{prefix}{key}");
+        origins.keys.insert(path.clone(), file.to_owned());
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new, &format!("{path}."), file, origins),
+            (_, Value::Table(new)) => {
+                let mut table = Table::new();
+                merge(&mut table, new, &format!("{path}."), file, origins);
+                base.insert(key, Value::Table(table));
+            }
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+fn read_extended(path: &Path, open: &mut Vec<PathBuf>, into: &mut Table, origins: &mut Origins) -> Result<()> {
+    let name = path.display().to_string();
+    let mut table = read(path)?;
+    let real = path.canonicalize().map_err(|e| Error::Usage(format!("{name}: cannot be opened: {e}")))?;
+    if open.contains(&real) {
+        let chain: Vec<_> = open.iter().chain([&real]).map(|p| p.file_name().unwrap_or_default().to_string_lossy()).collect();
+        return Err(Error::config(name, "extends", format!("goes round in a circle: {}", chain.join(" -> "))));
+    }
+    let parents = match table.remove("extends") {
+        None => vec![],
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(many)) if many.iter().all(Value::is_str) => many.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+        Some(other) => return Err(Error::config(name, "extends", format!("is {other}: must be a list of file names"))),
+    };
+    open.push(real);
+    for parent in parents {
+        let parent = path.parent().unwrap_or(Path::new("")).join(parent);
+        read_extended(&parent, open, into, origins).map_err(|e| match e {
+            Error::Usage(text) if !text.contains("(extended by ") => Error::Usage(format!("{text} (extended by {name})")),
+            other => other,
+        })?;
+    }
+    open.pop();
+    merge(into, table, "", &name, origins);
+    Ok(())
+}
+
+/// `a.b=VALUE` as a table; a VALUE that is no TOML is a string.
+fn parse_set(text: &str) -> Result<Table> {
+    let bad = |key: &str, what: &str| Error::config(SET, key, what);
+    let (path, value) = text.split_once('=').ok_or_else(|| bad(text, "must read key=value, for example optimizer.lr=0.3"))?;
+    let path = path.trim();
+    let good = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    if !path.split('.').all(good) {
+        return Err(bad(path, "is no key; it must read like optimizer.lr"));
+    }
+    // The parsed text must hold this one value and nothing after it.
+    let parsed = format!("v = {value}").parse::<Table>().ok().filter(|t| t.len() == 1).and_then(|mut t| t.remove("v"));
+    let mut value = parsed.unwrap_or_else(|| Value::String(value.trim().to_owned()));
+    for part in path.rsplit('.') {
+        value = Value::Table(Table::from_iter([(part.to_owned(), value)]));
+    }
+    match value {
+        Value::Table(table) => Ok(table),
+        _ => Err(bad(path, "is no key")),
+    }
+}
+
+fn merged(path: &Path, sets: &[String]) -> Result<(Table, Origins)> {
+    let mut origins = Origins::of(path.display().to_string());
+    let mut table = Table::new();
+    read_extended(path, &mut Vec::new(), &mut table, &mut origins)?;
+    for set in sets {
+        merge(&mut table, parse_set(set)?, "", SET, &mut origins);
+    }
+    Ok((table, origins))
+}
+
+fn kind_in(table: &Table, origins: &Origins) -> Result<Kind> {
+    match table.get("kind") {
+        Some(Value::String(k)) if k == "pretrain" => Ok(Kind::Pretrain),
+        Some(Value::String(k)) if k == "linear" => Ok(Kind::Linear),
+        Some(other) => Err(Error::config(origins.file_of("kind"), "kind", format!("is {other}: allowed: \"pretrain\", \"linear\""))),
+        None => Ok(if ["head", "image"].iter().any(|k| table.contains_key(*k)) { Kind::Linear } else { Kind::Pretrain }),
+    }
+}
+
+/// Kind of a configuration file, without checking the rest of it.
+pub fn kind_of(path: &Path, sets: &[String]) -> Result<Kind> {
+    let (table, origins) = merged(path, sets)?;
+    kind_in(&table, &origins)
+}
+
+/// Reads a file with its parents and overrides into `T`, whose kind must be `want`. Ranges are not yet checked.
+pub(super) fn load<T: DeserializeOwned>(path: &Path, sets: &[String], want: Kind) -> Result<(T, Origins)> {
+    let (mut table, origins) = merged(path, sets)?;
+    let kind = kind_in(&table, &origins)?;
+    if kind != want {
+        let message = format!("is \"{kind}\", but this command takes a configuration of kind \"{want}\"");
+        return Err(Error::config(origins.file_of("kind"), "kind", message));
+    }
+    table.insert("kind".into(), Value::String(kind.to_string()));
+    match serde_path_to_error::deserialize(Value::Table(table)) {
+        Ok(config) => Ok((config, origins)),
+        Err(error) => {
+            let (key, message) = explain(&error.path().to_string(), error.inner().message());
+            Err(Check { origins: &origins }.error(&key, message))
+        }
+    }
+}
+
+/// serde's message in the words of the configuration: the full key, and what is allowed.
+fn explain(path: &str, message: &str) -> (String, String) {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let [wrong, allowed @ ..] = quoted.as_slice() {
+        let list =
+            || format!("allowed: {}{}", allowed.join(", "), closest(wrong, allowed).map_or(String::new(), |c| format!(" (did you mean {c}?)")));
+        if message.starts_with("unknown field") {
+            let key = match path {
+                "." => (*wrong).to_owned(),
+                p if p == *wrong || p.ends_with(&format!(".{wrong}")) => p.to_owned(),
+                p => format!("{p}.{wrong}"),
+            };
+            return (key, format!("unknown key; {}", list()));
+        }
+        if message.starts_with("unknown variant") {
+            let key = path.strip_suffix(&format!(".{wrong}")).unwrap_or(path);
+            return (key.to_owned(), format!("is \"{wrong}\": {}", list()));
+        }
+    }
+    let mut text = message.replace('`', "").replace('\n', ", ");
+    for (from, to) in [
+        ("invalid type: ", "is "),
+        ("invalid value: ", "is "),
+        ("invalid length ", "has a wrong length of "),
+        (", expected ", ": must be "),
+        ("floating point ", ""),
+        ("integer ", ""),
+        ("boolean ", ""),
+        ("string ", ""),
+        ("must be a string", "must be text"),
+        ("must be u64", "must be a whole number >= 0"),
+        ("must be usize", "must be a whole number >= 0"),
+        ("must be u32", "must be a whole number >= 0"),
+        ("must be f64", "must be a number"),
+        ("must be a sequence", "must be a list"),
+        ("must be an array of length ", "must be a list of "),
+        ("must be a tuple of size ", "must be a list of "),
+    ] {
+        text = text.replace(from, to);
+    }
+    if let Some(at) = text.find("must be struct ") {
+        text.replace_range(at.., "must be a table");
+    }
+    (path.to_owned(), text)
+}
+
+/// The allowed word that differs in at most two letters.
+fn closest<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
+    allowed.iter().map(|a| (distance(word, a), *a)).filter(|(d, a)| *d <= 2 && *d < a.len()).min().map(|(_, a)| a)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let cost = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// Keys whose values differ between two resolved configurations (TOML text): `(key, first, second)`, for `--resume` with a changed file.
+pub fn differences(first: &str, second: &str) -> Vec<(String, String, String)> {
+    fn flat(prefix: &str, value: &Value, out: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Table(table) => table.iter().for_each(|(k, v)| flat(&if prefix.is_empty() { k.clone() } else { format!("{prefix}.{k}") }, v, out)),
+            other => _ = out.insert(prefix.to_owned(), other.to_string()),
+        }
+    }
+    let [a, b] = [first, second].map(|text| {
+        let mut out = BTreeMap::new();
+        flat("", &Value::Table(text.parse().unwrap_or_default()), &mut out);
+        out
+    });
+    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let get = |m: &BTreeMap<String, String>, k: &String| m.get(k).cloned().unwrap_or_else(|| "(absent)".into());
+    keys.into_iter().filter(|k| a.get(*k) != b.get(*k)).map(|k| (k.clone(), get(&a, k), get(&b, k))).collect()
+}

@@ -1,0 +1,191 @@
+//! Configuration files: every number of a run in one TOML file.
+//!
+//! Promise: a file that loads has only known keys with values inside their allowed ranges; anything else is one [`Error::Config`]
+//! that names file, key, value and what is allowed. `extends = ["base.toml"]` inherits (paths relative to the file that says it, later
+//! files win), `--set a.b=VALUE` overrides. What was read can be written back with `to_toml` and gives the same run.
+
+mod check;
+mod linear;
+mod load;
+mod pretrain;
+mod pretrain_check;
+
+pub use linear::{
+    HeadConfig, ImageConfig, LinearAugment, LinearConfig, LinearOptimizer, LinearOptimizerKind, LinearSchedule, LinearTrain, Per, ScheduleKind,
+};
+pub use load::{Origins, differences, kind_of};
+pub use pretrain::{
+    AugmentConfig, AugmentOrder, CheckpointConfig, CropsConfig, LossConfig, ModelConfig, OptimizerConfig, OptimizerKind, PretrainConfig, QueueConfig,
+    ScheduleConfig, TrainConfig,
+};
+
+use crate::error::{Error, Result};
+use check::Check;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Which program part a file is for: its top-level key `kind`, or guessed from its tables when that is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// SwAV pre-training: `train`.
+    #[default]
+    Pretrain,
+    /// A linear head on a frozen backbone, or fine-tuning: `eval-linear`, `finetune`.
+    Linear,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pretrain => "pretrain",
+            Self::Linear => "linear",
+        })
+    }
+}
+
+/// `[data]`: where the images are and how they are normalised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Image folder or place of the tar shards; `--data` overrides it.
+    pub path: String,
+    /// Loader threads; default one per core.
+    pub workers: usize,
+    /// Subtracted per channel R, G, B, as a fraction of 255.
+    pub mean: [f64; 3],
+    /// Divided by per channel R, G, B, as a fraction of 255. mmpretrain .229/.224/.225; the official code has .228 for red.
+    pub std: [f64; 3],
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Self { path: "data".into(), workers, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
+    }
+}
+
+impl DataConfig {
+    fn validate(&self, c: &Check) -> Result<()> {
+        c.that("data.path", !self.path.is_empty(), "\"\"", "must name a folder or tar shards")?;
+        c.count("data.workers", self.workers as u64, 1, 1024)?;
+        for i in 0..3 {
+            c.range(&format!("data.mean[{i}]"), self.mean[i], 0.0, 1.0)?;
+            c.positive(&format!("data.std[{i}]"), self.std[i])?;
+        }
+        Ok(())
+    }
+}
+
+/// Residual block of He et al. 2016.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Block {
+    /// Two 3x3 convolutions (ResNet-18, -34).
+    Basic,
+    /// 1x1, 3x3 (with the stride, as torchvision and mmpretrain), 1x1 with four times the channels (ResNet-50).
+    Bottleneck,
+}
+
+impl Block {
+    /// Output channels of a block over its inner width: 1 or 4.
+    pub fn expansion(self) -> usize {
+        match self {
+            Self::Basic => 1,
+            Self::Bottleneck => 4,
+        }
+    }
+}
+
+/// First layers of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stem {
+    /// 7x7 convolution of stride 2, then 3x3 max pooling of stride 2.
+    #[default]
+    Standard,
+    /// 3x3 convolution of stride 1, no pooling: for images of about 32x32.
+    Small,
+}
+
+/// Backbone architecture, from either kind of file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackboneConfig {
+    /// 18, 34 or 50; not beside `blocks`. Neither means 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
+    /// Blocks in each of the four stages, with `block`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<[usize; 4]>,
+    /// Kind of block, with `blocks`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<Block>,
+    /// Channels after the stem; 64 in the ResNets of the paper, 128 in RN50w2.
+    pub width: usize,
+    /// First layers.
+    pub stem: Stem,
+    /// The last batch norm of each block starts with weight 0 (mmpretrain yes, official code no).
+    pub zero_init_residual: bool,
+}
+
+impl Default for BackboneConfig {
+    fn default() -> Self {
+        Self { depth: None, blocks: None, block: None, width: 64, stem: Stem::Standard, zero_init_residual: true }
+    }
+}
+
+impl BackboneConfig {
+    /// Blocks of each stage and their kind.
+    pub fn stages(&self) -> ([usize; 4], Block) {
+        match (self.blocks, self.depth) {
+            (Some(blocks), _) => (blocks, self.block.unwrap_or(Block::Basic)),
+            (None, Some(18)) => ([2, 2, 2, 2], Block::Basic),
+            (None, Some(34)) => ([3, 4, 6, 3], Block::Basic),
+            (None, _) => ([3, 4, 6, 3], Block::Bottleneck),
+        }
+    }
+
+    /// C, channels of the pooled features: 2048 for ResNet-50.
+    pub fn features(&self) -> usize {
+        self.width * 8 * self.stages().1.expansion()
+    }
+
+    fn validate(&self, c: &Check) -> Result<()> {
+        if let Some(depth) = self.depth {
+            c.that("model.depth", [18, 34, 50].contains(&depth), depth, "allowed: 18, 34, 50 (others by model.blocks and model.block)")?;
+            c.that("model.depth", self.blocks.is_none(), depth, "cannot stand beside model.blocks: give one of them")?;
+        }
+        match (self.blocks, self.block) {
+            (Some(blocks), Some(_)) => (0..4).try_for_each(|i| c.count(&format!("model.blocks[{i}]"), blocks[i] as u64, 1, 1000))?,
+            (Some(_), None) => return Err(c.error("model.block", "missing beside model.blocks; allowed: basic, bottleneck")),
+            (None, Some(_)) => return Err(c.error("model.block", "needs model.blocks beside it, for example [2, 2, 2, 2]")),
+            (None, None) => {}
+        }
+        c.count("model.width", self.width as u64, 1, 8192)
+    }
+}
+
+/// Backbone architecture that a configuration file of either kind describes, for `--weights random`. A linear-evaluation file must have
+/// a `[model]` table for that.
+pub fn backbone_of(path: &Path, sets: &[String]) -> Result<BackboneConfig> {
+    match kind_of(path, sets)? {
+        Kind::Pretrain => Ok(PretrainConfig::load(path, sets)?.0.model.backbone()),
+        Kind::Linear => LinearConfig::load(path, sets)?
+            .0
+            .model
+            .ok_or_else(|| Error::config(path.display().to_string(), "model", "missing: random weights need the architecture in a [model] table")),
+    }
+}
+
+fn to_toml<T: Serialize>(config: &T) -> Result<String> {
+    toml::to_string(config).map_err(|e| Error::Failed(format!("the configuration cannot be written as TOML: {e}")))
+}
+
+/// Learning rate after the linear scaling rule, when `scale_lr_by_batch` asks for it.
+fn scaled(lr: f64, batch: usize, by: Option<usize>) -> f64 {
+    by.map_or(lr, |by| lr * batch as f64 / by as f64)
+}
+
+#[cfg(test)]
+mod tests;

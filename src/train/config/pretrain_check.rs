@@ -1,0 +1,85 @@
+//! Ranges of every pre-training value, and what is allowed but unwise.
+
+use super::check::Check;
+use super::{Kind, PretrainConfig};
+use crate::error::Result;
+use crate::train::event::Warning;
+
+/// First value out of range as an error, else the warnings.
+pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning>> {
+    let PretrainConfig { data, model, augment, loss, queue, optimizer, schedule, train, checkpoint, .. } = config;
+    c.that("kind", config.kind == Kind::Pretrain, config.kind, "must be pretrain")?;
+    c.count("seed", config.seed, 0, i64::MAX as u64)?;
+    data.validate(c)?;
+    model.backbone().validate(c)?;
+    c.count("model.hidden", model.hidden as u64, 1, 1 << 20)?;
+    c.count("model.feat_dim", model.feat_dim as u64, 1, 1 << 16)?;
+    c.count("model.prototypes", model.prototypes as u64, 2, 1 << 24)?;
+    validate_crops(config, c)?;
+    c.probability("augment.flip", augment.flip)?;
+    c.probability("augment.jitter_probability", augment.jitter_probability)?;
+    (0..3).try_for_each(|i| c.not_negative(&format!("augment.jitter[{i}]"), augment.jitter[i]))?;
+    c.range("augment.jitter[3]", augment.jitter[3], 0.0, 0.5)?;
+    c.probability("augment.grayscale", augment.grayscale)?;
+    c.probability("augment.blur_probability", augment.blur_probability)?;
+    c.interval("augment.blur_sigma", augment.blur_sigma, (0.0, true), 100.0)?;
+    c.positive("loss.temperature", loss.temperature)?;
+    c.positive("loss.epsilon", loss.epsilon)?;
+    c.count("loss.sinkhorn_iterations", loss.sinkhorn_iterations.into(), 1, 1000)?;
+    c.count("queue.length", queue.length as u64, 0, 1 << 24)?;
+    c.count("queue.start_epoch", queue.start_epoch, 0, 1 << 31)?;
+    c.not_negative("optimizer.lr", optimizer.lr)?;
+    c.that("optimizer.momentum", (0.0..1.0).contains(&optimizer.momentum), optimizer.momentum, "must be >= 0 and < 1")?;
+    c.not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
+    c.positive("optimizer.trust", optimizer.trust)?;
+    c.not_negative("optimizer.eps", optimizer.eps)?;
+    optimizer.scale_lr_by_batch.map_or(Ok(()), |by| c.count("optimizer.scale_lr_by_batch", by as u64, 1, 1 << 20))?;
+    c.not_negative("schedule.min_lr", schedule.min_lr)?;
+    c.count("train.epochs", train.epochs, 1, 1_000_000)?;
+    c.count("schedule.warmup_epochs", schedule.warmup_epochs, 0, train.epochs)?;
+    c.not_negative("schedule.warmup_start", schedule.warmup_start)?;
+    c.count("train.batch", train.batch as u64, 2, 1 << 20)?;
+    c.count("train.freeze_prototypes_steps", train.freeze_prototypes_steps, 0, i64::MAX as u64)?;
+    c.count("checkpoint.every_steps", checkpoint.every_steps, 0, i64::MAX as u64)?;
+    c.count("checkpoint.every_epochs", checkpoint.every_epochs, 0, 1_000_000)?;
+    c.count("checkpoint.keep", checkpoint.keep as u64, 1, 1_000_000)?;
+
+    let mut warnings = Vec::new();
+    let rows = config.queue_rows();
+    if rows != queue.length {
+        let result = if rows == 0 { "there is no queue".to_owned() } else { format!("{rows} rows are used") };
+        let message = format!("{} is no multiple of train.batch = {}: {result}", queue.length, train.batch);
+        warnings.push(Warning::new("queue.length", message));
+    }
+    if model.prototypes > 4 * (train.batch + rows) {
+        let message = format!("{} prototypes share {} rows per step; small sets train better with fewer", model.prototypes, train.batch + rows);
+        warnings.push(Warning::new("model.prototypes", message));
+    }
+    if schedule.min_lr > config.base_lr() {
+        warnings.push(Warning::new("schedule.min_lr", format!("is above optimizer.lr = {}: the learning rate will rise", config.base_lr())));
+    }
+    Ok(warnings)
+}
+
+fn validate_crops(config: &PretrainConfig, c: &Check) -> Result<()> {
+    let (crops, assign) = (&config.crops, &config.loss.crops_for_assign);
+    let groups = crops.num.len();
+    c.count("crops.num", groups as u64, 1, 64).map_err(|_| c.error("crops.num", format!("has {groups} groups: must have 1 to 64")))?;
+    for (key, len) in [("crops.size", crops.size.len()), ("crops.scale", crops.scale.len())] {
+        c.that(key, len == groups, format!("a list of {len}"), format!("must have as many entries as crops.num, {groups}"))?;
+    }
+    for i in 0..groups {
+        c.count(&format!("crops.num[{i}]"), crops.num[i] as u64, 1, 64)?;
+        c.count(&format!("crops.size[{i}]"), crops.size[i] as u64, 8, 4096)?;
+        c.interval(&format!("crops.scale[{i}]"), crops.scale[i], (0.0, false), 1.0)?;
+    }
+    c.that("crops.num", crops.total() >= 2, crops.total(), "must give at least 2 crops: one predicts the other's code")?;
+    c.interval("crops.ratio", crops.ratio, (0.0, false), f64::INFINITY)?;
+    let listed = format!("{assign:?}");
+    c.that("loss.crops_for_assign", !assign.is_empty(), &listed, "must name at least one crop")?;
+    let first = crops.num[0];
+    let within = assign.iter().all(|&a| a < first);
+    c.that("loss.crops_for_assign", within, &listed, format!("must be crops of the first group, 0 to {}", first - 1))?;
+    let distinct = assign.iter().enumerate().all(|(i, a)| !assign[..i].contains(a));
+    c.that("loss.crops_for_assign", distinct, &listed, "must not name a crop twice")
+}

@@ -1,0 +1,246 @@
+//! Loads a network from any weight file.
+//!
+//! Promises: the result has every tensor of the backbone, with the right shape and finite values, or there is an error that names what is
+//! missing or wrong; nothing is ever left at random values. A head is complete or absent. Values are the file's, exactly, where it holds
+//! f32, f16 or bf16; f64 is rounded to f32.
+
+use super::layout::{self, Layout, Plan};
+use super::one_line;
+use super::source::Source;
+use super::tensor::HostTensor;
+use crate::error::{Error, Result};
+use crate::nn::architecture::{Backbone, Head, TensorKind, TensorSpec};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A linear classifier on pooled features.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classifier {
+    /// (classes, features).
+    pub weight: HostTensor,
+    /// (classes).
+    pub bias: HostTensor,
+}
+
+/// A network read from a file, in official names whatever the file used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Whose names the file used.
+    pub layout: Layout,
+    /// Weights and running statistics by official name: torchvision's for the backbone, `projection_head.*`, `prototypes.weight`.
+    pub tensors: BTreeMap<String, HostTensor>,
+    /// `num_batches_tracked` of each batch norm that has one, by its official name.
+    pub counters: BTreeMap<String, i64>,
+    /// Classifier, where the file has one: `fc`, `head.fc`.
+    pub classifier: Option<Classifier>,
+    /// Class names, where the file has as many as the classifier has outputs, or has no classifier.
+    pub classes: Option<Vec<String>>,
+    /// Names in the file's model that are none of the above.
+    pub unmatched: Vec<String>,
+    /// Architecture of the backbone.
+    pub backbone: Backbone,
+    /// Architecture of the SwAV head, where the file has a complete one.
+    pub head: Option<Head>,
+}
+
+impl Checkpoint {
+    /// Specifications of all tensors and counters in official `state_dict` order.
+    pub fn specs(&self) -> Vec<TensorSpec> {
+        let mut specs = self.backbone.tensors();
+        specs.extend(self.head.iter().flat_map(|head| head.tensors(self.backbone.features())));
+        specs
+    }
+
+    /// An error naming both architectures when the backbone is not this one.
+    pub fn expect_backbone(&self, path: impl AsRef<Path>, expected: &Backbone) -> Result<()> {
+        if self.backbone == *expected {
+            return Ok(());
+        }
+        Err(Error::weights(path, format!("holds {}, expected {}", describe(&self.backbone), describe(expected))))
+    }
+}
+
+fn describe(backbone: &Backbone) -> String {
+    let Backbone { block, blocks, width, stem } = backbone;
+    format!("a ResNet of {block:?} blocks {blocks:?}, width {width}, {stem:?} stem").to_lowercase().replace("resnet", "ResNet")
+}
+
+/// Loads a network from a safetensors or PyTorch file of any known layout.
+pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    let source = Source::open(path.as_ref())?;
+    let shapes = source.shapes();
+    let error = |message: String| Error::weights(&source.path, one_line(&message));
+    let mut plan = layout::plan(&shapes).map_err(error)?;
+    source.check_size(plan.names.values().chain(plan.classifier.iter().flatten()))?;
+
+    let official: BTreeMap<String, Vec<usize>> =
+        plan.names.iter().filter_map(|(name, file)| Some((name.clone(), shapes.get(file)?.clone()))).collect();
+    let backbone = Backbone::infer(&official).map_err(error)?;
+    let mut specs = backbone.tensors();
+    check(&specs, &official, "backbone").map_err(error)?;
+    let head = head(&official, plan.layout, backbone.features()).map_err(error)?;
+    specs.extend(head.iter().flat_map(|head| head.tensors(backbone.features())));
+
+    let mut checkpoint = Checkpoint {
+        layout: plan.layout,
+        tensors: BTreeMap::new(),
+        counters: BTreeMap::new(),
+        classifier: None,
+        classes: source.classes.clone(),
+        unmatched: Vec::new(),
+        backbone,
+        head,
+    };
+    read_tensors(&source, &specs, &mut plan, &mut checkpoint)?;
+    read_classifier(&source, &shapes, &mut plan, &mut checkpoint)?;
+    checkpoint.unmatched = plan.unmatched;
+    checkpoint.unmatched.extend(plan.names.into_values());
+    checkpoint.unmatched.sort();
+    Ok(checkpoint)
+}
+
+/// Loads a classifier alone, from a file with or without a backbone: `fc`, `head.fc`, `linear` or `classifier`, with its class names.
+pub fn load_classifier(path: impl AsRef<Path>) -> Result<(Classifier, Option<Vec<String>>)> {
+    let source = Source::open(path.as_ref())?;
+    let shapes = source.shapes();
+    let (weight, bias) = layout::classifier_names(&shapes)
+        .ok_or_else(|| Error::weights(&source.path, "holds no classifier (fc, head.fc or linear, with weight and bias)"))?;
+    source.check_size([&weight, &bias].into_iter())?;
+    let classifier = classifier(&source, &shapes, &weight, &bias, None)?;
+    let classes = source.classes.clone().filter(|names| names.len() == classifier.bias.data.len());
+    Ok((classifier, classes))
+}
+
+/// Compares the tensors there are with those there must be.
+fn check(specs: &[TensorSpec], shapes: &BTreeMap<String, Vec<usize>>, part: &str) -> Result<(), String> {
+    let required = || specs.iter().filter(|spec| spec.kind != TensorKind::NumBatchesTracked);
+    let missing: Vec<&str> = required().filter(|spec| !shapes.contains_key(&spec.name)).map(|spec| spec.name.as_str()).collect();
+    if !missing.is_empty() {
+        let shown = missing[..missing.len().min(10)].join(", ");
+        let dots = if missing.len() > 10 { ", …" } else { "" };
+        return Err(format!("the {part} is not whole: {} of {} tensors are missing: {shown}{dots}", missing.len(), required().count()));
+    }
+    match specs.iter().find(|spec| shapes.get(&spec.name).is_some_and(|shape| *shape != spec.shape && !is_counter(spec, shape))) {
+        Some(spec) => Err(format!("tensor {} has shape {:?}, expected {:?}", spec.name, shapes[&spec.name], spec.shape)),
+        None => Ok(()),
+    }
+}
+
+/// Counters are scalars, or single elements in some converted files.
+fn is_counter(spec: &TensorSpec, shape: &[usize]) -> bool {
+    spec.kind == TensorKind::NumBatchesTracked && shape == [1]
+}
+
+/// Recognises the head; without all of its three matrices (two for a linear projection) there is none.
+fn head(shapes: &BTreeMap<String, Vec<usize>>, layout: Layout, features: usize) -> Result<Option<Head>, String> {
+    let matrix = |name: &str| match shapes.get(name).map(Vec::as_slice) {
+        Some(&[rows, columns]) => Some((rows, columns)),
+        _ => None,
+    };
+    let prototypes = matrix("prototypes.weight").or_else(|| matrix("prototypes.weight_v"));
+    let hidden = matrix("projection_head.0.weight").zip(matrix("projection_head.3.weight"));
+    let head = match (prototypes, hidden, matrix("projection_head.weight")) {
+        (Some((prototypes, _)), Some(((hidden, _), (feat_dim, _))), _) => Head { hidden, feat_dim, prototypes },
+        (Some((prototypes, _)), None, Some((feat_dim, _))) => Head { hidden: 0, feat_dim, prototypes },
+        _ => return Ok(None),
+    };
+    let mut specs = head.tensors(features);
+    if layout == Layout::SoloLearn && shapes.contains_key("prototypes.weight_v") {
+        specs.retain(|spec| spec.name != "prototypes.weight");
+        let part = |name: &str, columns| TensorSpec { name: name.to_owned(), shape: vec![head.prototypes, columns], kind: TensorKind::LinearWeight };
+        specs.extend([part("prototypes.weight_v", head.feat_dim), part("prototypes.weight_g", 1)]);
+    }
+    // A batch norm follows the first projection, so that its bias has no effect, and lightly leaves it out.
+    let optional = |spec: &TensorSpec| spec.name == "projection_head.0.bias" && layout == Layout::Lightly;
+    specs.retain(|spec| !optional(spec) || shapes.contains_key(&spec.name));
+    check(&specs, shapes, "SwAV head")?;
+    Ok(Some(head))
+}
+
+/// Reads a tensor as finite 32-bit floats.
+fn read_f32(source: &Source, name: &str) -> Result<HostTensor> {
+    let error = |message: String| Error::weights(&source.path, format!("tensor {} {message}", one_line(name)));
+    let tensor = source.read(name)?;
+    let data = tensor.to_f32().map_err(error)?;
+    match data.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(error(format!("is not finite: element {index} is {}", data[index]))),
+        None => Ok(HostTensor { shape: tensor.shape().to_vec(), data }),
+    }
+}
+
+/// Moves the tensors of the network from the file, and their names out of the plan.
+fn read_tensors(source: &Source, specs: &[TensorSpec], plan: &mut Plan, checkpoint: &mut Checkpoint) -> Result<()> {
+    for (first, second) in &plan.twins {
+        if source.read(first)?.bytes() != source.read(second)?.bytes() {
+            return Err(Error::weights(&source.path, format!("{first} and {second} are one tensor, but differ")));
+        }
+    }
+    for spec in specs {
+        let Some(name) = plan.names.remove(&spec.name) else {
+            match (spec.kind, spec.name.as_str()) {
+                (TensorKind::NumBatchesTracked, _) => {}
+                (_, "prototypes.weight") => {
+                    let weight = weight_norm(source, plan)?;
+                    checkpoint.tensors.insert(spec.name.clone(), weight);
+                }
+                _ => _ = checkpoint.tensors.insert(spec.name.clone(), HostTensor::zeros(spec.shape.clone())),
+            }
+            continue;
+        };
+        if spec.kind == TensorKind::NumBatchesTracked {
+            let error = |message: String| Error::weights(&source.path, format!("tensor {} {message}", one_line(&name)));
+            let count = source.read(&name)?.to_i64().map_err(error)?;
+            checkpoint.counters.extend(count.first().map(|&count| (spec.name.clone(), count)));
+        } else {
+            let tensor = read_f32(source, &name)?;
+            checkpoint.tensors.insert(spec.name.clone(), tensor);
+        }
+    }
+    Ok(())
+}
+
+/// PyTorch's weight normalisation: rows of `weight_v` scaled to the lengths in `weight_g`.
+fn weight_norm(source: &Source, plan: &mut Plan) -> Result<HostTensor> {
+    let mut part = |name: &str| {
+        let file = plan.names.remove(name).ok_or_else(|| Error::weights(&source.path, format!("{name} is missing")))?;
+        read_f32(source, &file)
+    };
+    let (mut rows, lengths) = (part("prototypes.weight_v")?, part("prototypes.weight_g")?);
+    let columns = (rows.data.len() / lengths.data.len().max(1)).max(1);
+    for (row, &length) in rows.data.chunks_mut(columns).zip(&lengths.data) {
+        let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+        row.iter_mut().for_each(|x| *x = (f64::from(*x) * f64::from(length) / norm) as f32);
+    }
+    Ok(rows)
+}
+
+/// Reads the classifier of a network; half of one is unmatched.
+fn read_classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, plan: &mut Plan, checkpoint: &mut Checkpoint) -> Result<()> {
+    match std::mem::take(&mut plan.classifier) {
+        [Some(weight), Some(bias)] => {
+            let classifier = classifier(source, shapes, &weight, &bias, Some(checkpoint.backbone.features()))?;
+            checkpoint.classes.take_if(|names| names.len() != classifier.bias.data.len());
+            checkpoint.classifier = Some(classifier);
+        }
+        parts => plan.unmatched.extend(parts.into_iter().flatten()),
+    }
+    Ok(())
+}
+
+fn classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, weight: &str, bias: &str, features: Option<usize>) -> Result<Classifier> {
+    match (shapes.get(weight).map(Vec::as_slice), shapes.get(bias).map(Vec::as_slice)) {
+        (Some(&[rows, columns]), Some(&[biases])) if rows == biases && features.is_none_or(|features| features == columns) => {
+            Ok(Classifier { weight: read_f32(source, weight)?, bias: read_f32(source, bias)? })
+        }
+        (weight_shape, bias_shape) => {
+            let features = features.map_or("features".to_owned(), |features| features.to_string());
+            let message = format!(
+                "{} of shape {:?} with a bias of shape {:?}, expected [classes, {features}] and [classes]",
+                one_line(weight),
+                weight_shape.unwrap_or_default(),
+                bias_shape.unwrap_or_default()
+            );
+            Err(Error::weights(&source.path, message))
+        }
+    }
+}

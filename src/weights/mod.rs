@@ -1,0 +1,41 @@
+//! Weight files: every layout that SwAV networks are found in, read and written.
+//!
+//! * [`load`] reads a network from a safetensors or PyTorch file, whatever program wrote it, under the official SwAV names;
+//!   [`load_classifier`] reads a linear classifier alone.
+//! * [`save`] and [`convert`] write torchvision's, the official code's and mmpretrain's layouts.
+//! * [`read_safetensors`] and [`write_safetensors`] handle tensors of any meaning and type, [`read_tensors`] those of
+//!   PyTorch files too; [`write_atomic`] writes any file.
+//!
+//! Promises: files are told by content; a file that is damaged, hostile, incomplete or of no known layout gives one line that names the
+//! file and what is wrong, fast and without much memory; nothing in a file is executed; a backbone is complete or refused.
+
+mod atomic;
+mod budget;
+mod layout;
+mod load;
+mod pickle;
+mod safetensors;
+mod save;
+mod source;
+mod tensor;
+
+pub use self::atomic::write_atomic;
+pub use self::layout::Layout;
+pub use self::load::{Checkpoint, Classifier, load, load_classifier};
+pub use self::safetensors::{MAX_HEADER, TensorFile, read_safetensors, write_safetensors};
+pub use self::save::{ConvertSummary, Target, convert, save};
+pub use self::source::read_tensors;
+pub use self::tensor::{AnyTensor, DType, HostTensor};
+
+/// Most tensors accepted in a file.
+pub const MAX_TENSORS: usize = 20_000;
+
+/// A message that quotes a file, cut to one line of printable characters and a bearable length.
+fn one_line(message: &str) -> String {
+    const LIMIT: usize = 600;
+    let mut line: String = message.chars().take(LIMIT).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if message.chars().nth(LIMIT).is_some() {
+        line.push('…');
+    }
+    line
+}

@@ -1,0 +1,226 @@
+//! Opens a weight file of any container and gives its tensors under the names they have there.
+//!
+//! Promises: the container is told by content, never by extension; nothing in a pickle is ever executed (the parser interprets tensors and
+//! plain values only), and a pickle that asks for operating-system calls is refused; what a file claims is checked against its size
+//! before memory is reserved for it, and parsing a pickle is bounded beforehand.
+
+use super::budget::check_pickles;
+use super::safetensors::{TensorFile, read_safetensors};
+use super::tensor::{AnyTensor, DType};
+use super::{MAX_TENSORS, one_line};
+use crate::error::{Error, Result};
+use pytorch_reader::{PickleValue, PytorchReader, Tensor};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+use zip::{CompressionMethod, ZipArchive};
+
+/// Largest compressed pickle accepted, after decompression: PyTorch never compresses, and the pickle of a ResNet has 0.1 MB.
+const MAX_DEFLATED_PICKLE: u64 = 512 << 10;
+
+/// First bytes of a `torch.save` file from before PyTorch 1.6, after the protocol number: the number 0x1950a86a20f9469cfc6c.
+const LEGACY_MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+
+/// Pickles at the start of such a file: the magic number, the version, the system, the object, the names of its storages.
+const LEGACY_PICKLES: usize = 5;
+
+/// Python modules whose functions no weight file has any business calling.
+const FORBIDDEN_MODULES: &[&str] =
+    &["os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "pty", "ctypes", "runpy", "importlib", "webbrowser", "commands"];
+
+/// Built-in functions that run code; `getattr`, which mmengine's logs use, is not among them.
+const FORBIDDEN_BUILTINS: &[&str] = &["eval", "exec", "execfile", "compile", "open", "__import__", "apply"];
+
+/// An opened weight file.
+pub(crate) struct Source {
+    pub path: PathBuf,
+    length: u64,
+    tensors: Tensors,
+    /// Class names, where the file has them.
+    pub classes: Option<Vec<String>>,
+}
+
+enum Tensors {
+    Safetensors(TensorFile),
+    Torch(BTreeMap<String, Tensor>),
+}
+
+impl Source {
+    /// Opens a file and reads its index.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_inner(path).map_err(|message| Error::weights(path, one_line(&message)))
+    }
+
+    fn open_inner(path: &Path) -> Result<Self, String> {
+        let mut file = File::open(path).map_err(|error| format!("cannot read: {error}"))?;
+        let info = file.metadata().map_err(|error| format!("cannot read: {error}"))?;
+        if !info.is_file() {
+            return Err("not a file".to_owned());
+        }
+        let mut start = Vec::new();
+        Read::by_ref(&mut file).take(64).read_to_end(&mut start).map_err(|error| format!("cannot read: {error}"))?;
+        let (tensors, classes) = if start.starts_with(b"PK\x03\x04") {
+            check_zip(path)?;
+            open_torch(path)?
+        } else if start.first() == Some(&0x80) && start.get(2..).is_some_and(|rest| rest.starts_with(LEGACY_MAGIC)) {
+            file.rewind().map_err(|error| format!("cannot read: {error}"))?;
+            check_pickles(BufReader::new(file), LEGACY_PICKLES)?;
+            open_torch(path)?
+        } else if start.get(8) == Some(&b'{') {
+            let file = read_safetensors(path).map_err(|error| match error {
+                Error::Weights { message, .. } => message,
+                other => other.to_string(),
+            })?;
+            let classes = file.metadata().get("classes").and_then(|text| serde_json::from_str(text).ok());
+            (Tensors::Safetensors(file), classes)
+        } else {
+            return Err(unknown(&start));
+        };
+        Ok(Self { path: path.to_owned(), length: info.len(), tensors, classes })
+    }
+
+    /// Names and shapes of all tensors.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        match &self.tensors {
+            Tensors::Safetensors(file) => file.names().filter_map(|name| Some((name.to_owned(), file.info(name)?.1.to_vec()))).collect(),
+            Tensors::Torch(tensors) => tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect(),
+        }
+    }
+
+    /// Refuses a set of tensors that would take much more memory than the file has bytes: weights do not compress, and views that
+    /// repeat one element are no weights.
+    pub fn check_size<'n>(&self, names: impl Iterator<Item = &'n String>) -> Result<()> {
+        let Tensors::Torch(tensors) = &self.tensors else { return Ok(()) };
+        let total = names.filter_map(|name| tensors.get(name)).fold(0u64, |sum, tensor| sum.saturating_add(tensor.byte_len() as u64));
+        if total > self.length.saturating_mul(8).saturating_add(1 << 20) {
+            return Err(Error::weights(&self.path, format!("claims {total} bytes of weights in a file of {} bytes", self.length)));
+        }
+        Ok(())
+    }
+
+    /// Reads one tensor.
+    pub fn read(&self, name: &str) -> Result<AnyTensor<'_>> {
+        match &self.tensors {
+            Tensors::Safetensors(file) => file.get(name),
+            Tensors::Torch(tensors) => {
+                let error = |message: &str| Error::weights(&self.path, format!("tensor {} {}", one_line(name), one_line(message)));
+                let tensor = tensors.get(name).ok_or_else(|| error("is missing"))?;
+                let bytes = tensor.read().map_err(|cause| error(&format!("cannot be read: {cause}")))?;
+                AnyTensor::new(dtype(tensor.dtype()), tensor.shape().to_vec(), Cow::Owned(bytes))
+                    .ok_or_else(|| error("has fewer elements than its shape says"))
+            }
+        }
+    }
+}
+
+/// Every tensor of a safetensors or PyTorch file, of any type and meaning, under the names the file has; names of nested containers are
+/// joined by dots.
+pub fn read_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, AnyTensor<'static>>> {
+    let source = Source::open(path.as_ref())?;
+    let shapes = source.shapes();
+    source.check_size(shapes.keys())?;
+    shapes.into_keys().map(|name| source.read(&name).map(|tensor| (name, tensor.into_owned()))).collect()
+}
+
+/// Says what a file is that is no weight file.
+fn unknown(start: &[u8]) -> String {
+    let what = match start {
+        [] => "is empty",
+        [b'<', ..] => "looks like a web page",
+        [0x80, ..] => "is a bare pickle without tensor storages",
+        _ if start.starts_with(b"version https://git-lfs") => "is a Git LFS pointer, not the file itself",
+        _ => "is of no known kind",
+    };
+    format!("{what}; expected a safetensors file or one written by torch.save")
+}
+
+/// Looks for pickles that inflate to more, or hold more operations, than a weight file needs.
+fn check_zip(path: &Path) -> Result<(), String> {
+    let open = || File::open(path).map(BufReader::new).map_err(|error| format!("cannot read: {error}"));
+    let mut archive = ZipArchive::new(open()?).map_err(|error| format!("not a whole zip file: {error}"))?;
+    if archive.len() > 2 * MAX_TENSORS {
+        return Err(format!("zip file with {} members; at most {} are accepted", archive.len(), 2 * MAX_TENSORS));
+    }
+    for index in 0..archive.len() {
+        let member = archive.by_index_raw(index).map_err(|error| format!("damaged zip file: {error}"))?;
+        if !member.name().ends_with("data.pkl") {
+            continue;
+        }
+        if member.compression() != CompressionMethod::Stored {
+            if member.size() > MAX_DEFLATED_PICKLE {
+                return Err(format!("compressed pickle of {} bytes; at most {MAX_DEFLATED_PICKLE} are accepted", member.size()));
+            }
+        } else {
+            check_pickles(BufReader::new(member), 1)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_torch(path: &Path) -> Result<(Tensors, Option<Vec<String>>), String> {
+    let damaged = |error| format!("cannot be read as a PyTorch file: {error}");
+    let reader = PytorchReader::new(path).map_err(damaged)?;
+    if reader.len() > MAX_TENSORS {
+        return Err(format!("{} tensors; at most {MAX_TENSORS} are accepted", reader.len()));
+    }
+    let values = PytorchReader::read_pickle_data(path, None).map_err(damaged)?;
+    if let Some(call) = forbidden(&values) {
+        return Err(format!("its pickle calls {call}, which no weight file needs; nothing was executed"));
+    }
+    let classes = classes(&values);
+    Ok((Tensors::Torch(reader.into_tensors().into_iter().collect()), classes))
+}
+
+/// The first value of a pickle that stands for running code.
+fn forbidden(value: &PickleValue) -> Option<&str> {
+    match value {
+        PickleValue::Unsupported(name) => {
+            let module = name.split('.').next().unwrap_or_default();
+            let function = name.rsplit('.').next().unwrap_or_default();
+            let builtin = matches!(module, "builtins" | "__builtin__");
+            (FORBIDDEN_MODULES.contains(&module) || builtin && FORBIDDEN_BUILTINS.contains(&function)).then_some(name)
+        }
+        PickleValue::List(items) => items.iter().find_map(forbidden),
+        PickleValue::Dict(items) => items.values().find_map(forbidden),
+        _ => None,
+    }
+}
+
+/// The class names of an mmpretrain (`meta.dataset_meta.classes`) or mmcls (`meta.CLASSES`) checkpoint.
+fn classes(root: &PickleValue) -> Option<Vec<String>> {
+    let field = |value: &PickleValue, key: &str| match value {
+        PickleValue::Dict(items) => items.get(key).cloned(),
+        _ => None,
+    };
+    let meta = field(root, "meta")?;
+    let list = field(&meta, "dataset_meta").and_then(|data| field(&data, "classes")).or_else(|| field(&meta, "CLASSES"))?;
+    let PickleValue::List(items) = list else { return None };
+    items
+        .into_iter()
+        .map(|item| match item {
+            PickleValue::String(name) => Some(name),
+            _ => None,
+        })
+        .collect()
+}
+
+fn dtype(dtype: pytorch_reader::DType) -> DType {
+    use pytorch_reader::DType as Torch;
+    match dtype {
+        Torch::F64 => DType::F64,
+        Torch::F32 => DType::F32,
+        Torch::F16 => DType::F16,
+        Torch::BF16 => DType::BF16,
+        Torch::I64 => DType::I64,
+        Torch::I32 => DType::I32,
+        Torch::I16 => DType::I16,
+        Torch::I8 => DType::I8,
+        Torch::U64 => DType::U64,
+        Torch::U32 => DType::U32,
+        Torch::U16 => DType::U16,
+        Torch::U8 => DType::U8,
+        Torch::Bool => DType::Bool,
+    }
+}

@@ -1,0 +1,5 @@
+//! The data layer: augmentation against PyTorch and Pillow, datasets, loaders.
+
+mod augment;
+mod dataset;
+mod loader;

@@ -1,0 +1,279 @@
+//! Damaged and hostile weight files: one line of error, within a second, without much memory, and never a panic.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use swav_wgpu::weights::{load, load_classifier, read_tensors};
+
+/// Loads bytes in all three ways; every error must be quick and one line. Gives the message of `load`, or nothing when it loads.
+fn attempt(bytes: &[u8]) -> Option<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hostile.pth");
+    fs::write(&path, bytes).unwrap();
+    let start = Instant::now();
+    let message = load(&path).err().map(|error| error.to_string());
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}: {message:?}");
+    let others = [read_tensors(&path).err(), load_classifier(&path).err()];
+    for text in others.into_iter().flatten().map(|error| error.to_string()).chain(message.clone()) {
+        assert!(!text.contains('\n') && text.len() < 1000 && text.contains("hostile.pth: "), "{text}");
+    }
+    message
+}
+
+fn refused(bytes: &[u8], expected: &str) {
+    let message = attempt(bytes).expect("a hostile file was loaded");
+    assert!(message.contains(expected), "{message}\nlacks: {expected}");
+}
+
+fn fixtures() -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ckpt");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| !path.to_string_lossy().ends_with(".md") && !path.to_string_lossy().ends_with(".json"));
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// A zip file of these members: name, method (0 stored, 8 deflated), bytes as stored, size that is claimed.
+fn zip(members: &[(&str, u16, &[u8], u32)]) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for &(name, method, bytes, size) in members {
+        let offset = file.len() as u32;
+        let mut fields = vec![20, 0, 0, 0];
+        fields.extend(method.to_le_bytes());
+        fields.extend([0; 8]); // time, date, and a checksum of 0: none
+        fields.extend((bytes.len() as u32).to_le_bytes());
+        fields.extend(size.to_le_bytes());
+        fields.extend((name.len() as u16).to_le_bytes());
+        fields.extend([0; 2]);
+        file.extend(b"PK\x03\x04");
+        file.extend(&fields);
+        file.extend(name.bytes());
+        file.extend(bytes);
+        directory.extend(b"PK\x01\x02\x14\0");
+        directory.extend(&fields);
+        directory.extend([0; 10]);
+        directory.extend(offset.to_le_bytes());
+        directory.extend(name.bytes());
+    }
+    let (count, offset) = (members.len() as u16, file.len() as u32);
+    file.extend(&directory);
+    file.extend(b"PK\x05\x06\0\0\0\0");
+    file.extend(count.to_le_bytes());
+    file.extend(count.to_le_bytes());
+    file.extend((directory.len() as u32).to_le_bytes());
+    file.extend(offset.to_le_bytes());
+    file.extend([0; 2]);
+    file
+}
+
+fn torch_zip(pickle: &[u8]) -> Vec<u8> {
+    zip(&[("a/data.pkl", 0, pickle, pickle.len() as u32), ("a/data/0", 0, &[0; 64], 64), ("a/version", 0, b"3\n", 2)])
+}
+
+/// A legacy file: the three headers, the object, an empty list of storages.
+fn legacy(pickle: &[u8]) -> Vec<u8> {
+    let mut file = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.".to_vec();
+    file.extend(b"\x80\x02}X\x0d\0\0\0little_endian\x88s.");
+    file.extend(pickle);
+    file.extend(b"\x80\x02].");
+    file
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// `{key: value}` around the opcodes of a value.
+fn dict(key: &str, value: &[u8]) -> Vec<u8> {
+    [b"\x80\x02}", &text(key)[..], value, b"s."].concat()
+}
+
+/// A tensor of `numel` floats with a shape and strides of one axis, all as eight-byte integers.
+fn tensor(numel: u64, extent: u64, stride: u64) -> Vec<u8> {
+    let int = |value: u64| [&[0x8a, 8][..], &value.to_le_bytes()].concat();
+    [
+        b"ctorch._utils\n_rebuild_tensor_v2\n((",
+        &text("storage")[..],
+        b"ctorch\nFloatStorage\n",
+        &text("0"),
+        &text("cpu"),
+        &int(numel),
+        b"tQK\0(",
+        &int(extent),
+        b"t(",
+        &int(stride),
+        b"t\x89ccollections\nOrderedDict\n)RtR",
+    ]
+    .concat()
+}
+
+#[test]
+fn code_in_pickles_is_refused_and_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = folder.path().join("witness");
+    for (module, function) in [("posix", "system"), ("os", "system"), ("subprocess", "Popen"), ("__builtin__", "eval"), ("builtins", "exec")] {
+        let call = [format!("c{module}\n{function}\n").as_bytes(), &text(&format!("touch {}", witness.display())), b"\x85R"].concat();
+        for pickle in [dict("state_dict", &call), dict("meta", &[b"]", &call[..], b"a"].concat())] {
+            refused(&torch_zip(&pickle), &format!("calls {module}.{function}"));
+            refused(&legacy(&pickle), &format!("calls {module}.{function}"));
+        }
+    }
+    assert!(!witness.exists());
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    let terabyte = 1 << 38;
+    for (numel, extent, stride) in [
+        (terabyte, terabyte, 1),
+        (terabyte, 1 << 30, 1),
+        (16, 1 << 34, 0),
+        (16, 1 << 30, 0),
+        (16, 17, 1),
+        (16, 4, u64::MAX >> 1),
+        (u64::MAX, u64::MAX, 1),
+        (u64::MAX >> 1, u64::MAX >> 1, 1),
+    ] {
+        for key in ["conv1.weight", "fc.weight"] {
+            let pickle = dict(key, &tensor(numel, extent, stride));
+            refused(&torch_zip(&pickle), "");
+            refused(&legacy(&pickle), "");
+        }
+    }
+}
+
+#[test]
+fn pickle_bombs_are_refused() {
+    let nested = [b"\x80\x02".to_vec(), vec![b']'; 300_000], vec![b'a'; 299_999], b".".to_vec()].concat();
+    let mut doubling = b"\x80\x02]q\0".to_vec();
+    for index in 0..200u8 {
+        doubling.extend([b'(', b'h', index, b'h', index, b'l', b'q', index + 1]);
+    }
+    doubling.push(b'.');
+    let huge_text = [&b"\x80\x02}X"[..], &[0xff; 4], b"a."].concat();
+    let huge_long = [&b"\x80\x02}\x8b"[..], &[0xff, 0xff, 0xff, 0x7f], b"a."].concat();
+    for pickle in [nested, dict("a", &doubling[2..doubling.len() - 1]), huge_text, huge_long, b"\x80\x02".to_vec(), b".".to_vec(), Vec::new()] {
+        refused(&torch_zip(&pickle), "");
+        refused(&legacy(&pickle), "");
+    }
+    let lists = [b"\x80\x02(".to_vec(), vec![b']'; 8_000_000], b"l.".to_vec()].concat();
+    refused(&torch_zip(&lists), "more than 600000 operations");
+    refused(&legacy(&lists), "more than 600000 operations");
+}
+
+/// Deflated zeros, 158 to 1: fixed codes, a literal, then repeats of 258 bytes at distance 1.
+fn deflated_zeros(repeats: usize) -> (Vec<u8>, u32) {
+    let mut bits: Vec<u8> = vec![1, 1, 0]; // last block, fixed codes (least significant bit first)
+    bits.extend([0, 0, 1, 1, 0, 0, 0, 0]); // the literal 0
+    let repeat = [1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0]; // length 258, distance 1
+    bits.extend(std::iter::repeat_n(repeat, repeats).flatten());
+    bits.extend([0; 7]);
+    let bytes = bits.chunks(8).map(|chunk| chunk.iter().enumerate().fold(0, |byte, (index, bit)| byte | bit << index)).collect();
+    (bytes, (1 + 258 * repeats) as u32)
+}
+
+#[test]
+fn zip_bombs_are_refused() {
+    let (bomb, size) = deflated_zeros(400_000);
+    assert_eq!(size, 103_200_001);
+    let pickle = dict("conv1.weight", &tensor(25_800_000, 25_800_000, 1));
+    let plain = ("a/data.pkl", 0, &pickle[..], pickle.len() as u32);
+    refused(&zip(&[("a/data.pkl", 8, &bomb, size)]), "compressed pickle of 103200001 bytes");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb.pth");
+    fs::write(&path, zip(&[plain, ("a/data/0", 8, &bomb, size)])).unwrap();
+    assert!(read_tensors(&path).unwrap_err().to_string().contains("claims 103200000 bytes of weights"));
+    refused(&fs::read(&path).unwrap(), "no backbone");
+    // The directory may lie about the size, too.
+    refused(&zip(&[("a/data.pkl", 8, &bomb, 1000)]), "");
+    let small = dict("conv1.weight", &tensor(16, 16, 1));
+    let small = ("a/data.pkl", 0, &small[..], small.len() as u32);
+    refused(&zip(&[small, ("a/data/0", 8, &bomb, 64)]), "");
+    refused(&zip(&[small, ("a/data/0", 0, &[0; 64], 1 << 30)]), "");
+    refused(&zip(&[small]), "");
+    refused(&zip(&[("../../etc/passwd", 0, b"x", 1)]), "");
+}
+
+#[test]
+fn safetensors_headers_are_checked() {
+    let file = |header: &str, data: &[u8]| [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
+    let entry = |name: &str, shape: &str, from: usize, to: usize| {
+        format!("\"{name}\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[{from},{to}]}}")
+    };
+    let object = |entries: &[String]| format!("{{{}}}", entries.join(","));
+    refused(&[&u64::MAX.to_le_bytes()[..], b"{}"].concat(), "header of 18446744073709551615 bytes; at most");
+    refused(&[&1000u64.to_le_bytes()[..], b"{}"].concat(), "cut short");
+    let many = |count: usize| object(&(0..count).map(|index| entry(&index.to_string(), "[0]", 0, 0)).collect::<Vec<_>>());
+    refused(&file(&many(500_000), b""), "at most 8388608 are accepted");
+    refused(&file(&many(100_000), b""), "more than 20000 tensors");
+    for (header, size, expected) in [
+        (object(&[entry("a", "[2]", 0, 8), entry("b", "[2]", 4, 12)]), 12, "invalid offset for tensor `b`"),
+        (object(&[entry("a", "[2]", 0, 8), entry("b", "[2]", 12, 20)]), 20, "invalid offset for tensor `b`"),
+        (object(&[entry("a", "[2]", 0, 8)]), 4, "not fully covered"),
+        (object(&[entry("a", "[2]", 0, 8)]), 12, "not fully covered"),
+        (object(&[entry("a", "[3]", 0, 8)]), 8, "invalid shape"),
+        (object(&[entry("a", "[-1]", 0, 8)]), 8, "not a valid"),
+        (object(&[entry("a", "[4294967296,4294967296,4294967296]", 0, 8)]), 8, "overflow"),
+        (object(&[entry("a", "[2]", 8, 0)]), 8, "invalid offset"),
+        (object(&[entry("a", "[1]", 0, 4), entry("a", "[1]", 0, 4)]), 4, "tensor a appears twice"),
+        ("{".repeat(100_000), 0, "not a valid"),
+        ("[".repeat(100_000), 0, "no known kind"),
+        ("{}".to_owned(), 0, "no backbone"),
+    ] {
+        refused(&file(&header, &vec![0; size]), expected);
+    }
+}
+
+#[test]
+fn other_files_are_named() {
+    refused(b"", "is empty");
+    refused(b"<!DOCTYPE html><html>", "looks like a web page");
+    refused(b"\x80\x02}.", "bare pickle");
+    refused(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer");
+    refused(&[0xff; 100], "no known kind");
+    refused(b"PK\x03\x04", "not a whole zip file");
+}
+
+#[test]
+fn truncation_anywhere_is_refused() {
+    for (path, bytes) in fixtures() {
+        for length in (0..bytes.len()).step_by(4096).chain(1..32).chain([bytes.len() - 1]) {
+            assert!(attempt(&bytes[..length]).is_some(), "{} cut to {length} bytes was loaded", path.display());
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_never_panic() {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    for (_, bytes) in fixtures() {
+        for _ in 0..60 {
+            let mut damaged = bytes.clone();
+            for _ in 0..3 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let place = (state >> 8) as usize % damaged.len();
+                damaged[place] ^= 1 << (state & 7);
+            }
+            attempt(&damaged);
+        }
+    }
+}
+
+/// Runs each attack again in this order in one process and looks at the most memory it ever held.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_small() {
+    code_in_pickles_is_refused_and_not_run();
+    sizes_that_cannot_be_are_refused();
+    pickle_bombs_are_refused();
+    zip_bombs_are_refused();
+    safetensors_headers_are_checked();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("peak memory {kilobytes} kB");
+    assert!(kilobytes < 256 * 1024, "{peak}");
+}
