@@ -10,8 +10,8 @@ use swav_wgpu::data::augment::{blur, random_box};
 use swav_wgpu::data::rng::Stream;
 use swav_wgpu::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order, Rgb8, Scratch, TrainTransform};
 
-const TENSORS: &[u8] = include_bytes!("golden/augment.safetensors");
-const CASES: &str = include_str!("golden/augment.json");
+const TENSORS: &[u8] = include_bytes!("../golden/augment.safetensors");
+const CASES: &str = include_str!("../golden/augment.json");
 
 /// The recorded cases of the named operations: (case, input, expected bytes).
 fn cases(ops: &[&str]) -> Vec<(Value, Rgb8, Vec<u8>)> {

@@ -1,0 +1,52 @@
+//! Every shader as data, without a GPU: parses, validates, and translates to what Vulkan, Metal and DX12 compile.
+
+use swav_wgpu::gpu::{SHADERS, Specialization, compose, source};
+use wgpu::naga;
+
+/// Type knobs a shader offers.
+fn specializations(text: &str) -> Vec<Specialization> {
+    let mut all = vec![Specialization::default()];
+    for name in ["Element", "Weight", "Source", "Target"] {
+        if text.contains(&format!("alias {name} = ")) {
+            all = all.into_iter().flat_map(|s| [s.clone(), s.alias(name, "f16")]).collect();
+        }
+    }
+    all
+}
+
+fn module(name: &str, spec: &Specialization) -> (naga::Module, naga::valid::ModuleInfo) {
+    let text = compose(name, source, spec).unwrap();
+    let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{name} [{}]: {}", spec.label(), e.emit_to_string(&text)));
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
+    let info = validator.validate(&module).unwrap_or_else(|e| panic!("{name} [{}]: {}", spec.label(), e.emit_to_string(&text)));
+    (module, info)
+}
+
+#[test]
+fn every_shader_is_valid_under_every_type() {
+    let mut kernels = 0;
+    for (name, text) in SHADERS.iter().filter(|(name, _)| !name.starts_with("lib/")) {
+        for spec in specializations(text) {
+            kernels += module(name, &spec).0.entry_points.len();
+        }
+    }
+    assert!(kernels > 60, "{kernels} kernels");
+}
+
+#[test]
+fn bindings_fit_the_smallest_adapters() {
+    for (name, _) in SHADERS.iter().filter(|(name, _)| !name.starts_with("lib/")) {
+        let (module, info) = module(name, &Specialization::default());
+        for (i, entry) in module.entry_points.iter().enumerate() {
+            let used = |handle: naga::Handle<naga::GlobalVariable>| !info.get_entry_point(i)[handle].is_empty();
+            let bindings: Vec<u32> =
+                module.global_variables.iter().filter(|(h, _)| used(*h)).filter_map(|(_, v)| v.binding.map(|b| b.binding)).collect();
+            assert!(bindings.len() <= 9, "{name}/{}: {bindings:?}", entry.name);
+            // Parameters first, then storage without gaps: what a recording binds.
+            let mut sorted = bindings.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..).take(sorted.len()).collect::<Vec<u32>>(), "{name}/{}", entry.name);
+            assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{name}/{}", entry.name);
+        }
+    }
+}
