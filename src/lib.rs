@@ -3,12 +3,14 @@
 //! The modules, lowest layer first; each imports only from those above it in this list.
 
 pub mod error;
+pub mod data;
 pub mod gpu;
 pub mod graph;
 pub mod ops;
+pub mod tune;
 pub mod nn;
 pub mod optim;
-pub mod data;
+pub mod swav;
 pub mod weights;
 pub mod train;
 pub mod cli;

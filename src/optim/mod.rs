@@ -1,3 +1,6 @@
-//! Optimisation: learning-rate schedules.
+//! Learning-rate schedules and parameter updates.
 
+mod optimizer;
 pub mod schedule;
+
+pub use optimizer::{Optimizer, OptimizerKind};

@@ -5,4 +5,5 @@ pub mod checkpoint;
 pub mod config;
 pub mod event;
 pub mod metrics_log;
+pub mod replay;
 pub mod run_folder;

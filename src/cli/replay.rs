@@ -1,0 +1,23 @@
+//! `swav-wgpu replay`.
+
+use super::args::{Global, ReplayArgs};
+use super::output;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::train::replay::replay;
+use crate::tune::BestGuess;
+
+pub(super) fn run(args: &ReplayArgs, global: &Global) -> Result<()> {
+    let gpu = Gpu::open(global.adapter.as_deref())?;
+    let result = replay(&gpu, &BestGuess, &args.file, args.tolerance, args.steps)?;
+    if global.json {
+        output::json(&result)?;
+    } else {
+        for (step, (loss, error)) in result.loss.iter().zip(&result.loss_error).enumerate() {
+            output::line(&format!("step {step}: loss {loss:.6}, off by {error:.1e}"))?;
+        }
+        output::line(&format!("gradients of step 0 off by {:.1e} of their norm", result.grad0_error_all))?;
+        output::line(&format!("update after {} steps off by {:.1e} of its norm", result.steps, result.final_update_error_all))?;
+    }
+    if result.pass { Ok(()) } else { Err(Error::Failed(format!("{} was not reproduced within its tolerances", args.file.display()))) }
+}

@@ -1,0 +1,111 @@
+//! SGD with momentum, LARC over SGD (apex, the official SwAV code) and LARS (mmpretrain), over whole arenas of parameters.
+//!
+//! With p a tensor, g its gradient, λ the weight decay, μ the momentum, η the trust coefficient; ratio = η‖p‖ / (‖g‖ + λ‖p‖ + eps):
+//! - SGD: v ← μv + g + λp; p ← p − lr·v.
+//! - LARC: when ‖p‖ and ‖g‖ are both positive g ← (g + λp)·ratio, else g alone; v ← μv + g; p ← p − lr·v.
+//! - LARS: r = ratio when both norms are positive, else 1; v ← μv + (g + λp)·r·lr; p ← p − v.
+//!
+//! Norms stay on the device. Tensors marked freezable are left alone, momentum too, while the step says so.
+
+use crate::gpu::{KernelSpec, Params, Specialization};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, pad_rows};
+use crate::nn::Parameters;
+
+/// Which update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptimizerKind {
+    /// Plain SGD with momentum.
+    Sgd,
+    /// Layer-wise rate, learning rate outside the momentum.
+    Larc,
+    /// Layer-wise rate, learning rate inside the momentum.
+    Lars,
+}
+
+/// An update rule with its constants.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the field's own words")]
+pub struct Optimizer {
+    /// Which update.
+    pub kind: OptimizerKind,
+    /// μ.
+    pub momentum: f32,
+    /// λ.
+    pub weight_decay: f32,
+    /// η.
+    pub trust: f32,
+    /// Added to the divisor of the ratio.
+    pub eps: f32,
+}
+
+struct Update {
+    optimizer: Optimizer,
+    chunks: usize,
+    tensors: usize,
+}
+
+/// `vec4`s that one workgroup updates.
+const CHUNK: usize = 1024;
+
+impl Optimizer {
+    /// Records the update of every arena. `step` is a (4) f32 input: learning rate, 1 while freezable tensors are frozen, two unused.
+    /// `freezable` names the tensors that can be frozen.
+    pub fn record(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, freezable: impl Fn(&str) -> bool) {
+        graph.scope("optimizer", || {
+            for arena in parameters.arenas() {
+                let (mut chunks, mut tensors) = (Vec::new(), Vec::new());
+                for (t, (name, first, length)) in parameters.arena_layout(arena).into_iter().enumerate() {
+                    let before = chunks.len() / 4;
+                    for at in (0..length / 4).step_by(CHUNK) {
+                        let quads = CHUNK.min(length / 4 - at);
+                        chunks.extend([t, first / 4 + at, quads, 0].map(narrow));
+                    }
+                    tensors.extend([before, chunks.len() / 4 - before, usize::from(freezable(&name)), 0].map(narrow));
+                }
+                let table = |name: &str, rows: &[u32]| {
+                    let shape = [rows.len() / 4, 4];
+                    graph.constant(name, &shape, DType::U32, bytemuck::cast_slice(&pad_rows(rows, &shape)))
+                };
+                let variable = |id| graph.variable(parameters.variables(), id);
+                let op = Update { optimizer: *self, chunks: chunks.len() / 4, tensors: tensors.len() / 4 };
+                let (chunks, tensors) = (table("chunks", &chunks), table("tensors", &tensors));
+                let (weights, gradients, momentum) = (variable(arena.weights), variable(arena.gradients), variable(arena.momentum));
+                graph.record(op, &[&chunks, &tensors, &gradients, step], &[&momentum, &weights]);
+            }
+        });
+    }
+}
+
+fn narrow(v: usize) -> u32 {
+    u32::try_from(v).expect("an arena has fewer than 2^32 elements")
+}
+
+impl Op for Update {
+    fn name(&self) -> &'static str {
+        "optimizer"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let (chunks, tensors, gradients, step) = (node.inputs[0], node.inputs[1], node.inputs[2], node.inputs[3]);
+        let (momentum, weights) = (node.outputs[0], node.outputs[1]);
+        let o = &self.optimizer;
+        let params = Params::default()
+            .u32("chunks", self.chunks)
+            .u32("tensors", self.tensors)
+            .f32("momentum", o.momentum)
+            .f32("weight_decay", o.weight_decay)
+            .f32("trust", o.trust)
+            .f32("eps", o.eps);
+        let partials = cx.scratch("norms", &[self.chunks.div_ceil(2), 4], DType::F32);
+        let factors = cx.scratch("factors", &[self.tensors, 4], DType::F32);
+        let kernel = |entry| KernelSpec::new("optimizer", entry);
+        cx.launch(kernel("norms"), params.clone(), self.chunks, &[chunks, weights, gradients], &[partials]);
+        let kind = Specialization::default().u32("KIND", o.kind as u32);
+        cx.launch(kernel("ratios").with(kind), params.clone(), self.tensors.div_ceil(64), &[tensors, partials, step], &[factors]);
+        cx.launch(kernel("update"), params, self.chunks, &[chunks, factors, gradients], &[momentum, weights]);
+    }
+}

@@ -1,0 +1,71 @@
+//! Backbone, projection head and prototypes.
+
+use crate::graph::{Graph, Tensor};
+use crate::nn::architecture::{Backbone, Head, TensorSpec};
+use crate::nn::{Parameters, ResNet};
+use crate::ops::{BatchNormMode, concat_rows};
+
+/// A SwAV network: its shape and its tensors.
+#[derive(Clone, Debug)]
+pub struct SwavModel {
+    /// The ResNet.
+    pub backbone: Backbone,
+    /// Projection head and prototypes.
+    pub head: Head,
+    /// All tensors.
+    pub parameters: Parameters,
+}
+
+/// Results of the forward pass.
+pub struct Forward {
+    /// Pooled backbone features (N, C).
+    pub features: Tensor,
+    /// Unit-length embeddings z (N, D).
+    pub embeddings: Tensor,
+    /// Scores z Wᵀ (N, K).
+    pub scores: Tensor,
+}
+
+impl SwavModel {
+    /// A network whose parameters are all trained. No arena exceeds `max_binding_bytes`.
+    pub fn new(backbone: Backbone, head: Head, max_binding_bytes: u64) -> Self {
+        let parameters = Parameters::new(&Self::specs(&backbone, &head), |_| true, max_binding_bytes);
+        Self { backbone, head, parameters }
+    }
+
+    /// Every tensor of such a network, in `state_dict` order.
+    pub fn specs(backbone: &Backbone, head: &Head) -> Vec<TensorSpec> {
+        let mut specs = backbone.tensors();
+        specs.extend(head.tensors(backbone.features()));
+        specs
+    }
+
+    /// Forward pass of groups of crops of one resolution each, (n·B, S, S, 3).
+    pub fn forward(&self, groups: &[Tensor], mode: BatchNormMode) -> Forward {
+        let resnet = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode };
+        let graph = groups[0].graph();
+        let pooled: Vec<Tensor> = groups
+            .iter()
+            .enumerate()
+            .map(|(i, images)| graph.scope(&format!("group{i}"), || resnet.forward(images).global_avg_pool2d()))
+            .collect();
+        let features = concat_rows(&pooled.iter().collect::<Vec<_>>());
+        graph.scope("head", || self.head(graph, features, mode))
+    }
+
+    /// Embeddings and scores of pooled features (N, C).
+    fn head(&self, graph: &Graph, features: Tensor, mode: BatchNormMode) -> Forward {
+        let tensor = |name: &str| self.parameters.tensor(graph, name);
+        let linear = |x: &Tensor, name: &str| x.linear(&tensor(&format!("{name}.weight")), Some(&tensor(&format!("{name}.bias"))));
+        let projected = if self.head.hidden == 0 {
+            linear(&features, "projection_head")
+        } else {
+            let hidden = linear(&features, "projection_head.0");
+            let hidden = hidden.batch_norm(&self.parameters.batch_norm(graph, "projection_head.1"), mode, None, true);
+            linear(&hidden, "projection_head.3")
+        };
+        let embeddings = projected.normalize();
+        let scores = embeddings.linear(&tensor("prototypes.weight"), None);
+        Forward { features, embeddings, scores }
+    }
+}

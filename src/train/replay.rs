@@ -1,0 +1,275 @@
+//! Re-runs a training trajectory recorded with PyTorch and compares losses, first gradients and final weights.
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Variants, pad4};
+use crate::nn::Values;
+use crate::nn::architecture::{Backbone, Block, Head, Stem};
+use crate::optim::{Optimizer, OptimizerKind};
+use crate::swav::{Crops, StepRunner, StepSettings, SwavModel};
+use crate::weights::{TensorFile, read_safetensors};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A batch norm follows it, so its true gradient is 0 and only rounding noise could be compared.
+const NOISE: &str = "projection_head.0.bias";
+/// Limits of the group errors.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
+const UPDATE_TOLERANCE: f64 = 1e-3;
+
+/// The metadata `swav` of a recording.
+#[derive(Debug, Deserialize)]
+struct Recorded {
+    depth_blocks: Vec<usize>,
+    block: String,
+    width: usize,
+    hidden: usize,
+    feat_dim: usize,
+    prototypes: usize,
+    crops: Vec<[usize; 2]>,
+    batch: usize,
+    steps: usize,
+    temperature: f32,
+    epsilon: f32,
+    sinkhorn_iterations: usize,
+    crops_for_assign: Vec<usize>,
+    lr: Vec<f64>,
+    weight_decay: f32,
+    momentum: f32,
+    trust: f32,
+    freeze: usize,
+    queue: usize,
+    optimizer: String,
+}
+
+/// How close the re-run came.
+#[derive(Clone, Debug, Serialize)]
+pub struct Replayed {
+    /// Steps run.
+    pub steps: usize,
+    /// Our losses.
+    pub loss: Vec<f64>,
+    /// Absolute errors of the losses.
+    pub loss_error: Vec<f64>,
+    /// Relative error of each gradient of the first step.
+    pub grad0_error: BTreeMap<String, f64>,
+    /// Relative error of all of them together.
+    pub grad0_error_all: f64,
+    /// Relative error of all updates, final minus initial value, together.
+    pub final_update_error_all: f64,
+    /// Relative error of the scores of each step, where recorded.
+    pub scores_error: Vec<f64>,
+    /// Largest error of the codes of each step, where recorded.
+    pub codes_error: Vec<f64>,
+    /// Whether everything judged is within its tolerance.
+    pub pass: bool,
+}
+
+/// Re-runs the recording in `path`. Losses may be off by `tolerance`; only the first `steps` are judged when given.
+pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, tolerance: f64, steps: Option<usize>) -> Result<Replayed> {
+    let file = read_safetensors(path)?;
+    let text = file.metadata().get("swav").ok_or_else(|| Error::weights(path, "no recording: metadata `swav` is missing"))?;
+    let recorded: Recorded = serde_json::from_str(text).map_err(|e| Error::weights(path, format!("metadata `swav`: {e}")))?;
+    recorded.check(path)?;
+    let mut model = SwavModel::new(recorded.backbone(path)?, recorded.head(), gpu.caps().max_binding_bytes);
+    let mut runner = StepRunner::new(&mut model, recorded.settings(path)?, true);
+    let store = model.parameters.allocate(gpu)?;
+    let initial = values(&file, "init", &model)?;
+    model.parameters.write(gpu, &store, &initial)?;
+
+    let judged = steps.unwrap_or(recorded.steps).min(recorded.steps);
+    let reference = file.f64("loss")?;
+    let mut result = Replayed {
+        steps: recorded.steps,
+        loss: Vec::new(),
+        loss_error: Vec::new(),
+        grad0_error: BTreeMap::new(),
+        grad0_error_all: 0.0,
+        final_update_error_all: 0.0,
+        scores_error: Vec::new(),
+        codes_error: Vec::new(),
+        pass: true,
+    };
+    for step in 0..recorded.steps {
+        let crops = recorded.crops_of(&file, step, path)?;
+        let crops: Vec<&[f32]> = crops.iter().map(Vec::as_slice).collect();
+        let pending =
+            runner.run(gpu, &model, &store, variants, &crops, recorded.lr[step], step < recorded.freeze, recorded.queue > 0)?;
+        let outputs = runner.finish(gpu, pending)?;
+        let loss = f64::from(outputs.scalar("loss"));
+        result.loss.push(loss);
+        result.loss_error.push((loss - reference[step]).abs());
+        if let Some(expected) = optional(&file, &format!("scores/{step}"))? {
+            result.scores_error.push(Norms::of(&outputs.f32("scores"), &expected).relative());
+        }
+        if let Some(expected) = optional(&file, &format!("q/{step}"))? {
+            let worst = outputs.f32("codes").iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            result.codes_error.push(worst);
+        }
+        if step == 0 {
+            let ours = model.parameters.read_gradients(gpu, &store)?;
+            let (each, all) = compare(&file, "grad0", &ours, None)?;
+            result.grad0_error = each;
+            result.grad0_error_all = all;
+        }
+    }
+    let (_, all) = compare(&file, "final", &model.parameters.read(gpu, &store)?, Some(&initial))?;
+    result.final_update_error_all = all;
+    // Written so that a NaN does not pass.
+    let within = |error: f64, limit: f64| error <= limit;
+    result.pass = result.loss_error[..judged].iter().all(|e| within(*e, tolerance))
+        && (judged == 0 || within(result.grad0_error_all, GRADIENT_TOLERANCE))
+        && (judged < recorded.steps || within(result.final_update_error_all, UPDATE_TOLERANCE));
+    Ok(result)
+}
+
+impl Recorded {
+    fn check(&self, path: &Path) -> Result<()> {
+        let wrong = |message: &str| Err(Error::weights(path, format!("metadata `swav`: {message}")));
+        let views: usize = self.crops.iter().map(|c| c[0]).sum();
+        if self.depth_blocks.len() != 4 {
+            return wrong("depth_blocks must have four entries");
+        }
+        if self.lr.len() < self.steps || self.steps == 0 || self.batch == 0 || self.sinkhorn_iterations == 0 {
+            return wrong("steps, batch and sinkhorn_iterations must be positive, with an lr for every step");
+        }
+        if views < 2 || self.crops_for_assign.is_empty() || self.crops_for_assign.iter().any(|c| *c >= views) {
+            return wrong("crops_for_assign must name crops, of which there are at least two");
+        }
+        Ok(())
+    }
+
+    fn backbone(&self, path: &Path) -> Result<Backbone> {
+        let block = match self.block.as_str() {
+            "basic" => Block::Basic,
+            "bottleneck" => Block::Bottleneck,
+            other => return Err(Error::weights(path, format!("metadata `swav`: block {other:?} is neither basic nor bottleneck"))),
+        };
+        Ok(Backbone { block, blocks: self.depth_blocks.clone(), width: self.width, stem: Stem::Standard })
+    }
+
+    fn head(&self) -> Head {
+        Head { hidden: self.hidden, feat_dim: self.feat_dim, prototypes: self.prototypes }
+    }
+
+    fn settings(&self, path: &Path) -> Result<StepSettings> {
+        let kind = match self.optimizer.as_str() {
+            "lars" => OptimizerKind::Lars,
+            "larc" => OptimizerKind::Larc,
+            "sgd" => OptimizerKind::Sgd,
+            other => return Err(Error::weights(path, format!("metadata `swav`: optimizer {other:?} is none of lars, larc, sgd"))),
+        };
+        Ok(StepSettings {
+            crops: self.crops.iter().map(|[count, size]| Crops { count: *count, size: *size }).collect(),
+            batch: self.batch,
+            temperature: self.temperature,
+            epsilon: self.epsilon,
+            sinkhorn_iterations: self.sinkhorn_iterations,
+            crops_for_assign: self.crops_for_assign.clone(),
+            queue_rows: self.queue * self.batch,
+            optimizer: Optimizer { kind, momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust, eps: 1e-8 },
+            bn_momentum: 0.1,
+        })
+    }
+
+    /// The crops of a step, one array per group in stored form.
+    fn crops_of(&self, file: &TensorFile, step: usize, path: &Path) -> Result<Vec<Vec<f32>>> {
+        let mut index = 0;
+        let mut groups = Vec::new();
+        for &[count, size] in &self.crops {
+            let mut group = Vec::with_capacity(count * self.batch * size * size * 4);
+            for _ in 0..count {
+                let name = format!("crops/{step}/{index}");
+                let crop = file.f32(&name)?;
+                if crop.shape != [self.batch, 3, size, size] {
+                    return Err(Error::weights(path, format!("{name} has shape {:?}", crop.shape)));
+                }
+                group.extend(nhwc4(&crop.data, self.batch, size, size));
+                index += 1;
+            }
+            groups.push(group);
+        }
+        Ok(groups)
+    }
+}
+
+/// (N, 3, H, W) to the stored form of (N, H, W, 3).
+pub(super) fn nhwc4(nchw: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
+    let mut out = vec![0.0; n * h * w * pad4(3)];
+    for (at, pixel) in out.chunks_exact_mut(4).enumerate() {
+        let (image, place) = (at / (h * w), at % (h * w));
+        for c in 0..3 {
+            pixel[c] = nchw[(image * 3 + c) * h * w + place];
+        }
+    }
+    out
+}
+
+fn values(file: &TensorFile, prefix: &str, model: &SwavModel) -> Result<Values> {
+    model
+        .parameters
+        .names()
+        .map(|name| {
+            let tensor = file.f32(&format!("{prefix}/{name}"))?;
+            let expected = &model.parameters.spec(name).shape;
+            if tensor.shape != *expected {
+                return Err(Error::Failed(format!("{prefix}/{name} has shape {:?}, expected {expected:?}", tensor.shape)));
+            }
+            Ok((name.to_owned(), tensor.data))
+        })
+        .collect()
+}
+
+fn optional(file: &TensorFile, name: &str) -> Result<Option<Vec<f64>>> {
+    if !file.contains(name) {
+        return Ok(None);
+    }
+    Ok(Some(file.f32(name)?.data.into_iter().map(f64::from).collect()))
+}
+
+/// Squared norms of a difference and of a reference.
+#[derive(Clone, Copy, Default)]
+struct Norms {
+    difference: f64,
+    reference: f64,
+}
+
+impl Norms {
+    fn of(ours: &[f32], reference: &[f64]) -> Self {
+        let mut norms = Self::default();
+        for (a, b) in ours.iter().zip(reference) {
+            norms.difference += (f64::from(*a) - b).powi(2);
+            norms.reference += b.powi(2);
+        }
+        norms
+    }
+
+    fn relative(self) -> f64 {
+        if self.reference == 0.0 { self.difference.sqrt() } else { (self.difference / self.reference).sqrt() }
+    }
+}
+
+/// Relative error of each tensor under `prefix`, and of all together; of updates from `initial` when given.
+fn compare(file: &TensorFile, prefix: &str, ours: &Values, initial: Option<&Values>) -> Result<(BTreeMap<String, f64>, f64)> {
+    let (mut each, mut all) = (BTreeMap::new(), Norms::default());
+    for (name, value) in ours.iter().filter(|(name, _)| *name != NOISE && !name.contains("running_")) {
+        let key = format!("{prefix}/{name}");
+        if !file.contains(&key) {
+            continue;
+        }
+        let mut reference: Vec<f64> = file.f32(&key)?.data.into_iter().map(f64::from).collect();
+        let mut value = value.clone();
+        if let Some(start) = initial.map(|i| &i[name]) {
+            for ((v, r), s) in value.iter_mut().zip(&mut reference).zip(start) {
+                *v -= s;
+                *r -= f64::from(*s);
+            }
+        }
+        let norms = Norms::of(&value, &reference);
+        each.insert(name.clone(), norms.relative());
+        all.difference += norms.difference;
+        all.reference += norms.reference;
+    }
+    Ok((each, all.relative()))
+}
