@@ -3,6 +3,7 @@
 //! The modules, lowest layer first; each imports only from those above it in this list.
 
 pub mod error;
+pub mod atomic;
 pub mod data;
 pub mod gpu;
 pub mod graph;

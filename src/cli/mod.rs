@@ -1,13 +1,20 @@
 //! The command line: the only part that prints.
 
 pub mod args;
+mod common;
+mod devices;
 pub mod errors;
+mod evaluate;
+mod features;
+mod info;
 mod output;
 mod replay;
 pub mod report;
 pub mod signals;
+mod train;
 
-use args::Command;
+use crate::error::{Error, Result};
+use args::{Cli, Command};
 use std::process::ExitCode;
 
 /// Runs the program: arguments to exit code.
@@ -16,12 +23,23 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
-    let outcome = match &cli.command {
-        Command::Replay(args) => replay::run(args, &cli.global),
-        _ => Ok(()),
-    };
-    match outcome {
+    common::start_logging(&cli.global);
+    match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ExitCode::from(errors::report(&error)),
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Devices(_) => devices::run(global),
+        Command::Info(args) => info::run(args, global),
+        Command::Train(args) => train::run(args, global),
+        Command::EvalLinear(args) => evaluate::linear(args, global),
+        Command::EvalKnn(args) => evaluate::knn(args, global),
+        Command::Features(args) => features::run(args, global),
+        Command::Replay(args) => replay::run(args, global),
+        _ => Err(Error::Usage("this command is not built yet".into())),
     }
 }

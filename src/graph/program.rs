@@ -188,6 +188,11 @@ impl Outputs {
         bytemuck::pod_collect_to_vec(self.0.get(name).unwrap_or_else(|| panic!("no output {name}")))
     }
 
+    /// The f32 tensor `name`, when the program has it.
+    pub fn get_f32(&self, name: &str) -> Option<Vec<f32>> {
+        self.0.get(name).map(|bytes| bytemuck::pod_collect_to_vec(bytes))
+    }
+
     /// The f16 tensor `name`, widened.
     ///
     /// # Panics

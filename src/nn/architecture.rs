@@ -5,6 +5,7 @@
 //! [`TensorKind::is_parameter`], its `named_parameters`. Strides follow ResNet v1.5 (the stride of a bottleneck is in its 3x3 convolution),
 //! which no weight file can tell. A [`Backbone`] is recovered from names and shapes alone by [`Backbone::infer`].
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a tensor of a network is for.
@@ -54,7 +55,8 @@ impl TensorSpec {
 }
 
 /// Residual block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Block {
     /// Two 3x3 convolutions.
     Basic,
@@ -73,8 +75,10 @@ impl Block {
 }
 
 /// First layers of a backbone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stem {
+    #[default]
     /// 7x7 convolution with stride 2 and padding 3, then 3x3 max pooling with stride 2 and padding 1.
     Standard,
     /// 3x3 convolution with stride 1 and padding 1 and no pooling, for images of 32 pixels or so.

@@ -54,7 +54,7 @@ impl SwavModel {
     }
 
     /// Embeddings and scores of pooled features (N, C).
-    fn head(&self, graph: &Graph, features: Tensor, mode: BatchNormMode) -> Forward {
+    pub fn head(&self, graph: &Graph, features: Tensor, mode: BatchNormMode) -> Forward {
         let tensor = |name: &str| self.parameters.tensor(graph, name);
         let linear = |x: &Tensor, name: &str| x.linear(&tensor(&format!("{name}.weight")), Some(&tensor(&format!("{name}.bias"))));
         let projected = if self.head.hidden == 0 {

@@ -172,6 +172,19 @@ impl StepRunner {
         rows > 0 && self.pushed * self.settings.batch as u64 >= rows
     }
 
+    /// Whether the next step needs another program than the last: finish what is in flight first.
+    pub fn will_rebuild(&self, queue_active: bool) -> bool {
+        self.program.as_ref().is_some_and(|(built, _)| *built != self.mode(queue_active))
+    }
+
+    fn mode(&self, queue_active: bool) -> Mode {
+        match (queue_active && !self.queues.is_empty(), self.queue_is_full()) {
+            (false, _) => Mode::Absent,
+            (true, false) => Mode::Filling,
+            (true, true) => Mode::Used,
+        }
+    }
+
     /// Starts a step on `crops` (one array per group in stored form, crop after crop). `queue_active`: the queue has begun;
     /// `frozen`: the prototypes stay.
     pub fn run(
@@ -185,11 +198,7 @@ impl StepRunner {
         frozen: bool,
         queue_active: bool,
     ) -> Result<Pending> {
-        let mode = match (queue_active && !self.queues.is_empty(), self.queue_is_full()) {
-            (false, _) => Mode::Absent,
-            (true, false) => Mode::Filling,
-            (true, true) => Mode::Used,
-        };
+        let mode = self.mode(queue_active);
         if self.program.as_ref().is_none_or(|(built, _)| *built != mode) {
             // The old program's memory goes first.
             self.program = None;

@@ -3,7 +3,7 @@
 //! Promises: each line is one whole JSON object with a `step`, written in one call; when a run goes on from step s, lines of steps from
 //! s on (of the future that was lost) and a half-written last line are removed, so every step stands there once.
 
-use super::atomic;
+use crate::atomic;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};

@@ -1,9 +1,19 @@
-//! What a training run is made of besides the arithmetic: its configuration, its events, its folder on disk.
+//! What the commands do: plans made from configurations, and the loops that run them.
+//!
+//! Promise: nothing here prints; loops say what happens through [`event`]s.
 
-pub mod atomic;
 pub mod checkpoint;
 pub mod config;
 pub mod event;
+mod extract;
+pub mod knn;
+pub mod linear;
 pub mod metrics_log;
+mod network;
+pub mod plan;
+pub mod pretrain;
 pub mod replay;
 pub mod run_folder;
+
+pub use extract::{Extracted, Extractor, nhwc4};
+pub use network::Network;

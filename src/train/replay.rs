@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Variants, pad4};
+use super::extract::nhwc4;
+use crate::graph::Variants;
 use crate::nn::Values;
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
 use crate::optim::{Optimizer, OptimizerKind};
@@ -194,18 +195,6 @@ impl Recorded {
     }
 }
 
-/// (N, 3, H, W) to the stored form of (N, H, W, 3).
-pub(super) fn nhwc4(nchw: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
-    let mut out = vec![0.0; n * h * w * pad4(3)];
-    for (at, pixel) in out.chunks_exact_mut(4).enumerate() {
-        let (image, place) = (at / (h * w), at % (h * w));
-        for c in 0..3 {
-            pixel[c] = nchw[(image * 3 + c) * h * w + place];
-        }
-    }
-    out
-}
-
 fn values(file: &TensorFile, prefix: &str, model: &SwavModel) -> Result<Values> {
     model
         .parameters
@@ -214,7 +203,8 @@ fn values(file: &TensorFile, prefix: &str, model: &SwavModel) -> Result<Values> 
             let tensor = file.f32(&format!("{prefix}/{name}"))?;
             let expected = &model.parameters.spec(name).shape;
             if tensor.shape != *expected {
-                return Err(Error::Failed(format!("{prefix}/{name} has shape {:?}, expected {expected:?}", tensor.shape)));
+                let message = format!("{prefix}/{name} has shape {:?}, expected {expected:?}", tensor.shape);
+                return Err(Error::weights(file.path(), message));
             }
             Ok((name.to_owned(), tensor.data))
         })

@@ -9,7 +9,6 @@
 //! Promises: files are told by content; a file that is damaged, hostile, incomplete or of no known layout gives one line that names the
 //! file and what is wrong, fast and without much memory; nothing in a file is executed; a backbone is complete or refused.
 
-mod atomic;
 mod budget;
 mod layout;
 mod load;
@@ -19,7 +18,6 @@ mod save;
 mod source;
 mod tensor;
 
-pub use self::atomic::write_atomic;
 pub use self::layout::Layout;
 pub use self::load::{Checkpoint, Classifier, load, load_classifier};
 pub use self::safetensors::{MAX_HEADER, TensorFile, read_safetensors, write_safetensors};

@@ -4,7 +4,7 @@
 //! duplicate names, offsets that overlap, leave holes or do not end with the file. The same tensors and metadata always give the same
 //! bytes, and the file appears whole or not at all.
 
-use super::atomic::write_atomic;
+use crate::atomic::write_with;
 use super::tensor::{AnyTensor, DType, HostTensor};
 use super::{MAX_TENSORS, one_line};
 use crate::error::{Error, Result};
@@ -107,6 +107,11 @@ fn check_names(header: &[u8]) -> Result<(), String> {
 }
 
 impl TensorFile {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Names of the tensors in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -177,7 +182,7 @@ pub fn write_safetensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, AnyT
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    write_atomic(path, |file| {
+    write_with(path.as_ref(), |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         order.iter().try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))

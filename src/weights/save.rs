@@ -11,7 +11,7 @@
 //!
 //! In both containers every batch norm has its `num_batches_tracked`; one that the source lacked is 0.
 
-use super::atomic::write_atomic;
+use crate::atomic::write_with;
 use super::load::{Checkpoint, load};
 use super::pickle::{Storages, write_torch};
 use super::safetensors::write_safetensors;
@@ -200,7 +200,7 @@ fn write(path: &Path, checkpoint: &Checkpoint, target: Target, container: Contai
             state(pickle);
         });
     });
-    write_atomic(path, |file| write_torch(file, &pickle, &storages).map_err(io::Error::from))
+    write_with(path, |file| write_torch(file, &pickle, &storages).map_err(io::Error::from))
 }
 
 /// Loads a network from any layout and writes it in another. Nothing is written when the input cannot be used.

@@ -6,7 +6,7 @@
 use super::progress::{duration, grouped};
 use super::svg::{Curve, chart};
 use crate::error::Result;
-use crate::train::atomic;
+use crate::atomic;
 use crate::train::event::{Evaluated, Event, Finished, Observer, RunStarted, Warning};
 use crate::train::metrics_log;
 use serde_json::{Map, Value};

@@ -19,7 +19,10 @@ pub use pretrain::{
     ScheduleConfig, TrainConfig,
 };
 
+pub use crate::nn::architecture::{Block, Stem};
+
 use crate::error::{Error, Result};
+use crate::nn::architecture::Backbone;
 use check::Check;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -77,37 +80,6 @@ impl DataConfig {
     }
 }
 
-/// Residual block of He et al. 2016.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Block {
-    /// Two 3x3 convolutions (ResNet-18, -34).
-    Basic,
-    /// 1x1, 3x3 (with the stride, as torchvision and mmpretrain), 1x1 with four times the channels (ResNet-50).
-    Bottleneck,
-}
-
-impl Block {
-    /// Output channels of a block over its inner width: 1 or 4.
-    pub fn expansion(self) -> usize {
-        match self {
-            Self::Basic => 1,
-            Self::Bottleneck => 4,
-        }
-    }
-}
-
-/// First layers of the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stem {
-    /// 7x7 convolution of stride 2, then 3x3 max pooling of stride 2.
-    #[default]
-    Standard,
-    /// 3x3 convolution of stride 1, no pooling: for images of about 32x32.
-    Small,
-}
-
 /// Backbone architecture, from either kind of file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -136,6 +108,12 @@ impl Default for BackboneConfig {
 }
 
 impl BackboneConfig {
+    /// The network these keys describe.
+    pub fn architecture(&self) -> Backbone {
+        let (blocks, block) = self.stages();
+        Backbone { block, blocks: blocks.to_vec(), width: self.width, stem: self.stem }
+    }
+
     /// Blocks of each stage and their kind.
     pub fn stages(&self) -> ([usize; 4], Block) {
         match (self.blocks, self.depth) {

@@ -13,20 +13,22 @@ use std::path::Path;
 pub const TEMPORARY: &str = ".tmp-";
 
 /// Replaces `path` by what `write` writes.
-pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let go = || {
-        let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(TEMPORARY);
+        #[cfg(unix)]
+        {
+            // The default is for the owner alone; the umask takes away what it should.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut temporary = builder.tempfile_in(folder)?;
         let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
         write(&mut buffered)?;
         buffered.flush()?;
         drop(buffered);
-        // A temporary file is for its owner only; a result gets what an ordinary new file has.
-        #[cfg(unix)]
-        if let Some(mode) = ordinary_mode() {
-            use std::os::unix::fs::PermissionsExt;
-            temporary.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        }
         temporary.as_file().sync_all()?;
         temporary.persist(path).map_err(|e| e.error)?;
         sync_folder(folder)
@@ -37,14 +39,6 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Re
 /// Replaces `path` by `bytes`.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |out| out.write_all(bytes))
-}
-
-/// 0666 without the process's umask, as Linux tells it; `None` elsewhere (the file stays with its owner).
-#[cfg(unix)]
-fn ordinary_mode() -> Option<u32> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
-    Some(0o666 & !u32::from_str_radix(umask.trim(), 8).ok()?)
 }
 
 /// Flushes a folder's entries, where the system can do that.

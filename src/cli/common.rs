@@ -1,0 +1,124 @@
+//! What several commands do first: log, open the adapter, load the network.
+
+use super::args::{Global, ImageArgs, Weights};
+use crate::data::{EvalTransform, Normalize};
+use crate::error::{Error, Result};
+use crate::gpu::{DeviceKind, Gpu};
+use crate::train::Network;
+use crate::train::config::{BackboneConfig, DataConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
+use crate::train::plan::normalize;
+use std::path::{Path, PathBuf};
+
+/// Sends the library's log to stderr: warnings, with -v information, with -vv everything.
+pub(super) fn start_logging(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    let default = format!("swav_wgpu={level},error");
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    // A second start, in tests of the library, is no harm.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+}
+
+/// Opens the adapter the user asked for and says when it is a software one.
+pub(super) fn open(global: &Global) -> Result<Gpu> {
+    let gpu = Gpu::open(global.adapter.as_deref())?;
+    let d = gpu.description();
+    if gpu.caps().kind == DeviceKind::Cpu {
+        note(global, &format!("{} is a software device: expect the speed of the processor", d.name));
+    } else {
+        note(global, &format!("{} ({}, {})", d.name, d.backend, d.driver));
+    }
+    Ok(gpu)
+}
+
+/// A line on stderr, unless -q.
+#[expect(clippy::print_stderr, reason = "the command line speaks to people here")]
+pub(super) fn note(global: &Global, text: &str) {
+    if !global.quiet {
+        eprintln!("{text}");
+    }
+}
+
+/// How images are prepared for a frozen network, and which network it is.
+pub(super) struct Frozen {
+    pub(super) network: Network,
+    pub(super) transform: EvalTransform,
+    pub(super) normalize: Normalize,
+    pub(super) workers: usize,
+    /// The data named by the configuration, when there is one.
+    pub(super) data: Option<PathBuf>,
+    pub(super) random: bool,
+}
+
+/// Image settings of a configuration file of either kind, or the usual ones.
+fn image_settings(image: &ImageArgs) -> Result<(EvalTransform, DataConfig, bool)> {
+    let mut crop = EvalTransform { resize: Some(256), crop: 224 };
+    let mut data = DataConfig::default();
+    if let Some(path) = &image.config {
+        match kind_of(path, &[])? {
+            Kind::Linear => {
+                let (config, _) = LinearConfig::load(path, &[])?;
+                crop = EvalTransform { resize: (config.image.resize > 0).then_some(config.image.resize), crop: config.image.size };
+                data = config.data;
+            }
+            Kind::Pretrain => {
+                let (config, _) = PretrainConfig::load(path, &[])?;
+                crop = for_size(config.crops.size[0]);
+                data = config.data;
+            }
+        }
+    }
+    if let Some(size) = image.size {
+        crop = for_size(size);
+    }
+    match image.resize {
+        Some(0) => crop.resize = None,
+        Some(short) => crop.resize = Some(short),
+        None => {}
+    }
+    Ok((crop, data, image.config.is_some()))
+}
+
+/// The usual preparation for a network trained at `size`: images of 64 pixels and less are taken whole, larger ones are scaled to
+/// 8/7 of the size and cut (256 to 224).
+fn for_size(size: usize) -> EvalTransform {
+    EvalTransform { resize: Some(if size <= 64 { size } else { size * 8 / 7 }), crop: size }
+}
+
+/// Loads weights, or draws them, and settles how images are prepared. A run folder brings its own configuration along.
+pub(super) fn frozen(gpu: &Gpu, weights: &Weights, image: &ImageArgs) -> Result<Frozen> {
+    let mut image = image.clone();
+    if let (Weights::File(path), None) = (weights, &image.config) {
+        let own = path.join("config.toml");
+        if own.is_file() {
+            image.config = Some(own);
+        }
+    }
+    let (transform, data, configured) = image_settings(&image)?;
+    let random = matches!(weights, Weights::Random { .. });
+    let network = load(gpu, weights, image.config.as_deref())?;
+    Ok(Frozen {
+        network,
+        transform,
+        normalize: normalize(&data),
+        workers: data.workers,
+        data: configured.then(|| PathBuf::from(&data.path)),
+        random,
+    })
+}
+
+/// The network of `--weights`; `config` gives the architecture of random ones.
+pub(super) fn load(gpu: &Gpu, weights: &Weights, config: Option<&Path>) -> Result<Network> {
+    match weights {
+        Weights::File(path) => Network::load(gpu, path),
+        Weights::Random { seed } => {
+            let path = config.ok_or_else(|| Error::Usage("--weights random needs --config, which says what network to draw".into()))?;
+            let backbone: BackboneConfig = backbone_of(path, &[])?;
+            Network::random(gpu, backbone.architecture(), backbone.zero_init_residual, *seed)
+        }
+    }
+}

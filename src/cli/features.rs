@@ -1,0 +1,94 @@
+//! `swav-wgpu features`: pooled features of a dataset's images, or everything a network says of given tensors.
+
+use super::args::{FeaturesArgs, Global};
+use super::{common, output};
+use crate::data::{Dataset, Split};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::train::{Extracted, Extractor, nhwc4};
+use crate::tune::BestGuess;
+use crate::weights::{AnyTensor, read_safetensors, write_safetensors};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Images of a pass.
+const BATCH: usize = 32;
+
+pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
+    let gpu = common::open(global)?;
+    let frozen = common::frozen(&gpu, &args.weights, &args.image)?;
+    let (tensors, metadata, images) = match (&args.data, &args.input) {
+        (Some(data), _) => of_images(&gpu, &frozen, data)?,
+        (None, Some(input)) => of_tensors(&gpu, &frozen, input)?,
+        (None, None) => return Err(Error::Usage("give --data or --input".into())),
+    };
+    write_safetensors(&args.out, &tensors, &metadata)?;
+    if global.json {
+        output::json(&json!({"images": images, "features": frozen.network.backbone.features(), "out": args.out}))
+    } else {
+        common::note(global, &format!("features of {images} images in {}", args.out.display()));
+        Ok(())
+    }
+}
+
+type Written = (BTreeMap<String, AnyTensor<'static>>, BTreeMap<String, String>, usize);
+
+fn of_images(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written> {
+    let data = Arc::new(Dataset::open(path, Split::All)?);
+    if frozen.random {
+        frozen.network.calibrate(gpu, &BestGuess, Arc::clone(&data), frozen.transform, frozen.normalize, BATCH)?;
+    }
+    let (n, size) = (data.len(), frozen.transform.crop);
+    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [size, size], false)?;
+    let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.normalize, frozen.workers)?;
+    // -1 stands for an image without a class.
+    let labels: Vec<i64> = all.labels.iter().map(|l| l.map_or(-1, |l| i64::try_from(l).unwrap_or(i64::MAX))).collect();
+    let paths: Vec<String> = (0..n).map(|i| data.path(i)).collect();
+    let tensors = BTreeMap::from([
+        ("features".to_owned(), AnyTensor::from_f32(&[n, extractor.features()], &all.features).into_owned()),
+        ("labels".to_owned(), AnyTensor::from_i64(&[n], &labels).into_owned()),
+    ]);
+    let text = |v: &[String]| serde_json::to_string(v).map_err(|e| Error::Failed(e.to_string()));
+    let metadata = BTreeMap::from([("paths".to_owned(), text(&paths)?), ("classes".to_owned(), text(data.classes())?)]);
+    Ok((tensors, metadata, n))
+}
+
+fn of_tensors(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written> {
+    let images = read_safetensors(path)?.f32("images")?;
+    let [n, 3, h, w] = images.shape[..] else {
+        return Err(Error::weights(path, format!("tensor images has shape {:?}, expected (N, 3, H, W)", images.shape)));
+    };
+    if n == 0 || h == 0 || w == 0 {
+        return Err(Error::weights(path, "tensor images is empty"));
+    }
+    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [h, w], true)?;
+    let mut all = Extracted::default();
+    let stored = nhwc4(&images.data, n, h, w);
+    for batch in stored.chunks(BATCH.min(n) * h * w * 4) {
+        extractor.pass(gpu, batch, &mut all)?;
+    }
+    let [c, mh, mw] = extractor.map_shape;
+    let mut tensors = BTreeMap::from([
+        ("features".to_owned(), AnyTensor::from_f32(&[n, c], &all.features).into_owned()),
+        ("map".to_owned(), AnyTensor::from_f32(&[n, c, mh, mw], &nchw(&all.map, n, mh * mw, c)).into_owned()),
+    ]);
+    for (name, values) in [("embeddings", &all.embeddings), ("scores", &all.scores)] {
+        if !values.is_empty() {
+            tensors.insert(name.to_owned(), AnyTensor::from_f32(&[n, values.len() / n], values).into_owned());
+        }
+    }
+    Ok((tensors, BTreeMap::new(), n))
+}
+
+/// (N, pixels, C) to (N, C, pixels).
+fn nchw(nhwc: &[f32], n: usize, pixels: usize, channels: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(nhwc.len());
+    for image in 0..n {
+        for c in 0..channels {
+            out.extend((0..pixels).map(|p| nhwc[(image * pixels + p) * channels + c]));
+        }
+    }
+    out
+}

@@ -1,0 +1,73 @@
+//! `swav-wgpu train`.
+
+use super::args::{Global, TrainArgs};
+use super::report::{html::Html, metrics::Metrics, progress::Progress, progress::Style, tensorboard::TensorBoard};
+use super::signals::Signals;
+use super::{common, output};
+use crate::error::{Error, Result};
+use crate::train::config::PretrainConfig;
+use crate::train::event::Observers;
+use crate::train::pretrain::{Run, prepare, pretrain};
+use crate::train::run_folder::RunFolder;
+use crate::tune::BestGuess;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
+    let (config, warnings) = configuration(args)?;
+    for warning in warnings {
+        common::note(global, &format!("warning: {warning}"));
+    }
+    let gpu = common::open(global)?;
+    let stop = Signals::install()?;
+    let flag = stop.flag();
+    let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
+    // Data and weights are judged before the folder is made, so that a mistake leaves nothing behind.
+    crate::data::Dataset::open(Path::new(&config.data.path), crate::data::Split::Pretrain)?;
+    let folder = RunFolder::open(&out, args.resume)?;
+    let run = Run { gpu: &gpu, variants: &BestGuess, folder: Some(&folder), init: args.init.as_deref(), max_steps: args.max_steps, stop: &flag };
+    let prepared = prepare(&config, &run)?;
+    folder.write_config(&config.to_toml()?)?;
+    let start = prepared.start_step();
+    let mut observers = Observers::default();
+    observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
+    observers.0.push(Box::new(Metrics::open(&folder, start)?));
+    observers.0.push(Box::new(TensorBoard::create(folder.path(), start)?));
+    observers.0.push(Box::new(Html::open(folder.path(), title(&out), start)?));
+    let finished = pretrain(&config, &run, prepared, &mut observers)?;
+    if global.json {
+        output::json(&json!({
+            "steps": finished.steps,
+            "epochs": finished.epochs,
+            "loss": finished.loss,
+            "images_per_second": finished.images_per_second,
+            "checkpoint": finished.checkpoint,
+        }))?;
+    }
+    Ok(())
+}
+
+fn configuration(args: &TrainArgs) -> Result<(PretrainConfig, Vec<crate::train::event::Warning>)> {
+    let own = args.out.as_ref().map(|out| out.join("config.toml"));
+    let path = match (&args.config, own) {
+        (Some(path), _) => path.clone(),
+        (None, Some(own)) if own.is_file() => own,
+        (None, Some(own)) => return Err(Error::Usage(format!("{} does not exist: there is no run to resume; give --config", own.display()))),
+        (None, None) => return Err(Error::Usage("give --config, or --out and --resume".into())),
+    };
+    let (mut config, warnings) = PretrainConfig::load(path, &args.set)?;
+    if let Some(data) = &args.data {
+        config.data.path = data.display().to_string();
+    }
+    Ok((config, warnings))
+}
+
+/// `runs/NAME` for `configs/NAME.toml`.
+fn default_folder(config: Option<&Path>) -> PathBuf {
+    let name = config.and_then(Path::file_stem).map_or("run".into(), |s| s.to_string_lossy().into_owned());
+    Path::new("runs").join(name)
+}
+
+fn title(out: &Path) -> String {
+    out.file_name().map_or("run".into(), |s| s.to_string_lossy().into_owned())
+}

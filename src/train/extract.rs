@@ -1,0 +1,122 @@
+//! Features of images through a frozen network.
+
+use super::network::Network;
+use crate::data::{Dataset, EvalTransform, Loader, Normalize};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::graph::{DType, Graph, Program, Variants, pad4};
+use crate::nn::ResNet;
+use crate::ops::BatchNormMode;
+use crate::swav::SwavModel;
+use std::sync::Arc;
+
+/// A network in evaluation mode at one batch and image size.
+pub struct Extractor {
+    program: Program,
+    batch: usize,
+    image: [usize; 2],
+    features: usize,
+    /// Channels, height and width of the feature map.
+    pub map_shape: [usize; 3],
+}
+
+/// What a network says of images, row by row.
+#[derive(Default, Debug, Clone)]
+pub struct Extracted {
+    /// Pooled backbone features (N, C).
+    pub features: Vec<f32>,
+    /// Feature map (N, h, w, C), when asked for.
+    pub map: Vec<f32>,
+    /// Embeddings (N, D), when asked for and the network has a head.
+    pub embeddings: Vec<f32>,
+    /// Scores (N, K), likewise.
+    pub scores: Vec<f32>,
+    /// Labels of a dataset's images.
+    pub labels: Vec<Option<usize>>,
+}
+
+impl Extractor {
+    /// Prepares passes of `batch` images of `image` = [height, width]. `everything` also gives map, embeddings and scores.
+    pub fn new(gpu: &Gpu, variants: &dyn Variants, network: &Network, batch: usize, image: [usize; 2], everything: bool) -> Result<Self> {
+        let graph = Graph::new();
+        let images = graph.input("images", &[batch, image[0], image[1], 3], DType::F32);
+        let mode = BatchNormMode::Evaluation;
+        let map = ResNet { backbone: &network.backbone, parameters: &network.parameters, mode }.forward(&images);
+        let pooled = map.global_avg_pool2d();
+        let mut outputs = vec![("features", pooled.clone())];
+        if everything {
+            outputs.push(("map", map.clone()));
+            if let Some(head) = &network.head {
+                let model = SwavModel { backbone: network.backbone.clone(), head: head.clone(), parameters: network.parameters.clone() };
+                let forward = model.head(&graph, pooled, mode);
+                outputs.extend([("embeddings", forward.embeddings), ("scores", forward.scores)]);
+            }
+        }
+        let outputs: Vec<_> = outputs.iter().map(|(name, t)| (*name, t)).collect();
+        let program = Program::new(gpu, &network.store, &graph, &outputs, variants)?;
+        let [_, h, w, c] = map.nhwc();
+        Ok(Self { program, batch, image, features: network.backbone.features(), map_shape: [c, h, w] })
+    }
+
+    /// Length of a feature vector.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// Passes `images`, at most a batch, in stored form (N, H, W, 4), and appends what comes out to `all`.
+    pub fn pass(&mut self, gpu: &Gpu, images: &[f32], all: &mut Extracted) -> Result<()> {
+        let stored = self.image[0] * self.image[1] * pad4(3);
+        let count = images.len() / stored;
+        let outputs = if count == self.batch {
+            self.program.call(gpu, &[("images", bytemuck::cast_slice(images))])?
+        } else {
+            // In evaluation mode images do not see each other: the rest of the batch may be anything.
+            let mut padded = images.to_vec();
+            padded.resize(self.batch * stored, 0.0);
+            self.program.call(gpu, &[("images", bytemuck::cast_slice(&padded))])?
+        };
+        let take = |to: &mut Vec<f32>, name: &str| {
+            if let Some(values) = outputs.get_f32(name) {
+                let row = values.len() / self.batch;
+                to.extend_from_slice(&values[..row * count]);
+            }
+        };
+        take(&mut all.features, "features");
+        take(&mut all.map, "map");
+        take(&mut all.embeddings, "embeddings");
+        take(&mut all.scores, "scores");
+        Ok(())
+    }
+
+    /// Passes a whole dataset in order.
+    pub fn dataset(
+        &mut self,
+        gpu: &Gpu,
+        data: Arc<Dataset>,
+        transform: EvalTransform,
+        normalize: Normalize,
+        workers: usize,
+    ) -> Result<Extracted> {
+        let mut all = Extracted::default();
+        let mut loader = Loader::evaluation(data, transform, normalize, self.batch, workers)?;
+        while let Some(batch) = loader.next() {
+            let batch = batch?;
+            self.pass(gpu, &batch.groups[0], &mut all)?;
+            all.labels.extend(&batch.labels);
+            loader.recycle(batch);
+        }
+        Ok(all)
+    }
+}
+
+/// (N, 3, H, W) to the stored form of (N, H, W, 3).
+pub fn nhwc4(nchw: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
+    let mut out = vec![0.0; n * h * w * pad4(3)];
+    for (at, pixel) in out.chunks_exact_mut(4).enumerate() {
+        let (image, place) = (at / (h * w), at % (h * w));
+        for c in 0..3 {
+            pixel[c] = nchw[(image * 3 + c) * h * w + place];
+        }
+    }
+    out
+}

@@ -1,0 +1,107 @@
+//! A network to evaluate: from a weight file, a run folder, or drawn at random.
+
+use crate::data::{Dataset, EvalTransform, Loader, Normalize};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{DType, Graph, Program, Store, Variants};
+use crate::nn::architecture::{Backbone, Head, TensorSpec};
+use crate::nn::{Init, Parameters, ResNet, Values, initial_values};
+use crate::ops::BatchNormMode;
+use crate::weights::{self, Checkpoint};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A backbone, perhaps with its SwAV head, on the device; nothing of it is trained.
+pub struct Network {
+    /// Shape of the backbone.
+    pub backbone: Backbone,
+    /// Shape of the head, when the weights have one.
+    pub head: Option<Head>,
+    /// Where its tensors live.
+    pub parameters: Parameters,
+    /// Their memory.
+    pub store: Store,
+}
+
+/// Batches whose statistics an untrained network takes.
+const CALIBRATION_STEPS: usize = 100;
+
+impl Network {
+    /// Loads a weight file of any known layout, or the newest checkpoint of a run folder.
+    pub fn load(gpu: &Gpu, path: &Path) -> Result<Self> {
+        Self::from_checkpoint(gpu, weights::load(resolve(path)?)?)
+    }
+
+    /// Takes loaded weights to the device.
+    pub fn from_checkpoint(gpu: &Gpu, checkpoint: Checkpoint) -> Result<Self> {
+        let specs = checkpoint.specs();
+        let values: Values = checkpoint.tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
+        Self::build(gpu, checkpoint.backbone, checkpoint.head, &specs, &values)
+    }
+
+    /// An untrained backbone, the baseline of every evaluation.
+    pub fn random(gpu: &Gpu, backbone: Backbone, zero_init_residual: bool, seed: u64) -> Result<Self> {
+        let specs = backbone.tensors();
+        let values = initial_values(&specs, &Init { seed, zero_init_residual, block: backbone.block, classifier_std: 0.01 });
+        Self::build(gpu, backbone, None, &specs, &values)
+    }
+
+    fn build(gpu: &Gpu, backbone: Backbone, head: Option<Head>, specs: &[TensorSpec], values: &Values) -> Result<Self> {
+        let parameters = Parameters::new(specs, |_| false, gpu.caps().max_binding_bytes);
+        let store = parameters.allocate(gpu)?;
+        parameters.write(gpu, &store, values)?;
+        Ok(Self { backbone, head, parameters, store })
+    }
+
+    /// Gives an untrained network running statistics: forward passes in training mode over `data`. Without them an evaluation would measure
+    /// the absence of statistics instead of the absence of training.
+    pub fn calibrate(
+        &self,
+        gpu: &Gpu,
+        variants: &dyn Variants,
+        data: Arc<Dataset>,
+        transform: EvalTransform,
+        normalize: Normalize,
+        batch: usize,
+    ) -> Result<()> {
+        let batch = batch.min(data.len()).max(1);
+        let size = transform.crop;
+        let graph = Graph::new();
+        let images = graph.input("images", &[batch, size, size, 3], DType::F32);
+        let mode = BatchNormMode::Training { momentum: 0.1 };
+        let map = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode }.forward(&images);
+        let mut program = Program::new(gpu, &self.store, &graph, &[("map", &map)], variants)?;
+        // Shuffled, for a data set is sorted by class.
+        let order: Vec<usize> = crate::data::rng::permutation(0, 0, u32::try_from(data.len()).unwrap_or(u32::MAX))
+            .into_iter()
+            .map(|i| i as usize)
+            .take(batch * CALIBRATION_STEPS)
+            .collect();
+        let mut loader = Loader::evaluation(Arc::new(data.select(&order)?), transform, normalize, batch, 2)?;
+        while let Some(next) = loader.next() {
+            let next = next?;
+            if next.indices.len() == batch {
+                let pending = program.run(gpu, &[("images", bytemuck::cast_slice(&next.groups[0]))])?;
+                program.finish(gpu, pending)?;
+            }
+            loader.recycle(next);
+        }
+        Ok(())
+    }
+}
+
+/// The file that `path` stands for: itself, or the newest checkpoint of a run folder.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let folder = path.join("checkpoints");
+    if !folder.is_dir() {
+        return Err(Error::weights(path, "is a folder without checkpoints: give a weight file or a run folder"));
+    }
+    let store = super::checkpoint::CheckpointStore::open(&folder, usize::MAX)?;
+    match store.latest()? {
+        Some((checkpoint, _)) => Ok(checkpoint.path),
+        None => Err(Error::weights(folder, "holds no checkpoint yet")),
+    }
+}

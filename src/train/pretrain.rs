@@ -1,0 +1,290 @@
+//! SwAV pre-training: data, steps, events, checkpoints.
+//!
+//! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
+//! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint.
+
+mod state;
+
+use super::config::PretrainConfig;
+use super::event::{Epoch, Event, Finished, Observer, RunStarted, Step, Warning};
+use super::plan;
+use super::run_folder::RunFolder;
+use crate::data::{Dataset, Loader, Split, steps_per_epoch};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Outputs, Pending, Variants};
+use state::State;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What a run needs besides its configuration.
+pub struct Run<'a> {
+    /// The device.
+    pub gpu: &'a Gpu,
+    /// Kernel choice.
+    pub variants: &'a dyn Variants,
+    /// Where it writes; `None` writes nothing.
+    pub folder: Option<&'a RunFolder>,
+    /// Weights to start from.
+    pub init: Option<&'a Path>,
+    /// Stop after this many steps in all.
+    pub max_steps: Option<u64>,
+    /// Set from outside to stop after the present step with a checkpoint.
+    pub stop: &'a AtomicBool,
+}
+
+/// Data and state of a run about to start.
+pub struct Prepared {
+    data: Arc<Dataset>,
+    state: State,
+    steps_per_epoch: u64,
+    warnings: Vec<Warning>,
+}
+
+impl Prepared {
+    /// The first step to run.
+    pub fn start_step(&self) -> u64 {
+        self.state.step
+    }
+}
+
+/// Opens data, builds the network, loads what the run starts from.
+pub fn prepare(config: &PretrainConfig, run: &Run<'_>) -> Result<Prepared> {
+    let data = Arc::new(Dataset::open(Path::new(&config.data.path), Split::Pretrain)?);
+    let steps_per_epoch = steps_per_epoch(data.len(), config.train.batch, true);
+    if steps_per_epoch == 0 {
+        let message = format!("holds {} images, fewer than a batch of {}", data.len(), config.train.batch);
+        return Err(Error::data(&config.data.path, message));
+    }
+    let mut warnings = Vec::new();
+    let state = State::new(config, run, data.len(), &mut warnings)?;
+    Ok(Prepared { data, state, steps_per_epoch, warnings })
+}
+
+/// Trains to the end, to `max_steps` or to a stop request. The latter is [`Error::Stopped`], after a checkpoint.
+pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, observer: &mut dyn Observer) -> Result<Finished> {
+    let Prepared { data, state, steps_per_epoch, warnings } = prepared;
+    let total = config.train.epochs * steps_per_epoch;
+    let end = run.max_steps.map_or(total, |m| m.min(total));
+    #[expect(clippy::cast_precision_loss, reason = "a count of prototypes")]
+    let chance = (config.model.prototypes as f64).ln();
+    observer.event(&Event::RunStarted(RunStarted {
+        adapter: run.gpu.description().name.clone(),
+        parameters: state.model.parameters.count(),
+        images: data.len() as u64,
+        batch: config.train.batch as u64,
+        epochs: config.train.epochs,
+        steps: end,
+        start_step: state.step,
+        chance_loss: chance,
+        chance_name: "ln K".into(),
+        config: config.to_toml()?,
+    }))?;
+    for warning in warnings {
+        observer.event(&Event::Warning(warning))?;
+    }
+    let mut training = Training {
+        config,
+        run,
+        schedule: config.schedule(steps_per_epoch),
+        steps_per_epoch,
+        end,
+        observer,
+        epoch: EpochRecord::default(),
+        last: Instant::now(),
+        began: Instant::now(),
+        started_at: state.step,
+        last_loss: f64::NAN,
+        checkpoint: None,
+        state,
+    };
+    training.go(data)
+}
+
+struct Training<'a> {
+    config: &'a PretrainConfig,
+    run: &'a Run<'a>,
+    state: State,
+    schedule: crate::optim::schedule::Cosine,
+    steps_per_epoch: u64,
+    end: u64,
+    observer: &'a mut dyn Observer,
+    epoch: EpochRecord,
+    last: Instant,
+    began: Instant,
+    started_at: u64,
+    last_loss: f64,
+    checkpoint: Option<PathBuf>,
+}
+
+/// A step whose results were not read yet.
+struct Running {
+    step: u64,
+    lr: f64,
+    data_wait_ms: f64,
+    pending: Pending,
+}
+
+impl Training<'_> {
+    fn go(&mut self, data: Arc<Dataset>) -> Result<Finished> {
+        let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
+        let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
+        let mut running: Option<Running> = None;
+        self.last = Instant::now();
+        while self.state.step < self.end {
+            let step = self.state.step;
+            let waited = Instant::now();
+            let crops = loader.next().ok_or_else(|| Error::Failed("the data ended before the run".into()))??;
+            let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
+            let epoch = step / self.steps_per_epoch;
+            let queue = epoch >= self.config.queue.start_epoch;
+            if self.state.runner.will_rebuild(queue) {
+                // A step in flight belongs to the program that is about to go.
+                self.settle(&mut running)?;
+                if queue && self.state.runner.queue_is_full() {
+                    self.observer.event(&Event::QueueUsed { step })?;
+                }
+            }
+            let lr = self.schedule.lr(step);
+            let frozen = step < self.config.train.freeze_prototypes_steps;
+            let groups: Vec<&[f32]> = crops.groups.iter().map(Vec::as_slice).collect();
+            let started = self.state.run(self.run, &groups, lr, frozen, queue);
+            let pending = started.map_err(|e| self.advise(e))?;
+            loader.recycle(crops);
+            self.settle(&mut running)?;
+            running = Some(Running { step, lr, data_wait_ms, pending });
+            self.state.step += 1;
+            let done = self.state.step;
+            let (ends_epoch, stop) = (done % self.steps_per_epoch == 0, self.run.stop.load(Ordering::Relaxed));
+            if ends_epoch || stop || done == self.end || self.due(done) {
+                self.settle(&mut running)?;
+            }
+            if ends_epoch {
+                self.end_epoch(done)?;
+            }
+            if stop || done == self.end || self.due(done) {
+                self.save()?;
+            }
+            if stop && done < self.end {
+                self.observer.event(&Event::Stopped { step: done })?;
+                return Err(Error::Stopped);
+            }
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let images = ((self.end - self.started_at.min(self.end)) * batch as u64) as f64;
+        let finished = Finished {
+            steps: self.end,
+            epochs: self.end / self.steps_per_epoch,
+            loss: self.last_loss,
+            images_per_second: images / seconds.max(1e-9),
+            seconds,
+            checkpoint: self.checkpoint.clone(),
+        };
+        self.observer.event(&Event::Finished(finished.clone()))?;
+        Ok(finished)
+    }
+
+    /// Whether the configuration asks for a checkpoint after `done` steps.
+    fn due(&self, done: u64) -> bool {
+        let c = &self.config.checkpoint;
+        let every = |n: u64| n > 0 && done.is_multiple_of(n);
+        every(c.every_steps) || every(c.every_epochs * self.steps_per_epoch)
+    }
+
+    /// Reads the results of a running step, if there is one, and tells them.
+    fn settle(&mut self, running: &mut Option<Running>) -> Result<()> {
+        let Some(Running { step, lr, data_wait_ms, pending }) = running.take() else { return Ok(()) };
+        let outputs = self.state.runner.finish(self.run.gpu, pending)?;
+        let loss = f64::from(outputs.scalar("loss"));
+        if !loss.is_finite() {
+            return Err(Error::NonFinite { what: "the loss".into(), step });
+        }
+        self.epoch.add(loss, &outputs, self.config.model.prototypes);
+        let seconds = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let images_per_second = self.config.train.batch as f64 / seconds.max(1e-9);
+        let epoch = step / self.steps_per_epoch;
+        self.observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, data_wait_ms, extra: Vec::new() }))
+    }
+
+    fn end_epoch(&mut self, done: u64) -> Result<()> {
+        let record = std::mem::take(&mut self.epoch);
+        let (used, entropy) = record.codes();
+        self.last_loss = record.loss();
+        self.observer.event(&Event::Epoch(Epoch {
+            epoch: done / self.steps_per_epoch - 1,
+            step: done - 1,
+            loss: self.last_loss,
+            seconds: record.began.elapsed().as_secs_f64(),
+            prototypes_used: Some(used),
+            code_entropy: Some(entropy),
+        }))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let Some(folder) = self.run.folder else { return Ok(()) };
+        if !self.last_loss.is_finite() {
+            self.last_loss = self.epoch.loss();
+        }
+        let path = self.state.save(self.config, self.run.gpu, folder)?;
+        self.checkpoint = Some(path.clone());
+        self.observer.event(&Event::CheckpointWritten { step: self.state.step, path })
+    }
+
+    /// Adds to an out-of-memory error what would fit.
+    fn advise(&self, error: Error) -> Error {
+        let Error::OutOfMemory(message) = error else { return error };
+        let fits = plan::largest_batch(self.config, self.run.gpu.caps(), self.run.variants, u64::MAX);
+        let (memory, _) = plan::memory(self.config, self.config.train.batch, self.run.gpu.caps(), self.run.variants);
+        let whole = crate::gpu::megabytes(memory.peak());
+        let batch = self.config.train.batch;
+        Error::OutOfMemory(format!("{message}; batch {batch} needs {whole} in all, the largest batch whose tensors this adapter binds is {fits}"))
+    }
+}
+
+/// What an epoch's steps add up to.
+struct EpochRecord {
+    began: Instant,
+    losses: f64,
+    steps: u64,
+    used: Vec<bool>,
+    mass: Vec<f64>,
+}
+
+impl Default for EpochRecord {
+    fn default() -> Self {
+        Self { began: Instant::now(), losses: 0.0, steps: 0, used: Vec::new(), mass: Vec::new() }
+    }
+}
+
+impl EpochRecord {
+    fn add(&mut self, loss: f64, outputs: &Outputs, prototypes: usize) {
+        self.losses += loss;
+        self.steps += 1;
+        self.used.resize(prototypes, false);
+        self.mass.resize(prototypes, 0.0);
+        for code in outputs.f32("codes").chunks_exact(prototypes) {
+            let best = code.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(k, _)| k);
+            self.used[best] = true;
+            for (mass, share) in self.mass.iter_mut().zip(code) {
+                *mass += f64::from(*share);
+            }
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a count of steps")]
+    fn loss(&self) -> f64 {
+        self.losses / self.steps as f64
+    }
+
+    /// Prototypes that were some image's best, and the entropy of the mean code in nats.
+    fn codes(&self) -> (u64, f64) {
+        let total: f64 = self.mass.iter().sum();
+        let shares = self.mass.iter().map(|m| m / total).filter(|p| *p > 0.0);
+        (self.used.iter().filter(|u| **u).count() as u64, -shares.map(|p| p * p.ln()).sum::<f64>())
+    }
+}

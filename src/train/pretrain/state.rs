@@ -1,0 +1,160 @@
+//! Everything that a run carries from step to step, and its form on disk.
+//!
+//! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
+//! `optimizer/NAME`, the queue as `queue/CROP`, and in its metadata the step and the state of the queue. Random choices are functions
+//! of seed and step, so there is no generator to save.
+
+use super::Run;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Pending, Store, pad_rows, unpad_rows};
+use crate::nn::architecture::TensorKind;
+use crate::nn::{Init, Values, initial_values};
+use crate::swav::{StepRunner, SwavModel};
+use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
+use crate::train::config::{PretrainConfig, differences};
+use crate::train::event::Warning;
+use crate::train::plan;
+use crate::train::run_folder::RunFolder;
+use crate::weights;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub(super) struct State {
+    pub(super) model: SwavModel,
+    pub(super) runner: StepRunner,
+    pub(super) step: u64,
+    store: Store,
+    images: usize,
+}
+
+impl State {
+    /// From the newest checkpoint of the run's folder, from given weights, or from scratch.
+    pub(super) fn new(config: &PretrainConfig, run: &Run<'_>, images: usize, warnings: &mut Vec<Warning>) -> Result<Self> {
+        let gpu = run.gpu;
+        let mut model = plan::model(config, gpu.caps().max_binding_bytes);
+        let runner = StepRunner::new(&mut model, plan::settings(config), false);
+        let store = model.parameters.allocate(gpu)?;
+        let mut state = Self { model, runner, step: 0, store, images };
+        let saved = match run.folder {
+            Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
+            None => None,
+        };
+        if let Some((checkpoint, more)) = saved {
+            warnings.extend(more);
+            state.restore(config, gpu, &checkpoint, warnings)?;
+        } else {
+            let specs = SwavModel::specs(&state.model.backbone, &state.model.head);
+            let block = state.model.backbone.block;
+            let init = Init { seed: config.seed, zero_init_residual: config.model.zero_init_residual, block, classifier_std: 0.01 };
+            state.model.parameters.write(gpu, &state.store, &initial_values(&specs, &init))?;
+            if let Some(path) = run.init {
+                state.initialize_from(gpu, path, warnings)?;
+            }
+        }
+        Ok(state)
+    }
+
+    /// Takes the backbone, and the head where it fits, of a weight file.
+    fn initialize_from(&self, gpu: &Gpu, path: &Path, warnings: &mut Vec<Warning>) -> Result<()> {
+        let loaded = weights::load(path)?;
+        loaded.expect_backbone(path, &self.model.backbone)?;
+        let mut left_out = 0;
+        let mut values = Values::new();
+        for (name, tensor) in loaded.tensors {
+            if self.model.parameters.names().any(|n| n == name) && self.model.parameters.spec(&name).shape == tensor.shape {
+                values.insert(name, tensor.data);
+            } else {
+                left_out += 1;
+            }
+        }
+        if left_out > 0 {
+            warnings.push(Warning::new(path.display(), format!("{left_out} tensors of its head do not fit and start at random")));
+        }
+        self.model.parameters.write(gpu, &self.store, &values)
+    }
+
+    pub(super) fn run(&mut self, run: &Run<'_>, crops: &[&[f32]], lr: f64, frozen: bool, queue: bool) -> Result<Pending> {
+        self.runner.run(run.gpu, &self.model, &self.store, run.variants, crops, lr, frozen, queue)
+    }
+
+    /// Writes a checkpoint and returns its path.
+    pub(super) fn save(&self, config: &PretrainConfig, gpu: &Gpu, folder: &RunFolder) -> Result<PathBuf> {
+        let parameters = &self.model.parameters;
+        let mut floats: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+        let mut add = |prefix: &str, values: Values| {
+            for (name, value) in values {
+                let shape = parameters.spec(&name).shape.clone();
+                floats.insert(format!("{prefix}/{name}"), (shape, value));
+            }
+        };
+        add("model", parameters.read(gpu, &self.store)?);
+        add("optimizer", parameters.read_momentum(gpu, &self.store)?);
+        let (queues, pushed) = self.runner.queue();
+        let queue_shape = [self.runner.settings().queue_rows, self.model.head.feat_dim];
+        for (i, queue) in queues.iter().enumerate() {
+            let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
+            floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
+        }
+        let counters: Vec<(String, i64)> = self.counters();
+        let mut tensors: BTreeMap<String, TensorRef<'_>> =
+            floats.iter().map(|(name, (shape, data))| (name.clone(), TensorRef::f32(shape, bytemuck::cast_slice(data)))).collect();
+        for (name, count) in &counters {
+            tensors.insert(name.clone(), TensorRef { dtype: Dtype::I64, shape: &[], bytes: bytemuck::bytes_of(count) });
+        }
+        let metadata = BTreeMap::from([
+            ("format".to_owned(), "swav-wgpu 1".to_owned()),
+            ("config".to_owned(), config.to_toml()?),
+            ("images".to_owned(), self.images.to_string()),
+            ("queue_pushed".to_owned(), pushed.to_string()),
+            ("adapter".to_owned(), gpu.description().name.clone()),
+        ]);
+        folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
+    }
+
+    /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once.
+    fn counters(&self) -> Vec<(String, i64)> {
+        let steps = i64::try_from(self.step).unwrap_or(i64::MAX);
+        let groups = i64::try_from(self.runner.settings().groups()).unwrap_or(1);
+        SwavModel::specs(&self.model.backbone, &self.model.head)
+            .iter()
+            .filter(|s| s.kind == TensorKind::NumBatchesTracked)
+            .map(|s| (format!("model/{}", s.name), if s.name.starts_with("projection_head") { steps } else { steps * groups }))
+            .collect()
+    }
+
+    fn restore(&mut self, config: &PretrainConfig, gpu: &Gpu, saved: &Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
+        let text = |key: &str| saved.metadata.get(key).ok_or_else(|| Error::weights(&saved.path, format!("metadata `{key}` is missing")));
+        let images = text("images")?;
+        if *images != self.images.to_string() {
+            let message = format!("was made with {images} images, the data has {} now", self.images);
+            return Err(Error::weights(&saved.path, message));
+        }
+        for (key, before, now) in differences(text("config")?, &config.to_toml()?) {
+            // What does not change the trajectory may change silently.
+            if !["data.workers", "checkpoint.", "data.path"].iter().any(|free| key.starts_with(free)) {
+                warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now")));
+            }
+        }
+        let parameters = &self.model.parameters;
+        let read = |prefix: &str| -> Result<Values> {
+            let one = |name: &str| {
+                let bytes = saved.expect(&format!("{prefix}/{name}"), Dtype::F32, &parameters.spec(name).shape)?;
+                Ok((name.to_owned(), bytemuck::pod_collect_to_vec(bytes)))
+            };
+            let wanted = parameters.names().filter(|name| prefix == "model" || parameters.spec(name).kind.is_parameter());
+            wanted.map(one).collect()
+        };
+        parameters.write(gpu, &self.store, &read("model")?)?;
+        parameters.write_momentum(gpu, &self.store, &read("optimizer")?)?;
+        let shape = [self.runner.settings().queue_rows, self.model.head.feat_dim];
+        for (i, queue) in self.runner.queue().0.iter().enumerate() {
+            let rows: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(&format!("queue/{i}"), Dtype::F32, &shape)?);
+            self.store.write(gpu, *queue, &pad_rows(&rows, &shape))?;
+        }
+        let pushed = text("queue_pushed")?.parse();
+        self.runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
+        self.step = saved.step;
+        Ok(())
+    }
+}
