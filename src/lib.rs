@@ -14,6 +14,7 @@ pub mod optim;
 pub mod swav;
 pub mod weights;
 pub mod train;
+pub mod bench;
 pub mod cli;
 
 pub use error::{Error, Result};

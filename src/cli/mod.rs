@@ -1,6 +1,7 @@
 //! The command line: the only part that prints.
 
 pub mod args;
+mod bench;
 mod common;
 mod devices;
 pub mod errors;
@@ -39,6 +40,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::EvalLinear(args) => evaluate::linear(args, global),
         Command::EvalKnn(args) => evaluate::knn(args, global),
         Command::Features(args) => features::run(args, global),
+        Command::Bench(args) => bench::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         _ => Err(Error::Usage("this command is not built yet".into())),
     }

@@ -221,10 +221,10 @@ impl Parameters {
 /// Cuts a list into runs that fit one arena.
 fn split<'a>(specs: &[&'a TensorSpec], max_bytes: u64) -> Vec<Vec<&'a TensorSpec>> {
     let mut groups: Vec<Vec<&TensorSpec>> = Vec::new();
-    let mut used = u64::MAX;
+    let mut used = 0;
     for spec in specs {
         let bytes = Variables::arena_bytes([device_shape(spec).as_slice()]);
-        if used.saturating_add(bytes) > max_bytes {
+        if groups.is_empty() || used + bytes > max_bytes {
             groups.push(Vec::new());
             used = 0;
         }

@@ -254,6 +254,9 @@ pub struct BenchArgs {
     /// Only list the names
     #[arg(long)]
     pub list: bool,
+    /// Device time of every kernel instead of whole runs
+    #[arg(long)]
+    pub profile: bool,
 }
 
 /// `completions`.

@@ -1,0 +1,96 @@
+//! Timed cases: kernels and whole training steps, under the names that the programs measuring burn and PyTorch use where the case is theirs.
+//!
+//! A case first runs once (`first_ms`: pipelines are built there), once more to settle, then in samples until its time is spent. Wall
+//! times are medians; `cpu_ms` is processor time of the process, all threads, which hardly moves when the machine is shared.
+
+mod cases;
+
+pub use cases::{Case, cases};
+
+use crate::error::Result;
+use crate::gpu::Gpu;
+use cpu_time::ProcessTime;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// The case.
+    pub name: String,
+    /// Median wall time of a run.
+    pub median_ms: f64,
+    /// Median processor time of a run, all threads.
+    pub cpu_ms: f64,
+    /// The first run, with pipelines.
+    pub first_ms: f64,
+    /// Of the median wall time; `None` where operations are not the point.
+    pub gflops: Option<f64>,
+    /// Images a second, for training steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images_per_second: Option<f64>,
+    /// Dispatches of a run.
+    pub dispatches: usize,
+    /// Host processor time to encode and submit one dispatch, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_us_per_dispatch: Option<f64>,
+}
+
+/// Time spent on a case after its first run.
+const BUDGET: Duration = Duration::from_secs(3);
+
+/// Measures one case.
+pub fn measure(gpu: &Gpu, case: &Case) -> Result<Measured> {
+    let started = Instant::now();
+    let mut ready = case.prepare(gpu)?;
+    ready.run(gpu)?;
+    let first_ms = started.elapsed().as_secs_f64() * 1e3;
+    ready.run(gpu)?;
+    let mut once = |n: u32| -> Result<(f64, f64)> {
+        let (wall, cpu) = (Instant::now(), ProcessTime::now());
+        for _ in 0..n {
+            ready.run(gpu)?;
+        }
+        let n = f64::from(n);
+        Ok((wall.elapsed().as_secs_f64() * 1e3 / n, cpu.elapsed().as_secs_f64() * 1e3 / n))
+    };
+    let (single, _) = once(1)?;
+    // Nine samples of several runs each where runs are short, at least three of one run.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    let repeats = (BUDGET.as_secs_f64() * 1e3 / 9.0 / single).clamp(1.0, 1000.0) as u32;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    let samples = (BUDGET.as_secs_f64() * 1e3 / (single * f64::from(repeats))).clamp(3.0, 9.0) as usize;
+    let mut taken = (0..samples).map(|_| once(repeats)).collect::<Result<Vec<_>>>()?;
+    let mut median = |part: fn(&(f64, f64)) -> f64| {
+        taken.sort_by(|a, b| part(a).total_cmp(&part(b)));
+        part(&taken[samples / 2])
+    };
+    let (median_ms, cpu_ms) = (median(|t| t.0), median(|t| t.1));
+    Ok(Measured {
+        name: case.name.clone(),
+        median_ms,
+        cpu_ms,
+        first_ms,
+        gflops: case.flops.map(|f| f / median_ms / 1e6),
+        images_per_second: case.images.map(|n| n / median_ms * 1e3),
+        dispatches: ready.dispatches(),
+        host_us_per_dispatch: if case.host { Some(ready.host_us_per_dispatch(gpu)?) } else { None },
+    })
+}
+
+/// Device time of each kernel of one run, milliseconds, most first, summed over launches of the same label.
+pub fn profile(gpu: &Gpu, case: &Case) -> Result<Vec<(String, f64, usize)>> {
+    let mut ready = case.prepare(gpu)?;
+    ready.run(gpu)?;
+    let mut sums: std::collections::BTreeMap<String, (f64, usize)> = std::collections::BTreeMap::new();
+    for (label, ms) in ready.profile(gpu)? {
+        // The kernel alone, without the scope before it.
+        let kernel = label.rsplit(' ').next().unwrap_or(&label).to_owned();
+        let sum = sums.entry(kernel).or_default();
+        sum.0 += ms;
+        sum.1 += 1;
+    }
+    let mut all: Vec<_> = sums.into_iter().map(|(label, (ms, n))| (label, ms, n)).collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(all)
+}

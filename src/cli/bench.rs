@@ -1,0 +1,43 @@
+//! `swav-wgpu bench`.
+
+use super::args::{BenchArgs, Global};
+use super::{common, output};
+use crate::bench::{cases, measure, profile};
+use crate::error::{Error, Result};
+
+pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
+    let filter = pattern(args.filter.as_deref())?;
+    let chosen: Vec<_> = cases().into_iter().filter(|c| filter.as_ref().is_none_or(|f| f.is_match(&c.name))).collect();
+    if chosen.is_empty() {
+        return Err(Error::Usage(format!("no case matches {:?}; --list shows them", args.filter.as_deref().unwrap_or(""))));
+    }
+    if args.list {
+        return chosen.iter().try_for_each(|c| output::line(&c.name));
+    }
+    let gpu = common::open(global)?;
+    for case in &chosen {
+        if args.profile {
+            output::line(&case.name)?;
+            for (kernel, ms, launches) in profile(&gpu, case)? {
+                output::line(&format!("  {ms:>9.3} ms  {launches:>4} x  {kernel}"))?;
+            }
+            continue;
+        }
+        let m = measure(&gpu, case)?;
+        if global.json {
+            output::json(&m)?;
+        } else {
+            let rate = m.gflops.map_or(String::new(), |g| format!("  {g:8.2} GFLOP/s"));
+            let images = m.images_per_second.map_or(String::new(), |i| format!("  {i:8.2} img/s"));
+            let host = m.host_us_per_dispatch.map_or(String::new(), |u| format!("  {} dispatches, host {u:.2} us each", m.dispatches));
+            let times = format!("{:>10.3} ms  cpu {:>10.3} ms  first {:>8.0} ms", m.median_ms, m.cpu_ms, m.first_ms);
+            output::line(&format!("{:<36}{times}{rate}{images}{host}", m.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// A regular expression of `--filter`.
+pub(super) fn pattern(text: Option<&str>) -> Result<Option<regex::Regex>> {
+    text.map(|t| regex::Regex::new(t).map_err(|e| Error::Usage(format!("--filter {t:?} is no regular expression: {e}")))).transpose()
+}
