@@ -101,14 +101,7 @@ pub(super) fn frozen(gpu: &Gpu, weights: &Weights, image: &ImageArgs) -> Result<
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
     let network = load(gpu, weights, image.config.as_deref())?;
-    Ok(Frozen {
-        network,
-        transform,
-        normalize: normalize(&data),
-        workers: data.workers,
-        data: configured.then(|| PathBuf::from(&data.path)),
-        random,
-    })
+    Ok(Frozen { network, transform, normalize: normalize(&data), workers: data.workers, data: configured.then(|| PathBuf::from(&data.path)), random })
 }
 
 /// The network of `--weights`; `config` gives the architecture of random ones.

@@ -16,11 +16,7 @@ pub(super) fn run(global: &Global) -> Result<()> {
         output::line(&format!("{}: {} ({}, {:?})", a.index, a.name, a.backend, a.kind))?;
         output::line(&format!("   driver {}", a.driver))?;
         let matrices = if a.cooperative_matrix.is_empty() { "no".to_owned() } else { a.cooperative_matrix.join(", ") };
-        output::line(&format!(
-            "   f16 {}, subgroups {subgroups}, cooperative matrix {matrices}, timestamps {}",
-            yes(a.f16),
-            yes(a.timestamps)
-        ))?;
+        output::line(&format!("   f16 {}, subgroups {subgroups}, cooperative matrix {matrices}, timestamps {}", yes(a.f16), yes(a.timestamps)))?;
         output::line(&format!(
             "   binding {}, buffer {}, workgroup {} invocations and {} KiB, {} storage buffers",
             crate::gpu::megabytes(a.max_binding_bytes),

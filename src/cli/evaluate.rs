@@ -114,7 +114,8 @@ pub(super) fn knn(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     if global.json {
         output::json(&result)
     } else {
-        let line = format!("k-NN (k {}): top-1 {:.2} %, top-5 {:.2} %, mean of classes {:.2} %", result.k, result.top1, result.top5, result.mean_class);
+        let line =
+            format!("k-NN (k {}): top-1 {:.2} %, top-5 {:.2} %, mean of classes {:.2} %", result.k, result.top1, result.top5, result.mean_class);
         output::line(&line)
     }
 }

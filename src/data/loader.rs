@@ -106,7 +106,7 @@ impl Loader {
 
     /// Supervised training batches of steps `start_step..end_step`, one random crop of each image: shuffled anew each epoch. All images
     /// must have a class.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "each is one plain setting of the loader")]
     pub fn supervised(
         dataset: Arc<Dataset>,
         transform: TrainTransform,

@@ -88,13 +88,7 @@ pub struct Kernel {
 impl Kernel {
     /// Panics when `params` does not name exactly the shader's fields, in order.
     pub(super) fn check_params(&self, params: &Params) {
-        assert!(
-            self.fields.iter().eq(&params.names),
-            "{}: the shader's Params are {:?}, the host sends {:?}",
-            self.label,
-            self.fields,
-            params.names
-        );
+        assert!(self.fields.iter().eq(&params.names), "{}: the shader's Params are {:?}, the host sends {:?}", self.label, self.fields, params.names);
     }
 }
 

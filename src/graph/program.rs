@@ -70,8 +70,7 @@ impl Program {
             })
             .collect::<Result<Vec<_>>>()?;
         let recording = Recording::new(gpu, dispatches)?;
-        let outputs: Vec<_> =
-            outputs.iter().map(|(name, t)| ((*name).to_owned(), binding(t.id()), lowered.tensors[t.id().0].clone())).collect();
+        let outputs: Vec<_> = outputs.iter().map(|(name, t)| ((*name).to_owned(), binding(t.id()), lowered.tensors[t.id().0].clone())).collect();
         let upload = inputs.values().map(|(_, info)| info.bytes().next_multiple_of(16)).sum();
         let ring = UploadRing::new(gpu, upload)?;
         let mut readbacks = VecDeque::new();

@@ -163,12 +163,7 @@ impl Graph {
     /// Appends a node that reads `inputs` and writes `outputs`.
     pub fn record(&self, op: impl Op + 'static, inputs: &[&Tensor], outputs: &[&Tensor]) {
         let scope = self.scoped("");
-        let node = Node {
-            op: Rc::new(op),
-            inputs: inputs.iter().map(|t| t.id).collect(),
-            outputs: outputs.iter().map(|t| t.id).collect(),
-            scope,
-        };
+        let node = Node { op: Rc::new(op), inputs: inputs.iter().map(|t| t.id).collect(), outputs: outputs.iter().map(|t| t.id).collect(), scope };
         self.0.borrow_mut().nodes.push(node);
     }
 

@@ -4,7 +4,7 @@
 //! vectors are padded. Padding is zero and stays zero in training.
 
 use super::architecture::{TensorKind, TensorSpec};
-use crate::graph::{pad4, pad_rows, stored_elements, unpad_rows};
+use crate::graph::{pad_rows, pad4, stored_elements, unpad_rows};
 
 /// Logical shape of `spec` on the device.
 pub fn device_shape(spec: &TensorSpec) -> Vec<usize> {
@@ -65,11 +65,7 @@ mod tests {
     #[test]
     #[expect(clippy::cast_precision_loss, reason = "small test values")]
     fn layouts_round_trip() {
-        for (kind, shape) in [
-            (TensorKind::ConvWeight, vec![5, 3, 2, 3]),
-            (TensorKind::LinearWeight, vec![7, 6]),
-            (TensorKind::LinearBias, vec![7]),
-        ] {
+        for (kind, shape) in [(TensorKind::ConvWeight, vec![5, 3, 2, 3]), (TensorKind::LinearWeight, vec![7, 6]), (TensorKind::LinearBias, vec![7])] {
             let spec = TensorSpec { name: "t".into(), shape, kind };
             let values: Vec<f32> = (0..spec.elements()).map(|v| v as f32 + 1.0).collect();
             let stored = to_device(&spec, &values);

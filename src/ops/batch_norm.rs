@@ -186,13 +186,7 @@ fn with_training(knobs: Specialization, training: bool) -> Specialization {
 }
 
 fn params(rows: usize, quads: usize, chunk: usize, chunks: usize, momentum: f32) -> Params {
-    Params::default()
-        .u32("rows", rows)
-        .u32("quads", quads)
-        .u32("chunk", chunk)
-        .u32("chunks", chunks)
-        .f32("momentum", momentum)
-        .f32("eps", EPS)
+    Params::default().u32("rows", rows).u32("quads", quads).u32("chunk", chunk).u32("chunks", chunks).f32("momentum", momentum).f32("eps", EPS)
 }
 
 /// Rows of a chunk and number of chunks: about 16,384 invocations, of 32 to 2,048 rows each.

@@ -89,7 +89,7 @@ impl Op for Conv2d {
             out_origin: [0, 0],
             input: [h, w],
             in_step: stride,
-            in_origin: [signed(padding) * -1; 2],
+            in_origin: [-signed(padding); 2],
             tap_step: 1,
             taps: [r, s],
             first_tap: [0, 0],

@@ -35,8 +35,7 @@ impl Op for QueuePush {
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [length, depth] = <[usize; 2]>::try_from(cx.shape(node.outputs[0])).expect("a matrix");
         let quads = depth.div_ceil(4);
-        let params =
-            Params::default().u32("rows", self.rows).u32("quads", quads).u32("queue_rows", length).u32("first_row", self.first);
+        let params = Params::default().u32("rows", self.rows).u32("quads", quads).u32("queue_rows", length).u32("first_row", self.first);
         cx.launch(KernelSpec::new("queue", "push"), params, groups(self.rows * quads), &node.inputs, &node.outputs);
     }
 }

@@ -16,4 +16,4 @@ mod model;
 mod step;
 
 pub use model::{Forward, SwavModel};
-pub use step::{Crops, StepRunner, StepSettings, TrainStep};
+pub use step::{Crops, StepInputs, StepRunner, StepSettings, TrainStep};

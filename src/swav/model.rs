@@ -44,11 +44,8 @@ impl SwavModel {
     pub fn forward(&self, groups: &[Tensor], mode: BatchNormMode) -> Forward {
         let resnet = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode };
         let graph = groups[0].graph();
-        let pooled: Vec<Tensor> = groups
-            .iter()
-            .enumerate()
-            .map(|(i, images)| graph.scope(&format!("group{i}"), || resnet.forward(images).global_avg_pool2d()))
-            .collect();
+        let pooled: Vec<Tensor> =
+            groups.iter().enumerate().map(|(i, images)| graph.scope(&format!("group{i}"), || resnet.forward(images).global_avg_pool2d())).collect();
         let features = concat_rows(&pooled.iter().collect::<Vec<_>>());
         graph.scope("head", || self.head(graph, features, mode))
     }

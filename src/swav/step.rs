@@ -51,6 +51,19 @@ impl StepSettings {
     }
 }
 
+/// What changes from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepInputs<'a> {
+    /// One array per group of crops in stored form, crop after crop.
+    pub crops: &'a [&'a [f32]],
+    /// Learning rate.
+    pub lr: f64,
+    /// The prototypes stay as they are.
+    pub frozen: bool,
+    /// The queue has begun.
+    pub queue_active: bool,
+}
+
 /// A recorded training step.
 pub struct TrainStep {
     graph: Graph,
@@ -185,19 +198,9 @@ impl StepRunner {
         }
     }
 
-    /// Starts a step on `crops` (one array per group in stored form, crop after crop). `queue_active`: the queue has begun;
-    /// `frozen`: the prototypes stay.
-    pub fn run(
-        &mut self,
-        gpu: &Gpu,
-        model: &SwavModel,
-        store: &Store,
-        variants: &dyn Variants,
-        crops: &[&[f32]],
-        lr: f64,
-        frozen: bool,
-        queue_active: bool,
-    ) -> Result<Pending> {
+    /// Starts a step. Does not wait.
+    pub fn run(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, inputs: &StepInputs<'_>) -> Result<Pending> {
+        let StepInputs { crops, lr, frozen, queue_active } = *inputs;
         let mode = self.mode(queue_active);
         if self.program.as_ref().is_none_or(|(built, _)| *built != mode) {
             // The old program's memory goes first.

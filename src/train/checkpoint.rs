@@ -4,12 +4,12 @@
 //! file that is cut off or has a flipped bit anywhere is refused with its name (a blake3 sum over the whole file is in its
 //! metadata); while one is written or old ones are removed there is always at least one complete file.
 
-use crate::atomic;
 use super::event::Warning;
+use crate::atomic;
 use crate::error::{Error, Result};
 use safetensors::SafeTensors;
-use std::io::Write;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 

@@ -89,14 +89,7 @@ impl Extractor {
     }
 
     /// Passes a whole dataset in order.
-    pub fn dataset(
-        &mut self,
-        gpu: &Gpu,
-        data: Arc<Dataset>,
-        transform: EvalTransform,
-        normalize: Normalize,
-        workers: usize,
-    ) -> Result<Extracted> {
+    pub fn dataset(&mut self, gpu: &Gpu, data: Arc<Dataset>, transform: EvalTransform, normalize: Normalize, workers: usize) -> Result<Extracted> {
         let mut all = Extracted::default();
         let mut loader = Loader::evaluation(data, transform, normalize, self.batch, workers)?;
         while let Some(batch) = loader.next() {

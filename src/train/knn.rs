@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{DType, Graph, Program, Store, Variables, Variants, pad4, pad_rows};
+use crate::graph::{DType, Graph, Program, Store, Variables, Variants, pad_rows, pad4};
 use serde::Serialize;
 
 /// Result of an evaluation, per cent.

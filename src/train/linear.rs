@@ -128,8 +128,7 @@ pub fn evaluate(
                 let order = permutation(config.seed, epoch, u32::try_from(train.len()).unwrap_or(u32::MAX));
                 let width = head.features;
                 for (i, chosen) in order.chunks(batch).enumerate() {
-                    let rows: Vec<f32> =
-                        chosen.iter().flat_map(|&r| &all.features[r as usize * width..][..width]).copied().collect();
+                    let rows: Vec<f32> = chosen.iter().flat_map(|&r| &all.features[r as usize * width..][..width]).copied().collect();
                     let targets: Vec<u32> = chosen.iter().map(|&r| train_labels[r as usize]).collect();
                     let step = first + i as u64;
                     let loss = head.step(gpu, variants, &rows, &targets, lr(step))?;
@@ -204,10 +203,7 @@ impl Head {
     #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
     fn new(gpu: &Gpu, _variants: &dyn Variants, config: &LinearConfig, features: usize, classes: usize) -> Result<Self> {
         let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: name.into(), shape, kind };
-        let specs = [
-            spec("fc.weight", vec![classes, features], TensorKind::LinearWeight),
-            spec("fc.bias", vec![classes], TensorKind::LinearBias),
-        ];
+        let specs = [spec("fc.weight", vec![classes, features], TensorKind::LinearWeight), spec("fc.bias", vec![classes], TensorKind::LinearBias)];
         let parameters = Parameters::new(&specs, |_| true, gpu.caps().max_binding_bytes);
         let store = parameters.allocate(gpu)?;
         let block = crate::nn::architecture::Block::Basic;
@@ -218,8 +214,7 @@ impl Head {
             LinearOptimizerKind::Sgd => OptimizerKind::Sgd,
             LinearOptimizerKind::Lars => OptimizerKind::Lars,
         };
-        let optimizer =
-            Optimizer { kind, momentum: o.momentum as f32, weight_decay: o.weight_decay as f32, trust: 0.001, eps: 1e-8 };
+        let optimizer = Optimizer { kind, momentum: o.momentum as f32, weight_decay: o.weight_decay as f32, trust: 0.001, eps: 1e-8 };
         Ok(Self { features, parameters, store, optimizer, training: Vec::new(), inference: None })
     }
 

@@ -33,13 +33,7 @@ pub fn settings(config: &PretrainConfig) -> StepSettings {
         sinkhorn_iterations: config.loss.sinkhorn_iterations as usize,
         crops_for_assign: config.loss.crops_for_assign.clone(),
         queue_rows: config.queue_rows(),
-        optimizer: Optimizer {
-            kind,
-            momentum: o.momentum as f32,
-            weight_decay: o.weight_decay as f32,
-            trust: o.trust as f32,
-            eps: o.eps as f32,
-        },
+        optimizer: Optimizer { kind, momentum: o.momentum as f32, weight_decay: o.weight_decay as f32, trust: o.trust as f32, eps: o.eps as f32 },
         bn_momentum: 0.1,
     }
 }

@@ -1,8 +1,8 @@
 //! Re-runs a training trajectory recorded with PyTorch and compares losses, first gradients and final weights.
 
+use super::extract::nhwc4;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use super::extract::nhwc4;
 use crate::graph::Variants;
 use crate::nn::Values;
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
@@ -95,8 +95,7 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, tolerance: f64, s
     for step in 0..recorded.steps {
         let crops = recorded.crops_of(&file, step, path)?;
         let crops: Vec<&[f32]> = crops.iter().map(Vec::as_slice).collect();
-        let pending =
-            runner.run(gpu, &model, &store, variants, &crops, recorded.lr[step], step < recorded.freeze, recorded.queue > 0)?;
+        let pending = runner.run(gpu, &model, &store, variants, &crops, recorded.lr[step], step < recorded.freeze, recorded.queue > 0)?;
         let outputs = runner.finish(gpu, pending)?;
         let loss = f64::from(outputs.scalar("loss"));
         result.loss.push(loss);

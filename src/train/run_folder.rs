@@ -3,9 +3,9 @@
 //! Promises: one process at a time (the lock goes with the process, even if it is killed); a run that is there is never written over
 //! unless it is continued; a folder that cannot be written is refused before the first step.
 
-use crate::atomic;
 use super::checkpoint::CheckpointStore;
 use super::metrics_log::MetricsLog;
+use crate::atomic;
 use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};

@@ -4,9 +4,9 @@
 //! duplicate names, offsets that overlap, leave holes or do not end with the file. The same tensors and metadata always give the same
 //! bytes, and the file appears whole or not at all.
 
-use crate::atomic::write_with;
 use super::tensor::{AnyTensor, DType, HostTensor};
 use super::{MAX_TENSORS, one_line};
+use crate::atomic::write_with;
 use crate::error::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};

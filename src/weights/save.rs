@@ -11,11 +11,11 @@
 //!
 //! In both containers every batch norm has its `num_batches_tracked`; one that the source lacked is 0.
 
-use crate::atomic::write_with;
 use super::load::{Checkpoint, load};
 use super::pickle::{Storages, write_torch};
 use super::safetensors::write_safetensors;
 use super::tensor::AnyTensor;
+use crate::atomic::write_with;
 use crate::error::{Error, Result};
 use crate::nn::architecture::TensorKind;
 use std::collections::BTreeMap;

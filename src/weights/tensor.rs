@@ -38,7 +38,7 @@ impl HostTensor {
 
 /// Element type of a tensor in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum DType {
     Bool,
     U8,

@@ -55,7 +55,7 @@ pub enum Layout {
 
 /// Shells with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Shell {
     Bash,
     Elvish,

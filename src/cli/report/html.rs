@@ -5,8 +5,8 @@
 
 use super::progress::{duration, grouped};
 use super::svg::{Curve, chart};
-use crate::error::Result;
 use crate::atomic;
+use crate::error::Result;
 use crate::train::event::{Evaluated, Event, Finished, Observer, RunStarted, Warning};
 use crate::train::metrics_log;
 use serde_json::{Map, Value};
