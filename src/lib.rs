@@ -6,6 +6,8 @@ pub mod error;
 pub mod gpu;
 pub mod graph;
 pub mod ops;
+pub mod tune;
+pub mod check;
 pub mod nn;
 pub mod optim;
 pub mod data;
