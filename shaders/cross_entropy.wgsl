@@ -18,7 +18,7 @@ fn log_sum_exp(local: u32, first: u32) -> f32 {
     largest = workgroup_max(local, largest) / params.temperature;
     var exps = vec4<f32>();
     for (var quad = local; quad < params.quads; quad += 64u) {
-        exps += exp(logits[first + quad] / params.temperature - largest) * column_mask(quad, params.columns);
+        exps += masked_exp(logits[first + quad] / params.temperature - largest, quad, params.columns);
     }
     return largest + log(sum4(workgroup_sum(local, exps)));
 }
@@ -67,7 +67,7 @@ fn forward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n
 @group(0) @binding(5) var<storage, read_write> grad_logits: array<vec4<f32>>;
 
 fn soft_gradient(i: u32, quad: u32, state: vec2<f32>, goal: vec4<f32>) -> vec4<f32> {
-    let probability = exp(logits[i] / params.temperature - state.x) * column_mask(quad, params.columns);
+    let probability = masked_exp(logits[i] / params.temperature - state.x, quad, params.columns);
     return grad_output[0] * params.scale / params.temperature * (probability * state.y - goal);
 }
 

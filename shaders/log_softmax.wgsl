@@ -21,7 +21,7 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     largest = workgroup_max(local, largest);
     var exps = vec4<f32>();
     for (var quad = local; quad < params.quads; quad += 64u) {
-        exps += exp(input[first + quad] - largest) * column_mask(quad, params.columns);
+        exps += masked_exp(input[first + quad] - largest, quad, params.columns);
     }
     let normalizer = largest + log(sum4(workgroup_sum(local, exps)));
     for (var quad = local; quad < params.quads; quad += 64u) {

@@ -12,6 +12,7 @@ pub mod gpu;
 pub mod graph;
 pub mod ops;
 pub mod tune;
+pub mod check;
 pub mod nn;
 pub mod optim;
 pub mod swav;

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers, lowest first. A module may use those before it. `error` and `atomic` are for everyone.
-const LAYERS: &[&str] = &["error", "atomic", "data", "gpu", "graph", "ops", "tune", "nn", "optim", "swav", "weights", "train", "bench", "cli"];
+const LAYERS: &[&str] =
+    &["error", "atomic", "data", "gpu", "graph", "ops", "tune", "check", "nn", "optim", "swav", "weights", "train", "bench", "cli"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

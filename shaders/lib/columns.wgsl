@@ -4,6 +4,11 @@ fn column_mask(quad: u32, columns: u32) -> vec4<f32> {
     return select(vec4(0.0), vec4(1.0), vec4(first, first + 1u, first + 2u, first + 3u) < vec4(columns));
 }
 
+// exp of the lanes within a row, 0 in the padding: masked before, since the exponential of a padding lane may overflow.
+fn masked_exp(v: vec4<f32>, quad: u32, columns: u32) -> vec4<f32> {
+    return exp(select(vec4(LOWEST), v, column_mask(quad, columns) > vec4<f32>()));
+}
+
 fn sum4(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }

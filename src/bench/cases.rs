@@ -22,8 +22,10 @@ pub struct Case {
     pub images: Option<f64>,
     /// Whether to report the host's time per dispatch.
     pub host: bool,
-    build: Box<dyn Fn(&Gpu) -> Result<Ready>>,
+    build: Build,
 }
+
+type Build = Box<dyn Fn(&Gpu) -> Result<Ready>>;
 
 impl Case {
     /// Builds its program.

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod bench;
+mod check;
 mod common;
 mod devices;
 pub mod errors;
@@ -41,6 +42,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::EvalKnn(args) => evaluate::knn(args, global),
         Command::Features(args) => features::run(args, global),
         Command::Bench(args) => bench::run(args, global),
+        Command::Check(args) => check::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         _ => Err(Error::Usage("this command is not built yet".into())),
     }

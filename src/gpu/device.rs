@@ -14,6 +14,7 @@ pub struct Gpu {
     description: AdapterDescription,
     pipelines: PipelineCache,
     faults: Arc<Faults>,
+    checked: bool,
 }
 
 /// What wgpu reported outside any error scope.
@@ -37,6 +38,15 @@ pub struct AllocationReport {
 impl Gpu {
     /// Opens the adapter that `selector` names (index or part of a name), or the best one, with all of its own limits.
     pub fn open(selector: Option<&str>) -> Result<Self> {
+        Self::open_as(selector, false)
+    }
+
+    /// As [`Gpu::open`], but every kernel is built with bounds checks and zeroed workgroup memory. For tests: slower.
+    pub fn open_checked(selector: Option<&str>) -> Result<Self> {
+        Self::open_as(selector, true)
+    }
+
+    fn open_as(selector: Option<&str>, checked: bool) -> Result<Self> {
         let (adapter, description) = adapter::choose(selector)?;
         let wanted = wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
@@ -63,12 +73,17 @@ impl Gpu {
         }));
         let caps = adapter::caps(&adapter, features, queue.get_timestamp_period());
         tracing::debug!(?caps, adapter = description.name, "opened");
-        Ok(Self { device, queue, caps, description, pipelines: PipelineCache::default(), faults })
+        Ok(Self { device, queue, caps, description, pipelines: PipelineCache::default(), faults, checked })
     }
 
     /// What the adapter can do.
     pub fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    /// Whether kernels are built with runtime checks.
+    pub(super) fn checked(&self) -> bool {
+        self.checked
     }
 
     /// Name, driver and limits of the adapter.

@@ -113,7 +113,7 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let text = compose(spec.shader, source, &spec.constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
     let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
-    let checked = std::env::var_os("SWAV_WGPU_CHECKED_SHADERS").is_some();
+    let checked = gpu.checked();
     let pipeline = gpu.scoped(&label, || {
         let module = if checked {
             gpu.device.create_shader_module(descriptor)

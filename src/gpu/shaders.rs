@@ -16,6 +16,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("global_avg_pool2d", include_str!("../../shaders/global_avg_pool2d.wgsl")),
     ("linear", include_str!("../../shaders/linear.wgsl")),
     ("log_softmax", include_str!("../../shaders/log_softmax.wgsl")),
+    ("loop_cap", include_str!("../../shaders/loop_cap.wgsl")),
     ("max_pool2d", include_str!("../../shaders/max_pool2d.wgsl")),
     ("normalize", include_str!("../../shaders/normalize.wgsl")),
     ("optimizer", include_str!("../../shaders/optimizer.wgsl")),

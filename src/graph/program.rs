@@ -1,6 +1,6 @@
 //! A planned graph on a device: allocated once, then replayed.
 
-use super::{DType, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, plan, unpad_rows};
+use super::{Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, pad4, plan, unpad_rows};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
 use std::collections::{HashMap, VecDeque};
@@ -15,8 +15,8 @@ pub struct Program {
     plan: Plan,
 }
 
-/// Results of a run, by name, without padding.
-pub struct Outputs(HashMap<String, Vec<u8>>);
+/// Results of a run by name: stored bytes and what they are.
+pub struct Outputs(HashMap<String, (Vec<u8>, TensorInfo)>);
 
 /// A run whose results were not waited for yet.
 #[must_use = "results are lost unless they are finished"]
@@ -119,7 +119,7 @@ impl Program {
         let mut results = HashMap::new();
         for (name, _, info) in &self.outputs {
             let length = usize::try_from(info.bytes()).unwrap_or(0);
-            results.insert(name.clone(), unpad(&bytes[at..at + length], info));
+            results.insert(name.clone(), (bytes[at..at + length].to_vec(), info.clone()));
             at += length.next_multiple_of(16);
         }
         Ok(Outputs(results))
@@ -145,13 +145,6 @@ fn uploads<'a>(known: &'a HashMap<String, (Binding, TensorInfo)>, given: &[(&str
         Some((&binding.buffer, binding.offset, *data))
     };
     given.iter().filter_map(find).collect()
-}
-
-fn unpad(stored: &[u8], info: &TensorInfo) -> Vec<u8> {
-    match info.dtype {
-        DType::F16 => bytemuck::cast_slice(&unpad_rows::<u16>(&bytemuck::pod_collect_to_vec(stored), &info.shape)).to_vec(),
-        DType::F32 | DType::U32 => bytemuck::cast_slice(&unpad_rows::<u32>(&bytemuck::pod_collect_to_vec(stored), &info.shape)).to_vec(),
-    }
 }
 
 fn check_limits(gpu: &Gpu, lowered: &Lowered, plan: &Plan) -> Result<()> {
@@ -184,25 +177,44 @@ impl Outputs {
     /// # Panics
     /// When the program has no such output.
     pub fn f32(&self, name: &str) -> Vec<f32> {
-        bytemuck::pod_collect_to_vec(self.0.get(name).unwrap_or_else(|| panic!("no output {name}")))
+        let (bytes, info) = self.get(name);
+        unpad_rows(&bytemuck::pod_collect_to_vec(bytes), &info.shape)
     }
 
-    /// The f32 tensor `name`, when the program has it.
+    /// The f32 tensor `name` without padding, when the program has it.
     pub fn get_f32(&self, name: &str) -> Option<Vec<f32>> {
-        self.0.get(name).map(|bytes| bytemuck::pod_collect_to_vec(bytes))
+        self.0.contains_key(name).then(|| self.f32(name))
     }
 
-    /// The f16 tensor `name`, widened.
+    /// The f16 tensor `name`, widened, without padding.
     ///
     /// # Panics
     /// When the program has no such output.
     pub fn f16(&self, name: &str) -> Vec<f32> {
-        let raw: Vec<half::f16> = bytemuck::pod_collect_to_vec(self.0.get(name).unwrap_or_else(|| panic!("no output {name}")));
+        let (bytes, info) = self.get(name);
+        let raw: Vec<half::f16> = unpad_rows(&bytemuck::pod_collect_to_vec(bytes), &info.shape);
         raw.iter().map(|v| v.to_f32()).collect()
     }
 
     /// The first element of `name`.
     pub fn scalar(&self, name: &str) -> f32 {
         self.f32(name)[0]
+    }
+
+    /// Whether the padding of `name` is zero, as every kernel promises.
+    ///
+    /// # Panics
+    /// When the program has no such output.
+    pub fn padding_is_zero(&self, name: &str) -> bool {
+        let (bytes, info) = self.get(name);
+        let last = info.shape.last().copied().unwrap_or(1) * info.dtype.bytes();
+        let stored = pad4(info.shape.last().copied().unwrap_or(1)) * info.dtype.bytes();
+        // -0 is a zero too: its only set bit is the highest of the last byte.
+        let zero = |value: &[u8]| value.split_last().is_none_or(|(high, low)| high & 0x7f == 0 && low.iter().all(|&b| b == 0));
+        bytes.chunks_exact(stored).all(|row| row[last..].chunks_exact(info.dtype.bytes()).all(zero))
+    }
+
+    fn get(&self, name: &str) -> &(Vec<u8>, TensorInfo) {
+        self.0.get(name).unwrap_or_else(|| panic!("no output {name}"))
     }
 }

@@ -47,7 +47,7 @@ impl Extractor {
         if everything {
             outputs.push(("map", map.clone()));
             if let Some(head) = &network.head {
-                let model = SwavModel { backbone: network.backbone.clone(), head: head.clone(), parameters: network.parameters.clone() };
+                let model = SwavModel { backbone: network.backbone.clone(), head: *head, parameters: network.parameters.clone() };
                 let forward = model.head(&graph, pooled, mode);
                 outputs.extend([("embeddings", forward.embeddings), ("scores", forward.scores)]);
             }

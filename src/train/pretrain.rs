@@ -13,6 +13,7 @@ use crate::data::{Dataset, Loader, Split, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Outputs, Pending, Variants};
+use crate::swav::StepInputs;
 use state::State;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -150,14 +151,14 @@ impl Training<'_> {
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;
             let groups: Vec<&[f32]> = crops.groups.iter().map(Vec::as_slice).collect();
-            let started = self.state.run(self.run, &groups, lr, frozen, queue);
+            let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue });
             let pending = started.map_err(|e| self.advise(e))?;
             loader.recycle(crops);
             self.settle(&mut running)?;
             running = Some(Running { step, lr, data_wait_ms, pending });
             self.state.step += 1;
             let done = self.state.step;
-            let (ends_epoch, stop) = (done % self.steps_per_epoch == 0, self.run.stop.load(Ordering::Relaxed));
+            let (ends_epoch, stop) = (done.is_multiple_of(self.steps_per_epoch), self.run.stop.load(Ordering::Relaxed));
             if ends_epoch || stop || done == self.end || self.due(done) {
                 self.settle(&mut running)?;
             }

@@ -7,7 +7,7 @@ use crate::graph::Variants;
 use crate::nn::Values;
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
 use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, StepRunner, StepSettings, SwavModel};
+use crate::swav::{Crops, StepInputs, StepRunner, StepSettings, SwavModel};
 use crate::weights::{TensorFile, read_safetensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,6 +81,9 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, tolerance: f64, s
 
     let judged = steps.unwrap_or(recorded.steps).min(recorded.steps);
     let reference = file.f64("loss")?;
+    if reference.len() < recorded.steps {
+        return Err(Error::weights(path, format!("tensor loss has {} values for {} steps", reference.len(), recorded.steps)));
+    }
     let mut result = Replayed {
         steps: recorded.steps,
         loss: Vec::new(),
@@ -92,14 +95,15 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, tolerance: f64, s
         codes_error: Vec::new(),
         pass: true,
     };
-    for step in 0..recorded.steps {
+    for (step, &expected_loss) in reference.iter().enumerate().take(recorded.steps) {
         let crops = recorded.crops_of(&file, step, path)?;
         let crops: Vec<&[f32]> = crops.iter().map(Vec::as_slice).collect();
-        let pending = runner.run(gpu, &model, &store, variants, &crops, recorded.lr[step], step < recorded.freeze, recorded.queue > 0)?;
+        let inputs = StepInputs { crops: &crops, lr: recorded.lr[step], frozen: step < recorded.freeze, queue_active: recorded.queue > 0 };
+        let pending = runner.run(gpu, &model, &store, variants, &inputs)?;
         let outputs = runner.finish(gpu, pending)?;
         let loss = f64::from(outputs.scalar("loss"));
         result.loss.push(loss);
-        result.loss_error.push((loss - reference[step]).abs());
+        result.loss_error.push((loss - expected_loss).abs());
         if let Some(expected) = optional(&file, &format!("scores/{step}"))? {
             result.scores_error.push(Norms::of(&outputs.f32("scores"), &expected).relative());
         }

@@ -10,7 +10,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Pending, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
-use crate::swav::{StepRunner, SwavModel};
+use crate::swav::{StepInputs, StepRunner, SwavModel};
 use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::{PretrainConfig, differences};
 use crate::train::event::Warning;
@@ -74,8 +74,8 @@ impl State {
         self.model.parameters.write(gpu, &self.store, &values)
     }
 
-    pub(super) fn run(&mut self, run: &Run<'_>, crops: &[&[f32]], lr: f64, frozen: bool, queue: bool) -> Result<Pending> {
-        self.runner.run(run.gpu, &self.model, &self.store, run.variants, crops, lr, frozen, queue)
+    pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>) -> Result<Pending> {
+        self.runner.run(run.gpu, &self.model, &self.store, run.variants, inputs)
     }
 
     /// Writes a checkpoint and returns its path.

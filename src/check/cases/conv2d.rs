@@ -1,0 +1,52 @@
+//! Convolution: the kernels' tiles are 16, 64 rows by 32, 64 columns, the weight gradient's 16, 64 by 32, 64.
+
+use super::super::case::{Case, Entry, Kind};
+use super::super::reference;
+use crate::graph::DType;
+
+/// Batch, height, width, channels in and out, window, stride, padding.
+type Size = [usize; 8];
+
+const SIZES: &[Size] = &[
+    [1, 1, 1, 1, 1, 1, 1, 0],
+    [1, 7, 5, 3, 1, 1, 1, 0],
+    [5, 1, 1, 3, 4, 3, 1, 1],
+    [1, 1, 70, 4, 6, 3, 1, 1],
+    [2, 9, 9, 2, 3, 5, 3, 2],
+    [2, 11, 13, 5, 7, 3, 1, 1],
+    [1, 2, 2, 5, 7, 3, 2, 1],
+    [1, 33, 31, 3, 10, 7, 2, 3],
+    [2, 7, 7, 30, 13, 3, 2, 1],
+    [1, 8, 9, 31, 37, 1, 2, 0],
+    [1, 7, 8, 6, 5, 2, 3, 1],
+    // Rows around the edges of tiles.
+    [1, 1, 15, 8, 33, 1, 1, 0],
+    [1, 1, 16, 8, 32, 1, 1, 0],
+    [1, 1, 17, 8, 31, 3, 1, 1],
+    [1, 7, 9, 65, 64, 1, 1, 0],
+    [1, 8, 8, 64, 64, 3, 1, 1],
+    [1, 5, 13, 17, 257, 1, 1, 0],
+];
+
+/// Beyond what a driver that cuts loops lets one invocation count, and beyond 65,535 workgroups of the plain kernel.
+const MANY_PIXELS: &[Size] = &[[2, 190, 190, 3, 4, 3, 1, 1], [1, 1, 70_001, 4, 4, 1, 1, 0]];
+
+pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
+    let sizes = SIZES.iter().chain(MANY_PIXELS.iter().filter(|_| dtype == DType::F32));
+    all.extend(sizes.map(|&size| entry(size, dtype)));
+}
+
+fn entry(size: Size, dtype: DType) -> Entry {
+    let [n, h, w, c, o, k, stride, padding] = size;
+    let shape = format!("{n}x{h}x{w}x{c} to {o}, {k}x{k} stride {stride} padding {padding}");
+    Entry::new("conv2d", shape, dtype, move |random| {
+        let (p, q) = ((h + 2 * padding - k) / stride + 1, (w + 2 * padding - k) / stride + 1);
+        let build = Box::new(move |t: &[crate::graph::Tensor]| vec![t[0].conv2d(&t[1], stride, padding)]);
+        let reference = Box::new(move |v: &[Vec<f64>]| vec![reference::conv2d(&v[0], [n, h, w, c], &v[1], [k, k, o], stride, padding)]);
+        let weights = random.values(k * k * c * o, 1.0);
+        Case::new(build, reference)
+            .input("input", &[n, h, w, c], random.values(n * h * w * c, 1.0), dtype)
+            .with("weight", &[k, k, c, o], weights, dtype, Kind::Weight, true)
+            .sized((n * p * q).max(k * k * c.max(o)), n * p * q * k * k * c * o)
+    })
+}

@@ -1,0 +1,56 @@
+//! `swav-wgpu check`: every kernel variant of this adapter against the CPU.
+
+use super::args::{CheckArgs, Global};
+use super::{common, output};
+use crate::check::{CaseResult, run as check};
+use crate::error::{Error, Result};
+
+pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<()> {
+    let filter = super::bench::pattern(args.filter.as_deref())?;
+    let gpu = common::open(global)?;
+    let mut failed: Option<String> = None;
+    let mut told = Ok(());
+    let report = check(&gpu, filter.as_ref(), &mut |case: &CaseResult| {
+        if !case.pass {
+            failed.get_or_insert_with(|| format!("{} ({}) at {}", case.op, case.variant, case.shape));
+        }
+        if told.is_ok() && !global.json && (!case.pass || global.verbose > 0) {
+            let mark = if case.pass { "ok  " } else { "FAIL" };
+            let text = format!("{mark} {} {} {}: error {:.1e}, tolerance {:.1e}", case.op, case.variant, case.shape, case.max_error, case.tolerance);
+            told = output::line(&text);
+        }
+    })?;
+    told?;
+    if global.json {
+        output::json(&report)?;
+    } else {
+        output::line(&worst(&report.cases))?;
+        output::line(&format!("{}: {} passed, {} failed", report.adapter, report.passed, report.failed))?;
+    }
+    match failed {
+        Some(first) => Err(Error::Failed(format!("{} of {} cases failed, first {first}", report.failed, report.cases.len()))),
+        None if report.cases.is_empty() => Err(Error::Usage("no case matches the filter".into())),
+        None => Ok(()),
+    }
+}
+
+/// The worst error of each op and variant, as a share of its tolerance.
+fn worst(cases: &[CaseResult]) -> String {
+    let mut rows: Vec<(String, f64, f64, usize)> = Vec::new();
+    for case in cases {
+        let name = format!("{} {}", case.op, case.variant);
+        match rows.iter_mut().find(|r| r.0 == name) {
+            Some(row) => {
+                row.3 += 1;
+                // Written so that a NaN counts as worse.
+                if !(case.max_error / case.tolerance <= row.1 / row.2) {
+                    (row.1, row.2) = (case.max_error, case.tolerance);
+                }
+            }
+            None => rows.push((name, case.max_error, case.tolerance, 1)),
+        }
+    }
+    let line =
+        |(name, error, tolerance, n): &(String, f64, f64, usize)| format!("{name:<44} {n:>3} cases  worst error {error:.1e} of {tolerance:.1e}");
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,41 @@
+//! Every op against naive loops in f64 (`swav_wgpu::check`) and against PyTorch's values (`tests/golden/ops`), on a real adapter with
+//! runtime checks on in every kernel.
+
+mod add;
+mod batch_norm;
+mod conv2d;
+mod cross_entropy;
+mod global_avg_pool2d;
+mod golden;
+mod linear;
+mod log_softmax;
+mod max_pool2d;
+mod normalize;
+mod queue;
+mod relu;
+mod rows;
+mod sinkhorn;
+mod sum;
+mod swap_codes;
+
+use regex::Regex;
+use std::sync::LazyLock;
+use swav_wgpu::gpu::Gpu;
+
+/// One device for all tests; without an adapter they fail, for an untested kernel is not a passing one.
+pub static GPU: LazyLock<Gpu> =
+    LazyLock::new(|| Gpu::open_checked(None).unwrap_or_else(|e| panic!("these tests need a Vulkan, Metal or DX12 adapter, software will do: {e}")));
+
+/// Runs all cases of `op` and demands that there are some and that all hold.
+pub fn check(op: &str) {
+    let filter = Regex::new(&format!("^{op} ")).unwrap();
+    let report = swav_wgpu::check::run(&GPU, Some(&filter), &mut |_| {}).unwrap();
+    assert!(report.passed + report.failed > 0, "no case of {op}");
+    let failures: Vec<String> = report
+        .cases
+        .iter()
+        .filter(|c| !c.pass)
+        .map(|c| format!("{} [{}] {}: {:.2e} > {:.2e}", c.op, c.variant, c.shape, c.max_error, c.tolerance))
+        .collect();
+    assert!(failures.is_empty(), "{}: {} of {} failed\n{}", report.adapter, report.failed, report.cases.len(), failures.join("\n"));
+}

@@ -1,0 +1,6 @@
+#[test]
+fn matches_the_reference() {
+    crate::check("concat_rows");
+    crate::check("slice_rows");
+    crate::check("cast");
+}

@@ -1,0 +1,4 @@
+#[test]
+fn matches_the_reference() {
+    crate::check("sum_columns");
+}
