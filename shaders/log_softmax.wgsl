@@ -23,9 +23,10 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     for (var quad = local; quad < params.quads; quad += 64u) {
         exps += masked_exp(input[first + quad] - largest, quad, params.columns);
     }
-    let normalizer = largest + log(sum4(workgroup_sum(local, exps)));
+    // Not added to `largest`, which may be large enough to swallow it.
+    let log_sum = log(sum4(workgroup_sum(local, exps)));
     for (var quad = local; quad < params.quads; quad += 64u) {
-        output[first + quad] = (input[first + quad] - normalizer) * column_mask(quad, params.columns);
+        output[first + quad] = (input[first + quad] - largest - log_sum) * column_mask(quad, params.columns);
     }
 }
 

@@ -135,6 +135,12 @@ impl Case {
         self
     }
 
+    /// States by how much values cancel.
+    pub(super) fn cancelling(mut self, factor: f64) -> Self {
+        self.cancellation = factor;
+        self
+    }
+
     pub(super) fn outputs(mut self, names: &[&'static str]) -> Self {
         self.outputs = names.to_vec();
         self

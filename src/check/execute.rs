@@ -95,7 +95,7 @@ fn expectations(case: &Case, random: &mut Random) -> (Vec<Expected>, Vec<f64>) {
         .collect();
     for i in (0..operands.len()).filter(|&i| case.operands[i].gradient) {
         let length = operands[i].len();
-        let count = (AFFORDABLE / (2 * case.work.max(1))).clamp(6, 2_000).min(length);
+        let count = (AFFORDABLE / (2 * case.work.max(1))).clamp(2, 2_000).min(length);
         let coordinates: Vec<usize> = match count == length {
             true => (0..length).collect(),
             // The corners always; the rest at random.

@@ -54,6 +54,7 @@ fn hard(rows: usize, columns: usize, scale: f64, shift: f64) -> Entry {
             .input("input", &[rows, columns], logits(random, rows * columns, scale, shift), DType::F32)
             .with("labels", &[rows], values, DType::U32, Kind::Input, false)
             .transcendental()
+            .cancelling(scale + shift.abs())
             .sized(columns, 20 * rows * columns)
     })
 }
@@ -70,6 +71,7 @@ fn soft(rows: usize, columns: usize, scale: f64, shift: f64) -> Entry {
             .input("input", &[rows, columns], logits(random, rows * columns, scale, shift), DType::F32)
             .fixed("targets", &[rows, columns], targets)
             .transcendental()
+            .cancelling((scale + shift.abs()) / f64::from(TEMPERATURE))
             .sized(columns, 20 * rows * columns)
     })
 }
