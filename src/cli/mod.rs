@@ -2,13 +2,16 @@
 
 pub mod args;
 mod bench;
+mod clusters;
 mod common;
+mod convert;
 mod devices;
 pub mod errors;
 mod evaluate;
 mod features;
 mod info;
 mod output;
+mod predict;
 mod replay;
 pub mod report;
 pub mod signals;
@@ -40,8 +43,12 @@ fn run(cli: &Cli) -> Result<()> {
         Command::EvalLinear(args) => evaluate::linear(args, global),
         Command::EvalKnn(args) => evaluate::knn(args, global),
         Command::Features(args) => features::run(args, global),
+        Command::Clusters(args) => clusters::run(args, global),
+        Command::Predict(args) => predict::run(args, global),
+        Command::Convert(args) => convert::run(args, global),
         Command::Bench(args) => bench::run(args, global),
         Command::Replay(args) => replay::run(args, global),
+        Command::Completions(args) => convert::completions(args),
         _ => Err(Error::Usage("this command is not built yet".into())),
     }
 }

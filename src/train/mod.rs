@@ -16,4 +16,4 @@ pub mod replay;
 pub mod run_folder;
 
 pub use extract::{Extracted, Extractor, nhwc4};
-pub use network::Network;
+pub use network::{Network, weight_file};
