@@ -10,6 +10,7 @@ pub mod errors;
 mod evaluate;
 mod features;
 mod info;
+mod knn;
 mod output;
 mod predict;
 mod replay;
@@ -41,7 +42,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Info(args) => info::run(args, global),
         Command::Train(args) => train::run(args, global),
         Command::EvalLinear(args) => evaluate::linear(args, global),
-        Command::EvalKnn(args) => evaluate::knn(args, global),
+        Command::EvalKnn(args) => knn::run(args, global),
+        Command::Finetune(args) => evaluate::finetune(args, global),
         Command::Features(args) => features::run(args, global),
         Command::Clusters(args) => clusters::run(args, global),
         Command::Predict(args) => predict::run(args, global),

@@ -3,9 +3,11 @@
 //! Promise: nothing here prints; loops say what happens through [`event`]s.
 
 pub mod checkpoint;
+pub mod classifier;
 pub mod config;
 pub mod event;
 mod extract;
+pub mod finetune;
 pub mod knn;
 pub mod linear;
 pub mod metrics_log;
