@@ -111,7 +111,9 @@ fn equals_every_recorded_sequence() {
         }
         let momentum = rig.parameters.read_momentum(&rig.gpu, &rig.store).unwrap();
         assert_eq!(momentum.len(), initial.len() - 1);
-        for (name, value) in momentum {
+        // Without momentum PyTorch keeps none.
+        let recorded = optimizer.momentum > 0.0;
+        for (name, value) in momentum.into_iter().filter(|_| recorded) {
             let off = off(&file, &format!("{case}/m.{name}"), &value);
             assert!(off <= 5e-6, "{case}: momentum of {name} is off by {off:e}");
         }

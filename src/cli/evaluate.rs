@@ -65,7 +65,7 @@ fn configuration(path: &Path, sets: &[String], data: Option<&Path>, global: &Glo
 fn watch(out: Option<&Path>, config: &LinearConfig, title: &str, global: &Global) -> Result<(Option<RunFolder>, Observers)> {
     let mut observers = Observers::default();
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
-    let folder = out.map(|out| RunFolder::open(out, false)).transpose()?;
+    let folder = out.map(RunFolder::open_evaluation).transpose()?;
     if let Some(folder) = &folder {
         folder.write_config(&config.to_toml()?)?;
         observers.0.push(Box::new(Metrics::open(folder, 0)?));

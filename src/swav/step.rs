@@ -185,6 +185,20 @@ impl StepRunner {
         }
     }
 
+    /// Builds the next step's program, where it is not built yet, so that what does not fit shows before anything runs.
+    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, queue_active: bool) -> Result<()> {
+        let mode = self.mode(queue_active);
+        if self.program.as_ref().is_none_or(|(built, _)| *built != mode) {
+            // The old program's memory goes first.
+            self.program = None;
+            let queues: &[VariableId] = if mode == Mode::Absent { &[] } else { &self.queues };
+            let step = TrainStep::record(model, &self.settings, queues, mode == Mode::Used);
+            let outputs = if self.keep_scores { step.all_outputs() } else { step.outputs() };
+            self.program = Some((mode, Program::new(gpu, store, step.graph(), &outputs, variants)?));
+        }
+        Ok(())
+    }
+
     /// Starts a step on `crops` (one array per group in stored form, crop after crop). `queue_active`: the queue has begun;
     /// `frozen`: the prototypes stay.
     pub fn run(
@@ -198,15 +212,8 @@ impl StepRunner {
         frozen: bool,
         queue_active: bool,
     ) -> Result<Pending> {
+        self.prepare(gpu, model, store, variants, queue_active)?;
         let mode = self.mode(queue_active);
-        if self.program.as_ref().is_none_or(|(built, _)| *built != mode) {
-            // The old program's memory goes first.
-            self.program = None;
-            let queues: &[VariableId] = if mode == Mode::Absent { &[] } else { &self.queues };
-            let step = TrainStep::record(model, &self.settings, queues, mode == Mode::Used);
-            let outputs = if self.keep_scores { step.all_outputs() } else { step.outputs() };
-            self.program = Some((mode, Program::new(gpu, store, step.graph(), &outputs, variants)?));
-        }
         #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
         let scalars = [lr as f32, if frozen { 1.0 } else { 0.0 }, 0.0, 0.0];
         let rows = self.settings.queue_rows.max(1) as u64;
