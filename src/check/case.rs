@@ -65,6 +65,9 @@ impl Operand {
     }
 }
 
+/// Distances of values from the nearest kink, computed from the operands.
+pub(super) type Distance = Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>;
+
 /// An op at one size.
 pub(super) struct Case {
     pub(super) operands: Vec<Operand>,
@@ -75,7 +78,7 @@ pub(super) struct Case {
     /// What to differentiate where it is not `reference`: max pooling's rule for ties.
     pub(super) smooth: Option<Forward>,
     /// Distance of each value of the first output from the nearest kink: near one, nothing flows back.
-    pub(super) kink: Option<Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>>,
+    pub(super) kink: Option<Distance>,
     /// `exp` and `log` come in.
     pub(super) transcendental: bool,
     /// Terms of the longest sum, forward or backward.
