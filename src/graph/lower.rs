@@ -94,6 +94,13 @@ pub struct Lowered {
     pub launches: Vec<Launch>,
 }
 
+impl Lowered {
+    /// What is known of a tensor.
+    pub fn info(&self, id: TensorId) -> &TensorInfo {
+        &self.tensors[id.0]
+    }
+}
+
 /// Lowers every node that `outputs` or a variable depends on.
 pub fn lower(graph: &Graph, outputs: &[TensorId], caps: &Caps, variants: &dyn Variants) -> Lowered {
     let nodes = graph.nodes();

@@ -1,3 +1,5 @@
+//! Sum of two tensors.
+
 #[test]
 fn matches_the_reference() {
     crate::check("add");

@@ -1,3 +1,5 @@
+//! Batch normalisation: training, evaluation, running statistics.
+
 #[test]
 fn matches_the_reference() {
     crate::check("batch_norm");

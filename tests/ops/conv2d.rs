@@ -1,3 +1,5 @@
+//! Convolution: all three products, every kernel variant.
+
 #[test]
 fn matches_the_reference() {
     crate::check("conv2d");

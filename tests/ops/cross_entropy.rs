@@ -1,3 +1,5 @@
+//! Cross-entropy against labels and distributions.
+
 #[test]
 fn matches_the_reference() {
     crate::check("cross_entropy");

@@ -1,3 +1,5 @@
+//! Fully connected layers.
+
 #[test]
 fn matches_the_reference() {
     crate::check("linear");

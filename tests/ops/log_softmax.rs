@@ -1,3 +1,5 @@
+//! Log-softmax.
+
 #[test]
 fn matches_the_reference() {
     crate::check("log_softmax");

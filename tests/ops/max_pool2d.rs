@@ -1,3 +1,5 @@
+//! Max pooling, ties included.
+
 #[test]
 fn matches_the_reference() {
     crate::check("max_pool2d");

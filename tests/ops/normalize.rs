@@ -1,3 +1,5 @@
+//! L2 normalisation of rows and, in place, of columns.
+
 #[test]
 fn matches_the_reference() {
     crate::check("normalize");

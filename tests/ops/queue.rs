@@ -1,3 +1,5 @@
+//! The feature queue.
+
 #[test]
 fn matches_the_reference() {
     crate::check("queue_push");

@@ -1,3 +1,5 @@
+//! Rectified linear unit.
+
 #[test]
 fn matches_the_reference() {
     crate::check("relu");

@@ -1,3 +1,5 @@
+//! Concatenation, slices and copies between element types.
+
 #[test]
 fn matches_the_reference() {
     crate::check("concat_rows");

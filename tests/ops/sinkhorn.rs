@@ -1,3 +1,5 @@
+//! Sinkhorn codes.
+
 #[test]
 fn matches_the_reference() {
     crate::check("sinkhorn");

@@ -1,3 +1,5 @@
+//! Ordered sums.
+
 #[test]
 fn matches_the_reference() {
     crate::check("sum_columns");

@@ -1,3 +1,5 @@
+//! Targets of the swapped prediction, and the whole loss.
+
 #[test]
 fn matches_the_reference() {
     crate::check("swap_codes");

@@ -1,0 +1,241 @@
+//! The engine under the ops: memory plan, replay without allocation, variables in place, and what happens when the device fails.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use swav_wgpu::Error;
+use swav_wgpu::gpu::{Caps, DeviceKind, Gpu};
+use swav_wgpu::graph::{DType, Graph, Program, Storage, Store, Tensor, Variables, lower, pad_rows, plan};
+use swav_wgpu::ops::{BatchNormMode, BatchNormParameters, concat_rows, gradients};
+use swav_wgpu::tune::BestGuess;
+
+static GPU: LazyLock<Gpu> =
+    LazyLock::new(|| Gpu::open_checked(None).unwrap_or_else(|e| panic!("these tests need a Vulkan, Metal or DX12 adapter, software will do: {e}")));
+
+const CAPS: Caps = Caps {
+    kind: DeviceKind::Discrete,
+    f16: true,
+    subgroup_size: Some(32),
+    max_binding_bytes: 1 << 27,
+    max_buffer_bytes: 1 << 28,
+    max_workgroups: 65_535,
+    offset_alignment: 256,
+    timestamp_period: None,
+};
+
+/// SplitMix64: enough to vary graphs.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let a = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let b = (a ^ (a >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((b ^ (b >> 31)) % n as u64) as usize
+    }
+}
+
+fn input(graph: &Graph, name: &str, shape: &[usize]) -> Tensor {
+    graph.input(name, shape, DType::F32)
+}
+
+fn batch_norm_parameters(graph: &Graph, variables: &mut Variables, name: &str, channels: usize) -> BatchNormParameters {
+    let mut variable = |what: &str| {
+        let id = variables.add(&format!("{name}.{what}"), &[channels], DType::F32);
+        graph.variable(variables, id)
+    };
+    BatchNormParameters {
+        weight: variable("weight"),
+        bias: variable("bias"),
+        running_mean: variable("running_mean"),
+        running_var: variable("running_var"),
+    }
+}
+
+/// A random network with skips, its loss and the gradients of its weights.
+fn random_graph(random: &mut Random) -> (Graph, Vec<Tensor>) {
+    let (graph, mut variables) = (Graph::new(), Variables::new());
+    let (mut pool, mut weights) = (vec![input(&graph, "images", &[2, 8, 8, 4])], Vec::new());
+    for layer in 0..3 + random.below(10) {
+        let x = pool[random.below(pool.len())].clone();
+        let same: Vec<Tensor> = pool.iter().filter(|t| t.shape() == x.shape()).cloned().collect();
+        let [_, h, _, c] = x.nhwc();
+        let next = match random.below(5) {
+            0 => x.relu(),
+            1 => x.add(&same[random.below(same.len())]),
+            2 if h > 3 => x.max_pool2d(3, 2, 1),
+            3 => {
+                let parameters = batch_norm_parameters(&graph, &mut variables, &format!("bn{layer}"), c);
+                let residual = &same[random.below(same.len())];
+                weights.push(parameters.weight.clone());
+                x.batch_norm(&parameters, BatchNormMode::Training { momentum: 0.1 }, (residual.id() != x.id()).then_some(residual), true)
+            }
+            _ => {
+                let out = [3, 4, 8, 13][random.below(4)];
+                let weight = input(&graph, &format!("weight{layer}"), &[3, 3, c.next_multiple_of(4), out]);
+                weights.push(weight.clone());
+                x.conv2d(&weight, 1 + random.below(2), 1)
+            }
+        };
+        pool.push(next);
+    }
+    let pooled = pool.last().unwrap().global_avg_pool2d();
+    let loss = pooled.normalize().soft_cross_entropy(&input(&graph, "targets", &pooled.shape()), 0.1, 1.0);
+    let mut outputs = vec![loss.clone(), pooled];
+    outputs.extend(gradients(&loss, &weights).into_iter().flatten());
+    (graph, outputs)
+}
+
+/// Runs the plan in the mind: every slot remembers whose data it holds.
+#[test]
+fn a_tensor_is_never_overwritten_while_it_is_needed() {
+    let (mut shared, mut tensors) = (0, 0);
+    for seed in 0..300 {
+        let (graph, outputs) = random_graph(&mut Random(seed));
+        let keep: Vec<_> = outputs.iter().map(Tensor::id).collect();
+        let lowered = lower(&graph, &keep, &CAPS, &BestGuess);
+        let plan = plan(&lowered, &keep);
+        let mut holds = HashMap::new();
+        for (t, slot) in &plan.slot_of {
+            let info = lowered.info(*t);
+            assert!(plan.slots[*slot] >= info.bytes(), "seed {seed}: {} does not fit its slot", info.name);
+            if !matches!(info.storage, Storage::Intermediate) {
+                assert!(holds.insert(*slot, *t).is_none(), "seed {seed}: {} shares a slot", info.name);
+            }
+        }
+        for launch in &lowered.launches {
+            for t in launch.reads.iter().filter(|t| plan.slot_of.contains_key(t)) {
+                assert_eq!(holds.get(&plan.slot_of[t]), Some(t), "seed {seed}: {} reads {}", launch.label, lowered.info(*t).name);
+            }
+            for t in launch.writes.iter().filter(|t| plan.slot_of.contains_key(t)) {
+                let slot = plan.slot_of[t];
+                assert!(
+                    launch.reads.iter().all(|r| r == t || plan.slot_of.get(r) != Some(&slot)),
+                    "seed {seed}: {} writes over its input",
+                    launch.label
+                );
+                holds.insert(slot, *t);
+            }
+            let mut written: Vec<_> = launch.writes.iter().filter_map(|t| plan.slot_of.get(t)).collect();
+            written.sort();
+            assert!(written.windows(2).all(|w| w[0] != w[1]), "seed {seed}: two outputs of {} share a slot", launch.label);
+        }
+        for t in keep.iter().filter(|t| plan.slot_of.contains_key(t)) {
+            assert_eq!(holds.get(&plan.slot_of[t]), Some(t), "seed {seed}: output {} is gone", lowered.info(*t).name);
+        }
+        (shared, tensors) = (shared + plan.slot_of.len() - plan.slots.len(), tensors + plan.slot_of.len());
+    }
+    assert!(shared * 4 > tensors, "the plan saves little: {shared} of {tensors} tensors share");
+}
+
+struct Model {
+    graph: Graph,
+    variables: Variables,
+    loss: Tensor,
+    running_mean: Tensor,
+}
+
+/// Convolution, batch norm and loss over a variable weight whose gradient lands in a variable.
+fn model() -> Model {
+    let (graph, mut variables) = (Graph::new(), Variables::new());
+    let id = variables.add("conv.weight", &[3, 3, 4, 8], DType::F32);
+    let weight = graph.variable(&variables, id);
+    let parameters = batch_norm_parameters(&graph, &mut variables, "bn", 8);
+    let x = input(&graph, "images", &[2, 9, 9, 3]);
+    let y = x.conv2d(&weight, 2, 1).batch_norm(&parameters, BatchNormMode::Training { momentum: 0.5 }, None, true);
+    let loss = y.global_avg_pool2d().soft_cross_entropy(&input(&graph, "targets", &[2, 8]), 1.0, 0.5);
+    let gradient = gradients(&loss, &[weight]).remove(0).unwrap();
+    let kept = variables.add("conv.weight.grad", &gradient.shape(), DType::F32);
+    graph.place(&gradient, &variables, kept);
+    Model { graph, variables, loss, running_mean: parameters.running_mean }
+}
+
+fn data(count: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random(seed);
+    (0..count).map(|_| random.below(2_001) as f32 / 1_000.0 - 1.0).collect()
+}
+
+#[test]
+fn replays_allocate_nothing() {
+    let gpu = Gpu::open_checked(None).expect("an adapter");
+    let model = model();
+    let store = Store::new(&gpu, model.variables.clone()).unwrap();
+    let outputs = [("loss", &model.loss), ("running_mean", &model.running_mean)];
+    let mut program = Program::new(&gpu, &store, &model.graph, &outputs, &BestGuess).unwrap();
+    let images = pad_rows(&data(2 * 9 * 9 * 3, 1), &[2, 9, 9, 3]);
+    let targets = data(16, 2);
+    let inputs: [(&str, &[u8]); 2] = [("images", bytemuck::cast_slice(&images)), ("targets", bytemuck::cast_slice(&targets))];
+    program.call(&gpu, &inputs).unwrap();
+    let first = gpu.allocation_report();
+    for _ in 0..50 {
+        let runs: Vec<_> = (0..3).map(|_| program.run(&gpu, &inputs).unwrap()).collect();
+        for run in runs {
+            program.finish(&gpu, run).unwrap();
+        }
+        assert_eq!(gpu.allocation_report(), first);
+    }
+}
+
+/// The running mean moves half way towards the batch's mean each time, from one run to the next and across programs.
+#[test]
+fn variables_change_in_place_and_outlive_programs() {
+    let (graph, mut variables) = (Graph::new(), Variables::new());
+    let parameters = batch_norm_parameters(&graph, &mut variables, "bn", 3);
+    let x = input(&graph, "x", &[2, 3]);
+    let y = x.batch_norm(&parameters, BatchNormMode::Training { momentum: 0.5 }, None, false);
+    let store = Store::new(&GPU, variables).unwrap();
+    let stored = pad_rows(&[1.0_f32, 2.0, 3.0, 3.0, 2.0, 5.0], &[2, 3]);
+    let inputs: [(&str, &[u8]); 1] = [("x", bytemuck::cast_slice(&stored))];
+    for (run, share) in [0.5_f32, 0.75, 0.875].into_iter().enumerate() {
+        let outputs = [("y", &y), ("mean", &parameters.running_mean)];
+        let mut program = Program::new(&GPU, &store, &graph, &outputs, &BestGuess).unwrap();
+        let got = program.call(&GPU, &inputs).unwrap().f32("mean");
+        assert_eq!(got, [2.0 * share, 2.0 * share, 4.0 * share], "run {run}");
+    }
+}
+
+#[test]
+fn rows_join_in_order() {
+    let graph = Graph::new();
+    let (a, b) = (input(&graph, "a", &[1, 5]), input(&graph, "b", &[2, 5]));
+    let joined = concat_rows(&[&b, &a, &b]);
+    let store = Store::new(&GPU, Variables::new()).unwrap();
+    let mut program = Program::new(&GPU, &store, &graph, &[("joined", &joined)], &BestGuess).unwrap();
+    let (one, two) = (data(5, 3), data(10, 4));
+    let (stored_one, stored_two) = (pad_rows(&one, &[1, 5]), pad_rows(&two, &[2, 5]));
+    let inputs: [(&str, &[u8]); 2] = [("a", bytemuck::cast_slice(&stored_one)), ("b", bytemuck::cast_slice(&stored_two))];
+    assert_eq!(program.call(&GPU, &inputs).unwrap().f32("joined"), [two.clone(), one, two].concat());
+    // Inputs that are left out keep their contents.
+    let three = pad_rows(&[7.0_f32; 5], &[1, 5]);
+    let got = program.call(&GPU, &[("a", bytemuck::cast_slice(&three))]).unwrap().f32("joined");
+    assert_eq!(got[10..15], [7.0; 5]);
+    assert_eq!(got[..10], got[15..]);
+}
+
+#[test]
+fn a_destroyed_device_is_reported_as_lost() {
+    let gpu = Gpu::open_checked(None).expect("an adapter");
+    let model = model();
+    let store = Store::new(&gpu, model.variables.clone()).unwrap();
+    let mut program = Program::new(&gpu, &store, &model.graph, &[("loss", &model.loss)], &BestGuess).unwrap();
+    let _ = program.call(&gpu, &[]).unwrap();
+    gpu.destroy();
+    for _ in 0..2 {
+        let outcome = program.call(&gpu, &[]).map(|_| ());
+        assert!(matches!(outcome, Err(Error::DeviceLost(_))), "{outcome:?}");
+    }
+    let outcome = Store::new(&gpu, model.variables).map(|_| ());
+    assert!(matches!(outcome, Err(Error::DeviceLost(_))), "{outcome:?}");
+}
+
+#[test]
+fn a_tensor_beyond_the_binding_limit_is_named() {
+    let rows = usize::try_from(GPU.caps().max_binding_bytes / 16).unwrap() + 1;
+    let graph = Graph::new();
+    let y = graph.scope("layer1.0", || input(&graph, "images", &[rows, 4]).relu());
+    let store = Store::new(&GPU, Variables::new()).unwrap();
+    let error = Program::new(&GPU, &store, &graph, &[("y", &y)], &BestGuess).map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("images") || text.contains("layer1.0.relu"), "{text}");
+    assert!(text.contains(&format!("[{rows}, 4]")) && text.contains("iB"), "{text}");
+}
