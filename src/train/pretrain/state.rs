@@ -101,8 +101,9 @@ impl State {
             let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
             floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
         }
-        // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good ones.
-        if let Some((name, _)) = floats.iter().find(|(_, (_, data))| data.iter().any(|v| !v.is_finite())) {
+        // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good
+        // ones. A number whose square overflows has no finite norm, so no step can follow.
+        if let Some((name, _)) = floats.iter().find(|(_, (_, data))| data.iter().any(|v| !(v * v).is_finite())) {
             return Err(Error::NonFinite { what: name.clone(), step: self.step.saturating_sub(1) });
         }
         let counters: Vec<(String, i64)> = self.counters();
