@@ -5,12 +5,13 @@
 // `finalize` and `backward_finalize` over the chunks. Variances use the chunk's first row as a shift and Chan's merge, so large means do
 // no harm. All outputs are `=`, but the running statistics are updated in place.
 #import index
+#import reduce
 
 alias Element = f32;
 const RELU: bool = false;
 const TRAINING: bool = true;
 
-struct Params { rows: u32, quads: u32, chunk: u32, chunks: u32, momentum: f32, eps: f32 }
+struct Params { rows: u32, quads: u32, chunk: u32, chunks: u32, span: u32, momentum: f32, eps: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -39,7 +40,8 @@ fn statistics(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
     s_partials[2u * i + 1u] = max(squares - sum * mean, vec4<f32>());
 }
 
-// ---- finalize: merges the chunks; saves mean and 1/sqrt(variance + eps); updates the running statistics (unbiased variance)
+// ---- finalize: merges the chunks; saves mean and 1/sqrt(variance + eps); updates the running statistics (unbiased variance). One
+// workgroup per column quad: every invocation merges each 64th chunk, then a tree of fixed shape merges the invocations.
 
 @group(0) @binding(1) var<storage, read> f_partials: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> f_mean: array<vec4<f32>>;
@@ -47,26 +49,38 @@ fn statistics(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
 @group(0) @binding(4) var<storage, read_write> f_running_mean: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> f_running_var: array<vec4<f32>>;
 
+struct Moments { count: f32, mean: vec4<f32>, squares: vec4<f32> }
+
+var<workgroup> moments: array<Moments, 64>;
+
+fn merge(a: Moments, b: Moments) -> Moments {
+    let total = max(a.count + b.count, 1.0);
+    let delta = b.mean - a.mean;
+    let mean = a.mean + delta * (b.count / total);
+    return Moments(a.count + b.count, mean, a.squares + b.squares + delta * delta * (a.count * b.count / total));
+}
+
 @compute @workgroup_size(64)
 fn finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let quad = workgroup_index(wg, n) * 64u + local;
+    let quad = workgroup_index(wg, n);
     if quad >= params.quads { return; }
-    var count = 0.0;
-    var mean = vec4<f32>();
-    var squares = vec4<f32>();
-    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+    var own = Moments(0.0, vec4<f32>(), vec4<f32>());
+    for (var chunk = local; chunk < params.chunks; chunk += 64u) {
         let at = 2u * (chunk * params.quads + quad);
-        let more = f32(min((chunk + 1u) * params.chunk, params.rows) - chunk * params.chunk);
-        let delta = f_partials[at] - mean;
-        let total = count + more;
-        mean += delta * (more / total);
-        squares += f_partials[at + 1u] + delta * delta * (count * more / total);
-        count = total;
+        let count = f32(min((chunk + 1u) * params.chunk, params.rows) - chunk * params.chunk);
+        own = merge(own, Moments(count, f_partials[at], f_partials[at + 1u]));
     }
-    f_mean[quad] = mean;
-    f_invstd[quad] = 1.0 / sqrt(squares / count + params.eps);
-    let unbiased = squares / max(count - 1.0, 1.0);
-    f_running_mean[quad] = mix(f_running_mean[quad], mean, params.momentum);
+    moments[local] = own;
+    for (var half = 32u; half > 0u; half >>= 1u) {
+        workgroupBarrier();
+        if local < half { moments[local] = merge(moments[local], moments[local + half]); }
+    }
+    if local > 0u { return; }
+    let all = moments[0];
+    f_mean[quad] = all.mean;
+    f_invstd[quad] = 1.0 / sqrt(all.squares / all.count + params.eps);
+    let unbiased = all.squares / max(all.count - 1.0, 1.0);
+    f_running_mean[quad] = mix(f_running_mean[quad], all.mean, params.momentum);
     f_running_var[quad] = mix(f_running_var[quad], unbiased, params.momentum);
 }
 
@@ -85,7 +99,7 @@ fn evaluate(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
     e_invstd[quad] = 1.0 / sqrt(e_running_var[quad] + params.eps);
 }
 
-// ---- forward: one invocation per vec4
+// ---- forward: one invocation per column quad and `span` rows, so that what belongs to the column is read once
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> mean: array<vec4<f32>>;
@@ -94,18 +108,21 @@ fn evaluate(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> y: array<vec4<Element>>;
 
-fn normalized(i: u32) -> vec4<f32> {
-    let quad = i % params.quads;
-    return (vec4<f32>(x[i]) - mean[quad]) * (invstd[quad] * weight[quad]) + bias[quad];
-}
-
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
-    if i >= params.rows * params.quads { return; }
-    var value = normalized(i);
-    if RELU { value = max(value, vec4<f32>()); }
-    y[i] = vec4<Element>(value);
+    let quad = i % params.quads;
+    let first = i / params.quads * params.span;
+    let end = min(first + params.span, params.rows);
+    let center = mean[quad];
+    let scale = invstd[quad] * weight[quad];
+    let shift = bias[quad];
+    for (var row = first; row < end; row++) {
+        let at = row * params.quads + quad;
+        var value = (vec4<f32>(x[at]) - center) * scale + shift;
+        if RELU { value = max(value, vec4<f32>()); }
+        y[at] = vec4<Element>(value);
+    }
 }
 
 @group(0) @binding(6) var<storage, read> residual: array<vec4<Element>>;
@@ -114,10 +131,18 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
 @compute @workgroup_size(64)
 fn forward_residual(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
-    if i >= params.rows * params.quads { return; }
-    var value = normalized(i) + vec4<f32>(residual[i]);
-    if RELU { value = max(value, vec4<f32>()); }
-    joined[i] = vec4<Element>(value);
+    let quad = i % params.quads;
+    let first = i / params.quads * params.span;
+    let end = min(first + params.span, params.rows);
+    let center = mean[quad];
+    let scale = invstd[quad] * weight[quad];
+    let shift = bias[quad];
+    for (var row = first; row < end; row++) {
+        let at = row * params.quads + quad;
+        var value = (vec4<f32>(x[at]) - center) * scale + shift + vec4<f32>(residual[at]);
+        if RELU { value = max(value, vec4<f32>()); }
+        joined[at] = vec4<Element>(value);
+    }
 }
 
 // ---- backward_reduce: (sum of g, sum of g * xhat) of each chunk, g being grad_output where the ReLU let through
@@ -162,17 +187,21 @@ fn backward_reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups
 @group(0) @binding(6) var<storage, read_write> grad_bias: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> z_stats: array<vec4<f32>>;
 
+// One workgroup per column quad.
 @compute @workgroup_size(64)
 fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let quad = workgroup_index(wg, n) * 64u + local;
+    let quad = workgroup_index(wg, n);
     if quad >= params.quads { return; }
-    var sum = vec4<f32>();
-    var product = vec4<f32>();
-    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+    var own_sum = vec4<f32>();
+    var own_product = vec4<f32>();
+    for (var chunk = local; chunk < params.chunks; chunk += 64u) {
         let at = 2u * (chunk * params.quads + quad);
-        sum += z_partials[at];
-        product += z_partials[at + 1u];
+        own_sum += z_partials[at];
+        own_product += z_partials[at + 1u];
     }
+    let sum = workgroup_sum(local, own_sum);
+    let product = workgroup_sum(local, own_product);
+    if local > 0u { return; }
     grad_bias[quad] = sum;
     grad_weight[quad] = product;
     z_stats[quad * 5u] = z_mean[quad];
@@ -190,37 +219,56 @@ fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
 @group(0) @binding(4) var<storage, read> b_grad_output: array<vec4<Element>>;
 @group(0) @binding(5) var<storage, read_write> b_grad_input: array<vec4<Element>>;
 
-fn masked_gradient(i: u32) -> vec4<f32> {
-    let g = vec4<f32>(b_grad_output[i]);
-    if RELU { return select(vec4<f32>(), g, vec4<f32>(b_output[i]) > vec4<f32>()); }
+@group(0) @binding(6) var<storage, read_write> b_grad_residual: array<vec4<Element>>;
+
+// What belongs to a column quad: dx = (g - offset - (x - mean) * slope) * scale.
+struct Column { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32>, slope: vec4<f32> }
+
+fn column(quad: u32) -> Column {
+    let at = quad * 5u;
+    let invstd = b_stats[at + 1u];
+    let scale = invstd * b_stats[at + 2u];
+    if !TRAINING { return Column(vec4<f32>(), scale, vec4<f32>(), vec4<f32>()); }
+    let rows = f32(params.rows);
+    return Column(b_stats[at], scale, b_stats[at + 4u] / rows, invstd * (b_stats[at + 3u] / rows));
+}
+
+fn masked_gradient(at: u32) -> vec4<f32> {
+    let g = vec4<f32>(b_grad_output[at]);
+    if RELU { return select(vec4<f32>(), g, vec4<f32>(b_output[at]) > vec4<f32>()); }
     return g;
 }
 
-fn input_gradient(i: u32, g: vec4<f32>) -> vec4<f32> {
-    let at = i % params.quads * 5u;
-    let scale = b_stats[at + 1u];
-    var d = g;
-    if TRAINING {
-        let xhat = (vec4<f32>(b_input[i]) - b_stats[at]) * scale;
-        d -= (b_stats[at + 4u] + xhat * b_stats[at + 3u]) / f32(params.rows);
-    }
-    return d * scale * b_stats[at + 2u];
+fn input_gradient(c: Column, at: u32, g: vec4<f32>) -> vec4<f32> {
+    if !TRAINING { return g * c.scale; }
+    return (g - c.offset - (vec4<f32>(b_input[at]) - c.mean) * c.slope) * c.scale;
 }
 
+// As `forward`: one invocation per column quad and `span` rows.
 @compute @workgroup_size(64)
 fn backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
-    if i >= params.rows * params.quads { return; }
-    b_grad_input[i] = vec4<Element>(input_gradient(i, masked_gradient(i)));
+    let quad = i % params.quads;
+    let first = i / params.quads * params.span;
+    let end = min(first + params.span, params.rows);
+    let c = column(quad);
+    for (var row = first; row < end; row++) {
+        let at = row * params.quads + quad;
+        b_grad_input[at] = vec4<Element>(input_gradient(c, at, masked_gradient(at)));
+    }
 }
-
-@group(0) @binding(6) var<storage, read_write> b_grad_residual: array<vec4<Element>>;
 
 @compute @workgroup_size(64)
 fn backward_residual(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
-    if i >= params.rows * params.quads { return; }
-    let g = masked_gradient(i);
-    b_grad_input[i] = vec4<Element>(input_gradient(i, g));
-    b_grad_residual[i] = vec4<Element>(g);
+    let quad = i % params.quads;
+    let first = i / params.quads * params.span;
+    let end = min(first + params.span, params.rows);
+    let c = column(quad);
+    for (var row = first; row < end; row++) {
+        let at = row * params.quads + quad;
+        let g = masked_gradient(at);
+        b_grad_input[at] = vec4<Element>(input_gradient(c, at, g));
+        b_grad_residual[at] = vec4<Element>(g);
+    }
 }

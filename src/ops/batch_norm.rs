@@ -6,7 +6,7 @@
 //! In training the running statistics take `momentum` of the batch's mean and unbiased variance.
 
 use super::{element, groups};
-use crate::gpu::{KernelSpec, Params, Specialization};
+use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
 use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId};
 
 /// Where mean and variance come from.
@@ -94,7 +94,7 @@ impl Op for Statistics {
         let channels = cx.shape(node.outputs[0])[0];
         let quads = channels.div_ceil(4);
         let BatchNormMode::Training { momentum } = self.0 else {
-            let params = params(0, quads, 0, 0, 0.0);
+            let params = params(0, quads, (0, 0), 0.0, cx);
             cx.launch(KernelSpec::new("batch_norm", "evaluate"), params, groups(quads), &node.inputs, &node.outputs);
             return;
         };
@@ -102,10 +102,10 @@ impl Op for Statistics {
         let rows = cx.vec4s(x) / quads;
         let (chunk, chunks) = chunks(rows, quads);
         let partials = cx.scratch("batch_norm.partials", &[2 * chunks, channels], DType::F32);
-        let params = params(rows, quads, chunk, chunks, momentum);
+        let params = params(rows, quads, (chunk, chunks), momentum, cx);
         let statistics = KernelSpec::new("batch_norm", "statistics").with(element(cx.info(x).dtype));
         cx.launch(statistics, params.clone(), groups(quads * chunks), &[x], &[partials]);
-        cx.launch(KernelSpec::new("batch_norm", "finalize"), params, groups(quads), &[partials], &node.outputs);
+        cx.launch(KernelSpec::new("batch_norm", "finalize"), params, quads, &[partials], &node.outputs);
     }
 }
 
@@ -143,7 +143,9 @@ impl Op for BatchNorm {
         let count = cx.vec4s(node.outputs[0]);
         let entry = if node.inputs.len() == 6 { "forward_residual" } else { "forward" };
         let kernel = KernelSpec::new("batch_norm", entry).with(element(cx.info(node.inputs[0]).dtype).bool("RELU", self.relu));
-        cx.launch(kernel, params(count / quads, quads, 0, 0, 0.0), groups(count), &node.inputs, &node.outputs);
+        let rows = count / quads;
+        let params = params(rows, quads, (0, 0), 0.0, cx);
+        cx.launch(kernel, params, spans(rows, quads, cx), &node.inputs, &node.outputs);
     }
 }
 
@@ -166,17 +168,17 @@ impl Op for BatchNormBackward {
         let (chunk, chunks) = chunks(rows, quads);
         let partials = cx.scratch("batch_norm.partials", &[2 * chunks, channels], DType::F32);
         let stats = cx.scratch("batch_norm.stats", &[5, channels], DType::F32);
-        let params = params(rows, quads, chunk, chunks, 0.0);
+        let params = params(rows, quads, (chunk, chunks), 0.0, cx);
         let knobs = element(cx.info(x).dtype).bool("RELU", self.relu);
         let reduce = KernelSpec::new("batch_norm", "backward_reduce").with(knobs.clone());
         cx.launch(reduce, params.clone(), groups(quads * chunks), &[x, mean, invstd, y, dy], &[partials]);
         let finalize = KernelSpec::new("batch_norm", "backward_finalize");
-        cx.launch(finalize, params.clone(), groups(quads), &[partials, mean, invstd, weight], &[dweight, dbias, stats]);
+        cx.launch(finalize, params.clone(), quads, &[partials, mean, invstd, weight], &[dweight, dbias, stats]);
         let entry = if self.residual { "backward_residual" } else { "backward" };
         let kernel = KernelSpec::new("batch_norm", entry).with(with_training(knobs, self.training));
         let mut outputs = vec![dx];
         outputs.extend(node.outputs.get(3));
-        cx.launch(kernel, params, groups(count), &[x, stats, y, dy], &outputs);
+        cx.launch(kernel, params, spans(rows, quads, cx), &[x, stats, y, dy], &outputs);
     }
 }
 
@@ -185,8 +187,26 @@ fn with_training(knobs: Specialization, training: bool) -> Specialization {
     if training { knobs } else { knobs.bool("TRAINING", false) }
 }
 
-fn params(rows: usize, quads: usize, chunk: usize, chunks: usize, momentum: f32) -> Params {
-    Params::default().u32("rows", rows).u32("quads", quads).u32("chunk", chunk).u32("chunks", chunks).f32("momentum", momentum).f32("eps", EPS)
+fn params(rows: usize, quads: usize, (chunk, chunks): (usize, usize), momentum: f32, cx: &Lowering<'_>) -> Params {
+    Params::default()
+        .u32("rows", rows)
+        .u32("quads", quads)
+        .u32("chunk", chunk)
+        .u32("chunks", chunks)
+        .u32("span", span(cx))
+        .f32("momentum", momentum)
+        .f32("eps", EPS)
+}
+
+/// Rows that one invocation of the element-wise kernels visits: many where loads of the column's values cost as much as any,
+/// few where invocations must be many to hide latency.
+fn span(cx: &Lowering<'_>) -> usize {
+    if cx.caps().kind == DeviceKind::Cpu { 16 } else { 4 }
+}
+
+/// Workgroups of the element-wise kernels.
+fn spans(rows: usize, quads: usize, cx: &Lowering<'_>) -> usize {
+    groups(rows.div_ceil(span(cx)) * quads)
 }
 
 /// Rows of a chunk and number of chunks: about 16,384 invocations, of 32 to 2,048 rows each.
