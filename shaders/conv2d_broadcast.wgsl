@@ -37,6 +37,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             let step = vec2(i32(r), i32(s)) * params.tap_step;
             let inside0 = inside(row0.h + step.x, row0.w + step.y, params.in_h, params.in_w);
             let inside1 = inside(row1.h + step.x, row1.w + step.y, params.in_h, params.in_w);
+            // Small images: a tap that sees nothing but padding costs nothing.
+            if !subgroupAny(inside0 || inside1) { continue; }
             let pixel0 = (row0.n * i32(params.in_h) + row0.h + step.x) * i32(params.in_w) + row0.w + step.y;
             let pixel1 = (row1.n * i32(params.in_h) + row1.h + step.x) * i32(params.in_w) + row1.w + step.y;
             let start0 = u32(select(0, pixel0, inside0)) * params.in_quads;

@@ -38,6 +38,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     for (var segment = split * params.segments_per_split; segment < end; segment++) {
         let image = segment / params.out_h;
         let h = i32(segment % params.out_h * params.stride) + quad.dh;
+        // Rows of padding add nothing.
+        if !subgroupAny(h >= 0 && h < i32(params.in_h)) { continue; }
         let row = (i32(image * params.in_h) + h) * i32(params.in_w);
         let first = segment * params.segment_pixels;
         let length = min(params.segment_pixels, params.pixels - first);
