@@ -6,6 +6,9 @@ use crate::graph::{DType, Tensor, pad4};
 /// A naive computation in f64 over dense operands: one dense array per output.
 pub(super) type Forward = Box<dyn Fn(&[Vec<f64>]) -> Vec<Vec<f64>>>;
 
+/// Distance of each value of the first output from the nearest kink of a case's forward.
+pub(super) type Distance = Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>;
+
 /// Records the op under test: operands to outputs, the differentiable one first.
 pub(super) type Build = Box<dyn Fn(&[Tensor]) -> Vec<Tensor>>;
 
@@ -75,7 +78,7 @@ pub(super) struct Case {
     /// What to differentiate where it is not `reference`: max pooling's rule for ties.
     pub(super) smooth: Option<Forward>,
     /// Distance of each value of the first output from the nearest kink: near one, nothing flows back.
-    pub(super) kink: Option<Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>>,
+    pub(super) kink: Option<Distance>,
     /// `exp` and `log` come in.
     pub(super) transcendental: bool,
     /// Terms of the longest sum, forward or backward.
