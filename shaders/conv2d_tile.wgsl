@@ -11,8 +11,9 @@ alias Weight = f32;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
 
-// Rows transposed, so that an invocation reads its four rows as one vec4: [depth][row quad], padded against bank conflicts.
-var<workgroup> tile_a: array<array<vec4<f32>, 17>, 16>;
+// Transposed: [depth][row], padded against bank conflicts. Scalars, because four invocations fill what would be one vec4, and a write
+// to one component of a vector may touch the others.
+var<workgroup> tile_a: array<array<f32, 68>, 16>;
 var<workgroup> tile_b: array<array<vec4<f32>, 16>, 16>;
 
 @compute @workgroup_size(256)
@@ -51,14 +52,14 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             b = vec4<f32>(weight[((tap * params.in_quads + kb % params.in_quads) * 4u + depth % 4u) * params.out_quads + load_column]);
         }
         workgroupBarrier();
-        let r = local / 4u;
         for (var c = 0u; c < 4u; c++) {
-            tile_a[load_quad * 4u + c][r / 4u][r % 4u] = a[c];
+            tile_a[load_quad * 4u + c][local / 4u] = a[c];
         }
         tile_b[depth][local % 16u] = b;
         workgroupBarrier();
         for (var d = 0u; d < 16u; d++) {
-            let x = tile_a[d][my_rows];
+            let r = my_rows * 4u;
+            let x = vec4(tile_a[d][r], tile_a[d][r + 1u], tile_a[d][r + 2u], tile_a[d][r + 3u]);
             let y = tile_b[d][my_column];
             sum[0] += x.x * y;
             sum[1] += x.y * y;

@@ -5,9 +5,10 @@
 #import reduce
 #import columns
 
-const LARS: u32 = 2u;
 const LARC: u32 = 1u;
-// 0 SGD, 1 LARC, 2 LARS.
+const LARS: u32 = 2u;
+const NESTEROV: u32 = 3u;
+// 0 SGD, 1 LARC, 2 LARS, 3 SGD with Nesterov's momentum.
 const KIND: u32 = 0u;
 
 struct Params { chunks: u32, tensors: u32, momentum: f32, weight_decay: f32, trust: f32, eps: f32 }
@@ -35,9 +36,9 @@ fn norms(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<
     if local == 0u { partials[chunk] = sums.xy; }
 }
 
-@group(0) @binding(1) var<storage, read> tensors: array<vec4<u32>>; // first chunk, chunks, freezable, unused
+@group(0) @binding(1) var<storage, read> tensors: array<vec4<u32>>; // first chunk, chunks, freezable, 1 if it follows the second rate
 @group(0) @binding(2) var<storage, read> partials_in: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, read> step: array<vec4<f32>>; // learning rate, 1 while freezable tensors are frozen, unused
+@group(0) @binding(3) var<storage, read> step: array<vec4<f32>>; // first learning rate, 1 while freezable tensors are frozen, second learning rate
 @group(0) @binding(4) var<storage, read_write> factors: array<vec4<f32>>; // gradient scale, weight decay, learning rate, 1 if updated
 
 @compute @workgroup_size(64)
@@ -50,7 +51,7 @@ fn ratios(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         squares += partials_in[entry.x + c];
     }
     let norm = sqrt(squares);
-    let lr = step[0].x;
+    let lr = select(step[0].x, step[0].z, entry.w == 1u);
     let both = norm.x > 0.0 && norm.y > 0.0;
     let ratio = params.trust * norm.x / (norm.y + params.weight_decay * norm.x + params.eps);
     var factor = vec4(1.0, params.weight_decay, lr, 1.0);
@@ -80,8 +81,9 @@ fn update(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     if factor.w == 0.0 { return; }
     for (var i = entry.y + local; i < entry.y + entry.z; i += 64u) {
         let p = parameters[i];
-        let v = params.momentum * velocities[i] + (gradients[i] + factor.y * p) * factor.x;
+        let g = (gradients[i] + factor.y * p) * factor.x;
+        let v = params.momentum * velocities[i] + g;
         velocities[i] = v;
-        parameters[i] = p - factor.z * v;
+        parameters[i] = p - factor.z * select(v, g + params.momentum * v, KIND == NESTEROV);
     }
 }

@@ -68,6 +68,9 @@ impl Operand {
     }
 }
 
+/// Distances of values from the nearest kink, computed from the operands.
+pub(super) type Distance = Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>;
+
 /// An op at one size.
 pub(super) struct Case {
     pub(super) operands: Vec<Operand>,

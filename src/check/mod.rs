@@ -1,7 +1,7 @@
 //! Every kernel this adapter can run against plain loops in f64: what `swav-wgpu check` and `tests/ops` run.
 //!
-//! An op states a case as data: operands, how a graph is built from them, and a naive forward ([`reference`]). The derivative is never
-//! written twice: central differences of that forward, in f64, are the oracle of the GPU's backward ([`gradient`]).
+//! An op states a case as data: operands, how a graph is built from them, and a naive forward (`reference`). The derivative is never
+//! written twice: central differences of that forward, in f64, are the oracle of the GPU's backward (`gradient`).
 //! Each case runs once per kernel variant that the adapter offers, twice in a row to see that the bits repeat, and looks at
 //! the padding, which must stay zero.
 

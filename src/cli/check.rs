@@ -42,8 +42,8 @@ fn worst(cases: &[CaseResult]) -> String {
         match rows.iter_mut().find(|r| r.0 == name) {
             Some(row) => {
                 row.3 += 1;
-                // Written so that a NaN counts as worse.
-                if !(case.max_error / case.tolerance <= row.1 / row.2) {
+                // A NaN orders above every number: it counts as worst.
+                if (case.max_error / case.tolerance).total_cmp(&(row.1 / row.2)).is_gt() {
                     (row.1, row.2) = (case.max_error, case.tolerance);
                 }
             }

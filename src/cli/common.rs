@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
 use crate::train::Network;
 use crate::train::config::{BackboneConfig, DataConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
-use crate::train::plan::normalize;
+use crate::train::plan::{eval_transform, normalize};
 use std::path::{Path, PathBuf};
 
 /// Sends the library's log to stderr: warnings, with -v information, with -vv everything.
@@ -62,7 +62,7 @@ fn image_settings(image: &ImageArgs) -> Result<(EvalTransform, DataConfig, bool)
         match kind_of(path, &[])? {
             Kind::Linear => {
                 let (config, _) = LinearConfig::load(path, &[])?;
-                crop = EvalTransform { resize: (config.image.resize > 0).then_some(config.image.resize), crop: config.image.size };
+                crop = eval_transform(&config);
                 data = config.data;
             }
             Kind::Pretrain => {

@@ -1,121 +1,128 @@
-//! `swav-wgpu eval-linear` and `swav-wgpu eval-knn`.
+//! `swav-wgpu eval-linear` and `swav-wgpu finetune`.
 
-use super::args::{EvalKnnArgs, EvalLinearArgs, Global, Weights};
+use super::args::{EvalLinearArgs, FinetuneArgs, Global, Weights};
 use super::report::progress::{Progress, Style};
 use super::report::{html::Html, metrics::Metrics};
 use super::signals::Signals;
 use super::{common, output};
-use crate::data::{Dataset, EvalTransform, Split};
 use crate::error::{Error, Result};
+use crate::nn::architecture::Backbone;
+use crate::train::classifier::{ClassSets, ClassifierResult};
 use crate::train::config::LinearConfig;
 use crate::train::event::Observers;
-use crate::train::knn::{Labelled, knn as classify};
-use crate::train::plan::normalize;
+use crate::train::plan::eval_transform;
 use crate::train::run_folder::RunFolder;
-use crate::train::{Extracted, Extractor, linear as train_linear};
+use crate::train::{finetune as train_all, linear as train_linear};
 use crate::tune::BestGuess;
-use crate::weights::{AnyTensor, write_safetensors};
+use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HostTensor, Layout, Target, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Images of a pass through the frozen network.
+/// Images of a pass that gives an untrained network its statistics.
 const BATCH: usize = 64;
 
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
-    let (mut config, warnings) = LinearConfig::load(&args.config, &args.set)?;
-    if let Some(data) = &args.data {
-        config.data.path = data.display().to_string();
-    }
-    for warning in warnings {
-        common::note(global, &format!("warning: {warning}"));
-    }
-    let data = Arc::new(Dataset::open(Path::new(&config.data.path), Split::Train)?);
+    let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
+    let sets = ClassSets::open(&config, 1.0)?;
     let gpu = common::open(global)?;
     let network = common::load(&gpu, &args.weights, Some(&args.config))?;
     if let Weights::Random { .. } = args.weights {
-        let resize = (config.image.resize > 0).then_some(config.image.resize);
-        let transform = EvalTransform { resize, crop: config.image.size };
-        network.calibrate(&gpu, &BestGuess, data, transform, normalize(&config.data), BATCH)?;
+        network.calibrate(&gpu, &BestGuess, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
     }
     let stop = Signals::install()?;
+    let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
+    let result = train_linear::evaluate(&gpu, &BestGuess, &network, &config, &sets, &stop.flag(), &mut observers)?;
+    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
+    tell("linear", &result, head, None, global)
+}
+
+pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
+    let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
+    let sets = ClassSets::open(&config, args.fraction)?;
+    let gpu = common::open(global)?;
+    let network = common::load(&gpu, &args.weights, Some(&args.config))?;
+    let backbone = network.backbone.clone();
+    let stop = Signals::install()?;
+    let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
+    let result = train_all::finetune(&gpu, &BestGuess, network, &config, &sets, &stop.flag(), &mut observers)?;
+    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
+    let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
+    tell("fine-tuned", &result, head, tuned, global)
+}
+
+fn configuration(path: &Path, sets: &[String], data: Option<&Path>, global: &Global) -> Result<LinearConfig> {
+    let (mut config, warnings) = LinearConfig::load(path, sets)?;
+    if let Some(data) = data {
+        config.data.path = data.display().to_string();
+    }
+    warnings.iter().for_each(|warning| common::note(global, &format!("warning: {warning}")));
+    Ok(config)
+}
+
+/// The run folder, where one is wanted, and all who are told of the run.
+fn watch(out: Option<&Path>, config: &LinearConfig, title: &str, global: &Global) -> Result<(Option<RunFolder>, Observers)> {
     let mut observers = Observers::default();
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
-    let folder = args.out.as_ref().map(|out| RunFolder::open(out, false)).transpose()?;
+    let folder = out.map(RunFolder::open_evaluation).transpose()?;
     if let Some(folder) = &folder {
         folder.write_config(&config.to_toml()?)?;
         observers.0.push(Box::new(Metrics::open(folder, 0)?));
-        observers.0.push(Box::new(Html::open(folder.path(), "linear evaluation", 0)?));
+        observers.0.push(Box::new(Html::open(folder.path(), title, 0)?));
     }
-    let result = train_linear::evaluate(&gpu, &BestGuess, &network, &config, &stop.flag(), &mut observers)?;
-    let head = match &folder {
-        Some(folder) => Some(save_head(folder.path(), &result)?),
-        None => None,
-    };
-    if global.json {
-        output::json(&json!({
-            "top1": result.top1, "top5": result.top5, "mean_class": result.mean_class, "best_epoch": result.best_epoch,
-            "last_top1": result.last_top1, "head": head, "classes": result.classes,
-        }))
-    } else {
-        let LinearResult { top1, top5, mean_class, best_epoch, .. } = &result;
-        output::line(&format!("linear: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (epoch {best_epoch})"))
-    }
+    Ok((folder, observers))
 }
 
-use crate::train::linear::LinearResult;
+fn tell(what: &str, result: &ClassifierResult, head: Option<PathBuf>, tuned: Option<PathBuf>, global: &Global) -> Result<()> {
+    if !global.json {
+        let ClassifierResult { top1, top5, mean_class, best_epoch, .. } = result;
+        return output::line(&format!("{what}: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (epoch {best_epoch})"));
+    }
+    let mut all = json!({
+        "top1": result.top1, "top5": result.top5, "mean_class": result.mean_class, "best_epoch": result.best_epoch,
+        "last_top1": result.last_top1, "head": head, "classes": result.classes,
+    });
+    if let Some(tuned) = tuned {
+        all["weights"] = json!(tuned);
+    }
+    output::json(&all)
+}
+
+/// Weight and bias of the classifier.
+fn classifier(result: &ClassifierResult) -> Classifier {
+    let (weight, bias) = (&result.values["fc.weight"], &result.values["fc.bias"]);
+    let classes = bias.len();
+    Classifier { weight: HostTensor::new([classes, weight.len() / classes], weight.clone()), bias: HostTensor::new([classes], bias.clone()) }
+}
 
 /// Writes `head.safetensors`: `fc.weight`, `fc.bias`, class names.
-fn save_head(folder: &Path, result: &LinearResult) -> Result<PathBuf> {
+fn save_head(folder: &Path, result: &ClassifierResult) -> Result<PathBuf> {
     let path = folder.join("head.safetensors");
-    let (weight, bias) = (&result.head["fc.weight"], &result.head["fc.bias"]);
-    let classes = bias.len();
-    let tensors = BTreeMap::from([
-        ("fc.weight".to_owned(), AnyTensor::from_f32(&[classes, weight.len() / classes], weight)),
-        ("fc.bias".to_owned(), AnyTensor::from_f32(&[classes], bias)),
-    ]);
+    let Classifier { weight, bias } = classifier(result);
+    let tensor = |t: &HostTensor| AnyTensor::from_f32(&t.shape, &t.data).into_owned();
+    let tensors = BTreeMap::from([("fc.weight".to_owned(), tensor(&weight)), ("fc.bias".to_owned(), tensor(&bias))]);
     let names = serde_json::to_string(&result.classes).map_err(|e| Error::Failed(e.to_string()))?;
     write_safetensors(&path, &tensors, &BTreeMap::from([("classes".to_owned(), names)]))?;
     Ok(path)
 }
 
-pub(super) fn knn(args: &EvalKnnArgs, global: &Global) -> Result<()> {
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &args.weights, &args.image)?;
-    let path = args.data.clone().or(frozen.data.clone()).ok_or_else(|| Error::Usage("give --data, or a --config that names it".into()))?;
-    let train = Arc::new(Dataset::open(&path, Split::Train)?);
-    let val = Arc::new(Dataset::open(&path, Split::Val)?);
-    if frozen.random {
-        frozen.network.calibrate(&gpu, &BestGuess, Arc::clone(&train), frozen.transform, frozen.normalize, BATCH)?;
-    }
-    let size = frozen.transform.crop;
-    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, BATCH, [size, size], false)?;
-    let mut features = |data: &Arc<Dataset>| -> Result<(Extracted, Vec<usize>)> {
-        let all = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.normalize, frozen.workers)?;
-        let label = |(i, l): (usize, &Option<usize>)| l.ok_or_else(|| Error::data(data.path(i), "has no class"));
-        let labels = all.labels.iter().enumerate().map(label).collect::<Result<_>>()?;
-        Ok((all, labels))
+/// Writes `model.safetensors`: the fine-tuned network with its classifier, torchvision's names.
+fn save_network(folder: &Path, backbone: Backbone, result: &ClassifierResult) -> Result<PathBuf> {
+    let path = folder.join("model.safetensors");
+    let specs = backbone.tensors();
+    let shape = |name: &str| specs.iter().find(|s| s.name == name).map(|s| s.shape.clone());
+    let tensors = result.values.iter().filter_map(|(name, data)| Some((name.clone(), HostTensor::new(shape(name)?, data.clone()))));
+    let checkpoint = Checkpoint {
+        layout: Layout::Torchvision,
+        tensors: tensors.collect(),
+        counters: BTreeMap::new(),
+        classifier: Some(classifier(result)),
+        classes: Some(result.classes.clone()),
+        unmatched: Vec::new(),
+        backbone,
+        head: None,
     };
-    let ((bank, bank_labels), (queries, query_labels)) = (features(&train)?, features(&val)?);
-    let classes = train.classes().len();
-    let labelled = |e: &'_ Extracted, labels: &'_ [usize]| (e.features.clone(), labels.to_vec());
-    let (bank, queries) = (labelled(&bank, &bank_labels), labelled(&queries, &query_labels));
-    let all = classify(
-        &gpu,
-        &BestGuess,
-        Labelled { features: &bank.0, labels: &bank.1 },
-        Labelled { features: &queries.0, labels: &queries.1 },
-        classes,
-        &[args.k],
-        args.temperature,
-    )?;
-    let result = all[0];
-    if global.json {
-        output::json(&result)
-    } else {
-        let line =
-            format!("k-NN (k {}): top-1 {:.2} %, top-5 {:.2} %, mean of classes {:.2} %", result.k, result.top1, result.top5, result.mean_class);
-        output::line(&line)
-    }
+    weights::save(&path, &checkpoint, Target::Torchvision)?;
+    Ok(path)
 }

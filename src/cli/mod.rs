@@ -3,19 +3,23 @@
 pub mod args;
 mod bench;
 mod check;
+mod clusters;
 mod common;
+mod convert;
 mod devices;
 pub mod errors;
 mod evaluate;
 mod features;
 mod info;
+mod knn;
 mod output;
+mod predict;
 mod replay;
 pub mod report;
 pub mod signals;
 mod train;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use args::{Cli, Command};
 use std::process::ExitCode;
 
@@ -39,11 +43,15 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Info(args) => info::run(args, global),
         Command::Train(args) => train::run(args, global),
         Command::EvalLinear(args) => evaluate::linear(args, global),
-        Command::EvalKnn(args) => evaluate::knn(args, global),
+        Command::EvalKnn(args) => knn::run(args, global),
+        Command::Finetune(args) => evaluate::finetune(args, global),
         Command::Features(args) => features::run(args, global),
+        Command::Clusters(args) => clusters::run(args, global),
+        Command::Predict(args) => predict::run(args, global),
+        Command::Convert(args) => convert::run(args, global),
         Command::Bench(args) => bench::run(args, global),
         Command::Check(args) => check::run(args, global),
         Command::Replay(args) => replay::run(args, global),
-        _ => Err(Error::Usage("this command is not built yet".into())),
+        Command::Completions(args) => convert::completions(args),
     }
 }

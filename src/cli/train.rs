@@ -26,7 +26,13 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     crate::data::Dataset::open(Path::new(&config.data.path), crate::data::Split::Pretrain)?;
     let folder = RunFolder::open(&out, args.resume)?;
     let run = Run { gpu: &gpu, variants: &BestGuess, folder: Some(&folder), init: args.init.as_deref(), max_steps: args.max_steps, stop: &flag };
-    let prepared = prepare(&config, &run)?;
+    let prepared = match prepare(&config, &run) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            folder.abandon();
+            return Err(error);
+        }
+    };
     folder.write_config(&config.to_toml()?)?;
     let start = prepared.start_step();
     let mut observers = Observers::default();

@@ -3,4 +3,4 @@
 mod optimizer;
 pub mod schedule;
 
-pub use optimizer::{Optimizer, OptimizerKind};
+pub use optimizer::{Optimizer, OptimizerKind, Treatment};

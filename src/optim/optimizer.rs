@@ -1,11 +1,12 @@
 //! SGD with momentum, LARC over SGD (apex, the official SwAV code) and LARS (mmpretrain), over whole arenas of parameters.
 //!
 //! With p a tensor, g its gradient, λ the weight decay, μ the momentum, η the trust coefficient; ratio = η‖p‖ / (‖g‖ + λ‖p‖ + eps):
-//! - SGD: v ← μv + g + λp; p ← p − lr·v.
+//! - SGD: v ← μv + g + λp; p ← p − lr·v. With Nesterov's momentum p ← p − lr·(g + λp + μv).
 //! - LARC: when ‖p‖ and ‖g‖ are both positive g ← (g + λp)·ratio, else g alone; v ← μv + g; p ← p − lr·v.
 //! - LARS: r = ratio when both norms are positive, else 1; v ← μv + (g + λp)·r·lr; p ← p − v.
 //!
-//! Norms stay on the device. Tensors marked freezable are left alone, momentum too, while the step says so.
+//! Norms stay on the device. Tensors marked freezable are left alone, momentum too, while the step says so. A tensor follows one of two
+//! learning rates, as fine-tuning needs for backbone and head.
 
 use crate::gpu::{KernelSpec, Params, Specialization};
 use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, pad_rows};
@@ -20,11 +21,21 @@ pub enum OptimizerKind {
     Larc,
     /// Layer-wise rate, learning rate inside the momentum.
     Lars,
+    /// SGD with Nesterov's momentum, as PyTorch.
+    Nesterov,
+}
+
+/// How a tensor is treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Treatment {
+    /// Left alone while the step says so.
+    pub freezable: bool,
+    /// Follows the second learning rate of the step instead of the first.
+    pub second_rate: bool,
 }
 
 /// An update rule with its constants.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_field_names, reason = "the field's own words")]
 pub struct Optimizer {
     /// Which update.
     pub kind: OptimizerKind,
@@ -48,9 +59,15 @@ struct Update {
 const CHUNK: usize = 1024;
 
 impl Optimizer {
-    /// Records the update of every arena. `step` is a (4) f32 input: learning rate, 1 while freezable tensors are frozen, two unused.
-    /// `freezable` names the tensors that can be frozen.
+    /// Records the update of every arena with one learning rate. `step` is a (4) f32 input: learning rate, 1 while freezable tensors are
+    /// frozen, two unused. `freezable` names the tensors that can be frozen.
     pub fn record(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, freezable: impl Fn(&str) -> bool) {
+        self.record_with(graph, parameters, step, |name| Treatment { freezable: freezable(name), second_rate: false });
+    }
+
+    /// Records the update of every arena. `step` is a (4) f32 input: first learning rate, 1 while freezable tensors are frozen, second
+    /// learning rate, unused.
+    pub fn record_with(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, treatment: impl Fn(&str) -> Treatment) {
         graph.scope("optimizer", || {
             for arena in parameters.arenas() {
                 let (mut chunks, mut tensors) = (Vec::new(), Vec::new());
@@ -60,7 +77,8 @@ impl Optimizer {
                         let quads = CHUNK.min(length / 4 - at);
                         chunks.extend([t, first / 4 + at, quads, 0].map(narrow));
                     }
-                    tensors.extend([before, chunks.len() / 4 - before, usize::from(freezable(&name)), 0].map(narrow));
+                    let Treatment { freezable, second_rate } = treatment(&name);
+                    tensors.extend([before, chunks.len() / 4 - before, usize::from(freezable), usize::from(second_rate)].map(narrow));
                 }
                 let table = |name: &str, rows: &[u32]| {
                     let shape = [rows.len() / 4, 4];
@@ -105,7 +123,7 @@ impl Op for Update {
         let kernel = |entry| KernelSpec::new("optimizer", entry);
         cx.launch(kernel("norms"), params.clone(), self.chunks, &[chunks, weights, gradients], &[partials]);
         let kind = Specialization::default().u32("KIND", o.kind as u32);
-        cx.launch(kernel("ratios").with(kind), params.clone(), self.tensors.div_ceil(64), &[tensors, partials, step], &[factors]);
-        cx.launch(kernel("update"), params, self.chunks, &[chunks, factors, gradients], &[momentum, weights]);
+        cx.launch(kernel("ratios").with(kind.clone()), params.clone(), self.tensors.div_ceil(64), &[tensors, partials, step], &[factors]);
+        cx.launch(kernel("update").with(kind), params, self.chunks, &[chunks, factors, gradients], &[momentum, weights]);
     }
 }

@@ -198,9 +198,8 @@ impl StepRunner {
         }
     }
 
-    /// Starts a step. Does not wait.
-    pub fn run(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, inputs: &StepInputs<'_>) -> Result<Pending> {
-        let StepInputs { crops, lr, frozen, queue_active } = *inputs;
+    /// Builds the next step's program, where it is not built yet, so that what does not fit shows before anything runs.
+    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, queue_active: bool) -> Result<()> {
         let mode = self.mode(queue_active);
         if self.program.as_ref().is_none_or(|(built, _)| *built != mode) {
             // The old program's memory goes first.
@@ -210,6 +209,14 @@ impl StepRunner {
             let outputs = if self.keep_scores { step.all_outputs() } else { step.outputs() };
             self.program = Some((mode, Program::new(gpu, store, step.graph(), &outputs, variants)?));
         }
+        Ok(())
+    }
+
+    /// Starts a step. Does not wait.
+    pub fn run(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, inputs: &StepInputs<'_>) -> Result<Pending> {
+        let StepInputs { crops, lr, frozen, queue_active } = *inputs;
+        self.prepare(gpu, model, store, variants, queue_active)?;
+        let mode = self.mode(queue_active);
         #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
         let scalars = [lr as f32, if frozen { 1.0 } else { 0.0 }, 0.0, 0.0];
         let rows = self.settings.queue_rows.max(1) as u64;

@@ -127,6 +127,11 @@ impl CheckpointStore {
         Ok(Self { folder, keep: keep.max(1) })
     }
 
+    /// Looks at a folder that another process may be writing to: nothing is created or removed. Not for saving.
+    pub fn view(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), keep: usize::MAX }
+    }
+
     /// File of the checkpoint after `step` steps.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(format!("step-{step:09}.safetensors"))

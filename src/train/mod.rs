@@ -3,9 +3,11 @@
 //! Promise: nothing here prints; loops say what happens through [`event`]s.
 
 pub mod checkpoint;
+pub mod classifier;
 pub mod config;
 pub mod event;
 mod extract;
+pub mod finetune;
 pub mod knn;
 pub mod linear;
 pub mod metrics_log;
@@ -16,4 +18,4 @@ pub mod replay;
 pub mod run_folder;
 
 pub use extract::{Extracted, Extractor, nhwc4};
-pub use network::Network;
+pub use network::{Network, weight_file};

@@ -29,7 +29,7 @@ const CALIBRATION_STEPS: usize = 100;
 impl Network {
     /// Loads a weight file of any known layout, or the newest checkpoint of a run folder.
     pub fn load(gpu: &Gpu, path: &Path) -> Result<Self> {
-        Self::from_checkpoint(gpu, weights::load(resolve(path)?)?)
+        Self::from_checkpoint(gpu, weights::load(weight_file(path)?)?)
     }
 
     /// Takes loaded weights to the device.
@@ -90,8 +90,8 @@ impl Network {
     }
 }
 
-/// The file that `path` stands for: itself, or the newest checkpoint of a run folder.
-fn resolve(path: &Path) -> Result<PathBuf> {
+/// The file that `path` stands for: itself, or the newest good checkpoint of a run folder.
+pub fn weight_file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
@@ -99,7 +99,7 @@ fn resolve(path: &Path) -> Result<PathBuf> {
     if !folder.is_dir() {
         return Err(Error::weights(path, "is a folder without checkpoints: give a weight file or a run folder"));
     }
-    let store = super::checkpoint::CheckpointStore::open(&folder, usize::MAX)?;
+    let store = super::checkpoint::CheckpointStore::view(&folder);
     match store.latest()? {
         Some((checkpoint, _)) => Ok(checkpoint.path),
         None => Err(Error::weights(folder, "holds no checkpoint yet")),

@@ -1,7 +1,7 @@
 //! From a configuration as written to what will run: network, step, data pipeline, memory.
 
-use super::config::{AugmentOrder, DataConfig, OptimizerKind as Kind, PretrainConfig};
-use crate::data::{AugmentConfig, CropGroup, MultiCrop, Normalize, Order};
+use super::config::{AugmentOrder, DataConfig, LinearConfig, OptimizerKind as Kind, PretrainConfig};
+use crate::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order};
 use crate::gpu::Caps;
 use crate::graph::{DType, Graph, Plan, Storage, Variants, lower, plan};
 use crate::nn::ResNet;
@@ -42,6 +42,11 @@ pub fn settings(config: &PretrainConfig) -> StepSettings {
 #[expect(clippy::cast_possible_truncation, reason = "pixels are f32")]
 pub fn normalize(data: &DataConfig) -> Normalize {
     Normalize { mean: data.mean.map(|v| v as f32), std: data.std.map(|v| v as f32) }
+}
+
+/// How a linear configuration prepares validation images.
+pub fn eval_transform(config: &LinearConfig) -> EvalTransform {
+    EvalTransform { resize: (config.image.resize > 0).then_some(config.image.resize), crop: config.image.size }
 }
 
 /// The multi-crop pipeline of a configuration.

@@ -3,6 +3,7 @@
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
 //! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint.
 
+mod memory;
 mod state;
 
 use super::config::PretrainConfig;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Outputs, Pending, Variants};
 use crate::swav::StepInputs;
+use memory::{advise, check_memory};
 use state::State;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,8 +61,12 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>) -> Result<Prepared> {
         let message = format!("holds {} images, fewer than a batch of {}", data.len(), config.train.batch);
         return Err(Error::data(&config.data.path, message));
     }
+    check_memory(config, run)?;
     let mut warnings = Vec::new();
-    let state = State::new(config, run, data.len(), &mut warnings)?;
+    let advise = |e| advise(config, run, e);
+    let mut state = State::new(config, run, data.len(), &mut warnings).map_err(advise)?;
+    let queue = state.step / steps_per_epoch >= config.queue.start_epoch;
+    state.prepare(run, queue).map_err(advise)?;
     Ok(Prepared { data, state, steps_per_epoch, warnings })
 }
 
@@ -152,7 +158,7 @@ impl Training<'_> {
             let frozen = step < self.config.train.freeze_prototypes_steps;
             let groups: Vec<&[f32]> = crops.groups.iter().map(Vec::as_slice).collect();
             let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue });
-            let pending = started.map_err(|e| self.advise(e))?;
+            let pending = started.map_err(|e| advise(self.config, self.run, e))?;
             loader.recycle(crops);
             self.settle(&mut running)?;
             running = Some(Running { step, lr, data_wait_ms, pending });
@@ -234,16 +240,6 @@ impl Training<'_> {
         let path = self.state.save(self.config, self.run.gpu, folder)?;
         self.checkpoint = Some(path.clone());
         self.observer.event(&Event::CheckpointWritten { step: self.state.step, path })
-    }
-
-    /// Adds to an out-of-memory error what would fit.
-    fn advise(&self, error: Error) -> Error {
-        let Error::OutOfMemory(message) = error else { return error };
-        let fits = plan::largest_batch(self.config, self.run.gpu.caps(), self.run.variants, u64::MAX);
-        let (memory, _) = plan::memory(self.config, self.config.train.batch, self.run.gpu.caps(), self.run.variants);
-        let whole = crate::gpu::megabytes(memory.peak());
-        let batch = self.config.train.batch;
-        Error::OutOfMemory(format!("{message}; batch {batch} needs {whole} in all, the largest batch whose tensors this adapter binds is {fits}"))
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub struct RunFolder {
     path: PathBuf,
     holds_run: bool,
+    created: bool,
     _lock: File,
 }
 
@@ -23,16 +24,45 @@ impl RunFolder {
     /// Creates the folder if need be and takes hold of it. With `resume` a run that is there is continued (none there is no error:
     /// a batch job may always say `--resume`); without, it is refused.
     pub fn open(path: impl Into<PathBuf>, resume: bool) -> Result<Self> {
-        let path = path.into();
-        std::fs::create_dir_all(&path).map_err(Error::output(&path))?;
-        let lock = lock(&path)?;
-        let holds_run = path.join("config.toml").exists() || path.join("checkpoints").exists() || path.join("metrics.jsonl").exists();
-        if holds_run && !resume {
-            let message = format!("{} holds a run already: continue it with --resume, or choose another --out", path.display());
+        let this = Self::hold(path.into(), &["config.toml", "checkpoints", "metrics.jsonl"])?;
+        if this.holds_run && !resume {
+            let message = format!("{} holds a run already: continue it with --resume, or choose another --out", this.path.display());
             return Err(Error::Usage(message));
         }
-        atomic::remove_leftovers(&path)?;
-        Ok(Self { path, holds_run, _lock: lock })
+        atomic::remove_leftovers(&this.path)?;
+        Ok(this)
+    }
+
+    /// As [`open`](Self::open) for an evaluation, which cannot be continued: one that was cut short may be repeated in its place, but a
+    /// complete one or a training run is left alone.
+    pub fn open_evaluation(path: impl Into<PathBuf>) -> Result<Self> {
+        let this = Self::hold(path.into(), &["checkpoints", "head.safetensors"])?;
+        if this.holds_run {
+            return Err(Error::Usage(format!("{} holds a run already: choose another --out", this.path.display())));
+        }
+        atomic::remove_leftovers(&this.path)?;
+        Ok(this)
+    }
+
+    /// Creates the folder if need be and takes hold of it; it holds a run when any of `signs` is there.
+    fn hold(path: PathBuf, signs: &[&str]) -> Result<Self> {
+        let created = !path.exists();
+        std::fs::create_dir_all(&path).map_err(Error::output(&path))?;
+        let lock = lock(&path)?;
+        let holds_run = signs.iter().any(|sign| path.join(sign).exists());
+        Ok(Self { path, holds_run, created, _lock: lock })
+    }
+
+    /// Gives up before the first step: removes what opening and preparing made, so that a corrected command can use the same folder.
+    pub fn abandon(self) {
+        if !self.holds_run {
+            // What cannot be removed is not empty or not ours: it stays.
+            let _ = std::fs::remove_dir(self.path.join("checkpoints"));
+            let _ = std::fs::remove_file(self.path.join("lock"));
+            if self.created {
+                let _ = std::fs::remove_dir(&self.path);
+            }
+        }
     }
 
     /// The folder.
@@ -112,6 +142,24 @@ mod tests {
         assert!(run.holds_run() && !path.join(".tmp-x").exists());
         assert_eq!(std::fs::read_to_string(run.config_path()).unwrap(), "seed = 1\n");
         assert!(run.checkpoints(2).unwrap().latest().unwrap().is_none());
+    }
+
+    #[test]
+    fn an_evaluation_may_be_repeated_until_it_is_complete_and_a_failed_start_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("linear");
+        RunFolder::open_evaluation(&path).unwrap().write_config("").unwrap();
+        drop(RunFolder::open_evaluation(&path).unwrap());
+        std::fs::write(path.join("head.safetensors"), "").unwrap();
+        assert_eq!(RunFolder::open_evaluation(&path).unwrap_err().exit_code(), 2);
+
+        let run = RunFolder::open(dir.path().join("run"), false).unwrap();
+        run.checkpoints(1).unwrap();
+        run.abandon();
+        assert!(!dir.path().join("run").exists());
+        let run = RunFolder::open(&path, true).unwrap();
+        run.abandon();
+        assert!(path.join("config.toml").exists() && path.join("head.safetensors").exists());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!   [`load_classifier`] reads a linear classifier alone.
 //! * [`save`] and [`convert`] write torchvision's, the official code's and mmpretrain's layouts.
 //! * [`read_safetensors`] and [`write_safetensors`] handle tensors of any meaning and type, [`read_tensors`] those of
-//!   PyTorch files too; [`write_atomic`] writes any file.
+//!   PyTorch files too; [`crate::atomic`] writes any file.
 //!
 //! Promises: files are told by content; a file that is damaged, hostile, incomplete or of no known layout gives one line that names the
 //! file and what is wrong, fast and without much memory; nothing in a file is executed; a backbone is complete or refused.

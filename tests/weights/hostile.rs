@@ -274,6 +274,5 @@ fn memory_stays_small() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    println!("peak memory {kilobytes} kB");
     assert!(kilobytes < 256 * 1024, "{peak}");
 }

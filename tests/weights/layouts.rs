@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use swav_wgpu::weights::{
-    AnyTensor, Checkpoint, Layout, Target, load, load_classifier, read_safetensors, read_tensors, save, write_atomic, write_safetensors,
-};
+use swav_wgpu::weights::{AnyTensor, Checkpoint, Layout, Target, load, load_classifier, read_safetensors, read_tensors, save, write_safetensors};
 
 type Tensors = BTreeMap<String, AnyTensor<'static>>;
 
@@ -190,8 +188,9 @@ fn classifiers_are_read_alone() {
 fn writing_is_atomic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
-    write_atomic(&path, |file| std::io::Write::write_all(file, b"old")).unwrap();
-    let error = write_atomic(&path, |file| std::io::Write::write_all(file, b"new").and(Err(std::io::ErrorKind::StorageFull.into()))).unwrap_err();
+    swav_wgpu::atomic::write_with(&path, |file| std::io::Write::write_all(file, b"old")).unwrap();
+    let error = swav_wgpu::atomic::write_with(&path, |file| std::io::Write::write_all(file, b"new").and(Err(std::io::ErrorKind::StorageFull.into())))
+        .unwrap_err();
     assert_eq!(error.exit_code(), 5);
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

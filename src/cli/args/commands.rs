@@ -75,7 +75,7 @@ pub struct EvalLinearArgs {
     /// Configuration file of kind \"linear\"
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from the file's [model])
+    /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from the file's model table)
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
     /// Labelled images: train/CLASS/…, val/CLASS/… or tar shards; overrides data.path

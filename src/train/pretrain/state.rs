@@ -74,6 +74,11 @@ impl State {
         self.model.parameters.write(gpu, &self.store, &values)
     }
 
+    /// Builds the first step's program.
+    pub(super) fn prepare(&mut self, run: &Run<'_>, queue: bool) -> Result<()> {
+        self.runner.prepare(run.gpu, &self.model, &self.store, run.variants, queue)
+    }
+
     pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>) -> Result<Pending> {
         self.runner.run(run.gpu, &self.model, &self.store, run.variants, inputs)
     }
@@ -95,6 +100,11 @@ impl State {
         for (i, queue) in queues.iter().enumerate() {
             let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
             floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
+        }
+        // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good
+        // ones. A number whose square overflows has no finite norm, so no step can follow.
+        if let Some((name, _)) = floats.iter().find(|(_, (_, data))| data.iter().any(|v| !(v * v).is_finite())) {
+            return Err(Error::NonFinite { what: name.clone(), step: self.step.saturating_sub(1) });
         }
         let counters: Vec<(String, i64)> = self.counters();
         let mut tensors: BTreeMap<String, TensorRef<'_>> =

@@ -1,0 +1,81 @@
+//! `swav-wgpu predict`: classes of single images.
+
+use super::args::{Global, PredictArgs, Weights};
+use super::{common, output};
+use crate::data::{Scratch, read_image};
+use crate::error::{Error, Result};
+use crate::train::{Extracted, Extractor};
+use crate::tune::BestGuess;
+use crate::weights::{Classifier, load_classifier};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Images of a pass.
+const BATCH: usize = 32;
+
+pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
+    let head_file = head_file(args);
+    let (head, classes) = load_classifier(&head_file)?;
+    let gpu = common::open(global)?;
+    let frozen = common::frozen(&gpu, &Weights::File(args.weights.clone()), &args.image)?;
+    let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
+    if inputs != features {
+        let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());
+        return Err(Error::weights(head_file, message));
+    }
+    let size = frozen.transform.crop;
+    let batch = BATCH.min(args.images.len());
+    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, batch, [size, size], false)?;
+    let (mut scratch, mut extracted) = (Scratch::default(), Extracted::default());
+    let stored = size * size * 4;
+    for paths in args.images.chunks(batch) {
+        let mut pixels = vec![0.0; paths.len() * stored];
+        for (path, out) in paths.iter().zip(pixels.chunks_exact_mut(stored)) {
+            frozen.transform.crop(&read_image(path)?, &frozen.normalize, out, &mut scratch);
+        }
+        extractor.pass(&gpu, &pixels, &mut extracted)?;
+    }
+    let mut all = Vec::new();
+    for (path, row) in args.images.iter().zip(extracted.features.chunks_exact(features)) {
+        let (label, score) = best(&head, row);
+        let class = classes.as_ref().map(|names| &names[label]);
+        if !global.json {
+            let named = class.map_or_else(|| format!("class {label}"), Clone::clone);
+            output::line(&format!("{}: {named} ({:.1} %)", path.display(), 100.0 * score))?;
+        }
+        all.push(json!({"image": path, "pred_label": label, "pred_class": class, "pred_score": score}));
+    }
+    if global.json { output::json(&all) } else { Ok(()) }
+}
+
+/// `--head`: a file, or the folder that eval-linear or finetune wrote one into.
+fn head_file(args: &PredictArgs) -> PathBuf {
+    if args.head.is_dir() { args.head.join("head.safetensors") } else { args.head.clone() }
+}
+
+/// The most likely class and its softmax score.
+fn best(head: &Classifier, features: &[f32]) -> (usize, f64) {
+    let dot = |row: &[f32]| row.iter().zip(features).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+    let rows = head.weight.data.chunks_exact(features.len());
+    let logits: Vec<f64> = rows.zip(&head.bias.data).map(|(row, bias)| dot(row) + f64::from(*bias)).collect();
+    // Of equal scores the lower class is taken, as in the evaluations.
+    let label = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let sum: f64 = logits.iter().map(|l| (l - logits[label]).exp()).sum();
+    (label, 1.0 / sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::HostTensor;
+
+    #[test]
+    fn softmax_of_the_best() {
+        let head =
+            Classifier { weight: HostTensor::new([3, 2], vec![1.0, 0.0, 0.0, 1.0, 0.0, 0.0]), bias: HostTensor::new([3], vec![0.0, 0.5, 0.5]) };
+        let (label, score) = best(&head, &[0.0, 1.0]);
+        let expected = 1.5_f64.exp() / (1.0 + 1.5_f64.exp() + 0.5_f64.exp());
+        assert!(label == 1 && (score - expected).abs() < 1e-12, "{label} {score}");
+        assert_eq!(best(&head, &[0.0, 0.0]).0, 1, "of equal scores the lower class");
+    }
+}

@@ -1,0 +1,157 @@
+//! Training and judging a classifier, as linear evaluation and fine-tuning share it: the epochs, what is told of them, and the best one.
+
+mod sets;
+pub(super) mod trainer;
+
+pub use sets::ClassSets;
+pub(super) use sets::numbers;
+pub(super) use trainer::Trainer;
+
+use super::config::LinearConfig;
+use super::event::{Epoch, Evaluated, Event, Finished, Observer, RunStarted, Step, Warning};
+use super::knn::Accuracy;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::nn::Values;
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Outcome of a linear evaluation or a fine-tuning, per cent.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassifierResult {
+    /// Best top-1 over the epochs.
+    pub top1: f64,
+    /// Top-5 of that epoch.
+    pub top5: f64,
+    /// Mean over classes of each class's own top-1, of that epoch.
+    pub mean_class: f64,
+    /// That epoch, counted from 0.
+    pub best_epoch: u64,
+    /// Top-1 of the last epoch.
+    pub last_top1: f64,
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Everything that was trained, of the best epoch, PyTorch layout: `fc.weight` (classes, features), `fc.bias`, and in fine-tuning the
+    /// backbone with its running statistics.
+    #[serde(skip)]
+    pub values: Values,
+}
+
+/// Something that learns to classify, an epoch at a time.
+pub(super) trait Learner {
+    /// `linear` or `finetune`.
+    fn name(&self) -> &'static str;
+    /// What learns, and where.
+    fn trainer(&self) -> &Trainer;
+    /// Steps of an epoch.
+    fn steps_per_epoch(&self) -> u64;
+    /// Trains an epoch from step `first` on; tells the loss of each step.
+    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut dyn FnMut(u64, f64) -> Result<()>) -> Result<()>;
+    /// Judges the validation images.
+    fn judge(&mut self) -> Result<Accuracy>;
+}
+
+/// Trains to the end of the schedule; the result is the best epoch's.
+pub(super) fn train(
+    gpu: &Gpu,
+    config: &LinearConfig,
+    sets: &ClassSets,
+    learner: &mut dyn Learner,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<ClassifierResult> {
+    start(gpu, config, sets, learner, observer)?;
+    let (epochs, steps, began) = (config.train.epochs, learner.steps_per_epoch(), Instant::now());
+    let mut best: Option<ClassifierResult> = None;
+    let mut last = Epoch::default();
+    let mut last_top1 = 0.0;
+    for epoch in 0..epochs {
+        last = one_epoch(config, sets, learner, epoch, stop, observer)?;
+        let accuracy = learner.judge()?;
+        last_top1 = accuracy.top1();
+        observer.event(&Event::Epoch(last.clone()))?;
+        observer.event(&Event::Evaluated(Evaluated {
+            name: learner.name().into(),
+            step: last.step,
+            epoch: Some(epoch),
+            top1: last_top1,
+            top5: accuracy.top5(),
+            loss: None,
+        }))?;
+        if best.as_ref().is_none_or(|b| last_top1 > b.top1) {
+            best = Some(ClassifierResult {
+                top1: last_top1,
+                top5: accuracy.top5(),
+                mean_class: accuracy.mean_class(),
+                best_epoch: epoch,
+                last_top1,
+                classes: sets.classes().to_vec(),
+                values: learner.trainer().values(gpu)?,
+            });
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let images_per_second = (sets.train.len() as u64 * epochs) as f64 / seconds.max(1e-9);
+    let end = Finished { steps: steps * epochs, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None };
+    observer.event(&Event::Finished(end))?;
+    let best = best.ok_or_else(|| Error::config("train", "train.epochs", "is 0: nothing was trained"))?;
+    Ok(ClassifierResult { last_top1, ..best })
+}
+
+fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learner, observer: &mut dyn Observer) -> Result<()> {
+    let (images, batch) = (sets.train.len(), sets.batch);
+    #[expect(clippy::cast_precision_loss, reason = "a count of classes")]
+    let chance_loss = (sets.classes().len() as f64).ln();
+    observer.event(&Event::RunStarted(RunStarted {
+        adapter: gpu.description().name.clone(),
+        parameters: learner.trainer().parameters.count(),
+        images: images as u64,
+        batch: batch as u64,
+        epochs: config.train.epochs,
+        steps: learner.steps_per_epoch() * config.train.epochs,
+        start_step: 0,
+        chance_loss,
+        chance_name: "ln C".into(),
+        config: config.to_toml()?,
+    }))?;
+    if batch < config.train.batch {
+        let message = format!("is {}, more than the {images} training images: batches have {batch}", config.train.batch);
+        observer.event(&Event::Warning(Warning::new("train.batch", message)))?;
+    }
+    Ok(())
+}
+
+/// Trains one epoch and sums it up.
+fn one_epoch(
+    config: &LinearConfig,
+    sets: &ClassSets,
+    learner: &mut dyn Learner,
+    epoch: u64,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Epoch> {
+    let (steps, started) = (learner.steps_per_epoch(), Instant::now());
+    let (mut sum, mut count) = (0.0, 0.0);
+    let what = format!("the loss of {}", learner.name());
+    learner.epoch(epoch, epoch * steps, &mut |step, loss| {
+        if !loss.is_finite() {
+            return Err(Error::NonFinite { what: what.clone(), step });
+        }
+        sum += loss;
+        count += 1.0;
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let images_per_second = count * sets.batch as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        let lr = config.lr(config.base_lr(), step, steps);
+        observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, ..Step::default() }))?;
+        if stop.load(Ordering::Relaxed) {
+            // There is no checkpoint to go on from: an evaluation is cheap to repeat.
+            return Err(Error::Failed("stopped by a signal before it was complete".into()));
+        }
+        Ok(())
+    })?;
+    let step = (epoch + 1) * steps - 1;
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(Epoch { epoch, step, loss: sum / count, seconds, prototypes_used: None, code_entropy: None })
+}

@@ -1,0 +1,103 @@
+//! Labelled images of a classifier.
+
+use crate::data::rng::permutation;
+use crate::data::{Dataset, Loader, Normalize, Split, TrainTransform, steps_per_epoch};
+use crate::error::{Error, Result};
+use crate::train::config::LinearConfig;
+use crate::train::plan::{eval_transform, normalize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Training and validation images with the same classes.
+#[derive(Clone, Debug)]
+pub struct ClassSets {
+    /// Training images.
+    pub train: Arc<Dataset>,
+    /// Validation images.
+    pub val: Arc<Dataset>,
+    /// Images of a step: the configured batch, or all training images where there are fewer.
+    pub batch: usize,
+    pixels: Normalize,
+}
+
+impl ClassSets {
+    /// Opens the data of `config`, and of each class's training images takes the part `fraction`, at least one image, chosen by the seed.
+    pub fn open(config: &LinearConfig, fraction: f64) -> Result<Self> {
+        let path = Path::new(&config.data.path);
+        let mut train = Dataset::open(path, Split::Train)?;
+        let val = Dataset::open(path, Split::Val)?;
+        let classes = train.classes().len();
+        if classes < 2 {
+            return Err(Error::data(path, format!("holds {classes} class folders; a classifier needs at least two")));
+        }
+        if fraction < 1.0 {
+            let labels: Vec<usize> = (0..train.len()).filter_map(|i| train.label(i)).collect();
+            train = train.select(&balanced(&labels, classes, fraction, config.seed))?;
+        }
+        let batch = config.train.batch.min(train.len());
+        Ok(Self { train: Arc::new(train), val: Arc::new(val), batch, pixels: normalize(&config.data) })
+    }
+
+    /// Names of the classes.
+    pub fn classes(&self) -> &[String] {
+        self.train.classes()
+    }
+
+    /// Mean and deviation of pixels.
+    pub fn normalize(&self) -> Normalize {
+        self.pixels
+    }
+
+    /// Shuffled training images of an epoch of `steps` steps, of which the loader counts those of the whole run, or of this epoch: take
+    /// them as they come. Cropped at random where the configuration says so, else as in validation.
+    pub(crate) fn batches(&self, config: &LinearConfig, epoch: u64, steps: u64) -> Result<Loader> {
+        let (data, workers) = (Arc::clone(&self.train), config.data.workers);
+        let whole = steps_per_epoch(data.len(), self.batch, false);
+        if config.augment.enabled {
+            let ratio = [3.0 / 4.0, 4.0 / 3.0];
+            let crops = TrainTransform { size: config.image.size, scale: config.augment.scale, ratio, flip: config.augment.flip };
+            let range = epoch * steps..(epoch + 1) * steps;
+            return Loader::supervised(data, crops, self.pixels, config.seed, self.batch, steps < whole, workers, range);
+        }
+        let images = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let mut order: Vec<usize> = permutation(config.seed, epoch, images).into_iter().map(|i| i as usize).collect();
+        if steps < whole {
+            order.truncate(data.len() / self.batch * self.batch);
+        }
+        Loader::evaluation(Arc::new(data.select(&order)?), eval_transform(config), self.pixels, self.batch, workers)
+    }
+}
+
+/// Labels of a batch whose images all have one, as both parts of [`ClassSets`] do.
+pub(crate) fn numbers(labels: &[Option<usize>]) -> Result<Vec<u32>> {
+    let number = |label: &Option<usize>| label.and_then(|l| u32::try_from(l).ok()).ok_or_else(|| Error::Failed("an image has no class".into()));
+    labels.iter().map(number).collect()
+}
+
+/// Indices of a part of each class, ascending; the same for the same seed.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "counts of images")]
+fn balanced(labels: &[usize], classes: usize, fraction: f64, seed: u64) -> Vec<usize> {
+    let mut chosen = Vec::new();
+    for class in 0..classes {
+        let members: Vec<usize> = (0..labels.len()).filter(|i| labels[*i] == class).collect();
+        let count = ((members.len() as f64 * fraction).round() as usize).max(1);
+        let order = permutation(seed, class as u64, members.len() as u32);
+        chosen.extend(order.into_iter().take(count).map(|i| members[i as usize]));
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fraction_is_balanced_and_depends_on_the_seed_alone() {
+        let labels: Vec<usize> = (0..130).map(|i| usize::from(i >= 100) + usize::from(i >= 129)).collect();
+        let chosen = balanced(&labels, 3, 0.1, 7);
+        let of = |class: usize| chosen.iter().filter(|i| labels[**i] == class).count();
+        assert_eq!([of(0), of(1), of(2)], [10, 3, 1]);
+        assert!(chosen.is_sorted() && chosen == balanced(&labels, 3, 0.1, 7) && chosen != balanced(&labels, 3, 0.1, 8));
+    }
+}

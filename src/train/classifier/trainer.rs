@@ -1,0 +1,140 @@
+//! Tensors in supervised training, and their steps.
+
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::graph::{DType, Graph, Program, Store, Tensor, Variants, pad_rows, stored_elements};
+use crate::nn::architecture::{TensorKind, TensorSpec};
+use crate::nn::{Parameters, Values};
+use crate::ops::gradients;
+use crate::optim::{Optimizer, OptimizerKind, Treatment};
+use crate::train::config::{LinearConfig, LinearOptimizerKind};
+use crate::train::knn::Accuracy;
+
+/// Everything that is trained, and the programs that train it. The classifier (`fc`) follows the second learning rate of a step.
+pub(crate) struct Trainer {
+    pub(crate) parameters: Parameters,
+    store: Store,
+    optimizer: Optimizer,
+    classes: usize,
+    /// Programs by number of rows: whole batches and the last one of an epoch.
+    steps: Vec<(usize, Program)>,
+    inference: Option<Program>,
+}
+
+/// Records class scores of an input.
+pub(crate) type Forward<'a> = &'a dyn Fn(&Parameters, &Tensor) -> Tensor;
+
+/// Learning rates of a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    pub(crate) backbone: f64,
+    pub(crate) head: f64,
+}
+
+/// Specifications of the classifier.
+pub(crate) fn classifier_specs(features: usize, classes: usize) -> [TensorSpec; 2] {
+    let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: name.into(), shape, kind };
+    [spec("fc.weight", vec![classes, features], TensorKind::LinearWeight), spec("fc.bias", vec![classes], TensorKind::LinearBias)]
+}
+
+/// Scores of pooled features.
+pub(crate) fn classify(parameters: &Parameters, features: &Tensor) -> Tensor {
+    let tensor = |name| parameters.tensor(features.graph(), name);
+    features.linear(&tensor("fc.weight"), Some(&tensor("fc.bias")))
+}
+
+impl Trainer {
+    /// Takes `values` of `specs`, the classifier among them, to the device.
+    #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
+    pub(crate) fn new(gpu: &Gpu, config: &LinearConfig, specs: &[TensorSpec], values: &Values) -> Result<Self> {
+        let parameters = Parameters::new(specs, |_| true, gpu.caps().max_binding_bytes);
+        let store = parameters.allocate(gpu)?;
+        parameters.write(gpu, &store, values)?;
+        let o = &config.optimizer;
+        let kind = match (o.kind, o.nesterov) {
+            (LinearOptimizerKind::Sgd, false) => OptimizerKind::Sgd,
+            (LinearOptimizerKind::Sgd, true) => OptimizerKind::Nesterov,
+            (LinearOptimizerKind::Lars, _) => OptimizerKind::Lars,
+        };
+        let optimizer = Optimizer { kind, momentum: o.momentum as f32, weight_decay: o.weight_decay as f32, trust: 0.001, eps: 1e-8 };
+        let classes = parameters.spec("fc.bias").elements();
+        Ok(Self { parameters, store, optimizer, classes, steps: Vec::new(), inference: None })
+    }
+
+    /// Every tensor as it is now.
+    pub(crate) fn values(&self, gpu: &Gpu) -> Result<Values> {
+        self.parameters.read(gpu, &self.store)
+    }
+
+    /// One update on inputs of `shape`, stored form; returns the loss before it.
+    #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
+    pub(crate) fn step(
+        &mut self,
+        gpu: &Gpu,
+        variants: &dyn Variants,
+        forward: Forward<'_>,
+        (input, shape): (&[f32], &[usize]),
+        labels: &[u32],
+        rates: Rates,
+    ) -> Result<f64> {
+        let rows = labels.len();
+        let place = match self.steps.iter().position(|(n, _)| *n == rows) {
+            Some(place) => place,
+            None => {
+                self.steps.push((rows, self.record(gpu, variants, forward, shape)?));
+                self.steps.len() - 1
+            }
+        };
+        let targets = pad_rows(labels, &[rows]);
+        let step = [rates.backbone as f32, 0.0, rates.head as f32, 0.0];
+        let inputs: [(&str, &[u8]); 3] =
+            [("input", bytemuck::cast_slice(input)), ("labels", bytemuck::cast_slice(&targets)), ("step", bytemuck::cast_slice(&step))];
+        Ok(f64::from(self.steps[place].1.call(gpu, &inputs)?.scalar("loss")))
+    }
+
+    fn record(&self, gpu: &Gpu, variants: &dyn Variants, forward: Forward<'_>, shape: &[usize]) -> Result<Program> {
+        let graph = Graph::new();
+        let input = graph.input("input", shape, DType::F32);
+        let targets = graph.input("labels", &shape[..1], DType::U32);
+        let loss = forward(&self.parameters, &input).cross_entropy(&targets);
+        let trained = self.parameters.trained(&graph);
+        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
+        for (gradient, (_, place)) in gradients(&loss, &wrt).into_iter().zip(&trained) {
+            if let Some(gradient) = gradient {
+                graph.place(&gradient, self.parameters.variables(), *place);
+            }
+        }
+        let step = graph.input("step", &[4], DType::F32);
+        let treatment = |name: &str| Treatment { freezable: false, second_rate: name.starts_with("fc.") };
+        self.optimizer.record_with(&graph, &self.parameters, &step, treatment);
+        Program::new(gpu, &self.store, &graph, &[("loss", &loss)], variants)
+    }
+
+    /// Scores inputs, at most as many as `shape` has rows, in stored form, and counts the right ones.
+    pub(crate) fn judge(
+        &mut self,
+        gpu: &Gpu,
+        variants: &dyn Variants,
+        forward: Forward<'_>,
+        (input, shape): (&[f32], &[usize]),
+        labels: &[u32],
+        accuracy: &mut Accuracy,
+    ) -> Result<()> {
+        let program = match &mut self.inference {
+            Some(program) => program,
+            empty => {
+                let graph = Graph::new();
+                let scores = forward(&self.parameters, &graph.input("input", shape, DType::F32));
+                empty.insert(Program::new(gpu, &self.store, &graph, &[("scores", &scores)], variants)?)
+            }
+        };
+        // Rows do not see each other here: the rest of the batch may be anything.
+        let mut whole = input.to_vec();
+        whole.resize(stored_elements(shape), 0.0);
+        let scores = program.call(gpu, &[("input", bytemuck::cast_slice(&whole))])?.f32("scores");
+        for (row, label) in scores.chunks_exact(self.classes).zip(labels) {
+            accuracy.add(&row.iter().map(|s| f64::from(*s)).collect::<Vec<_>>(), *label as usize);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Fine-tuning of all layers on a part of the labels (official `eval_semisup.py`): batch norms in training mode, a fresh classifier with a
+//! learning rate of its own.
+
+use super::Network;
+use super::classifier::{self, ClassSets, ClassifierResult, Learner, Trainer, trainer};
+use super::config::LinearConfig;
+use super::event::Observer;
+use super::knn::Accuracy;
+use super::plan::eval_transform;
+use crate::data::Loader;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Tensor, Variants};
+use crate::nn::architecture::Backbone;
+use crate::nn::{Init, Parameters, ResNet, initial_values};
+use crate::ops::BatchNormMode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use trainer::{Rates, classifier_specs, classify};
+
+/// Trains all of `network`'s backbone and a new classifier.
+pub fn finetune(
+    gpu: &Gpu,
+    variants: &dyn Variants,
+    network: Network,
+    config: &LinearConfig,
+    sets: &ClassSets,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<ClassifierResult> {
+    if sets.train.len() < 2 {
+        return Err(Error::data(&config.data.path, "leaves a single image to train on: batch norm needs two; raise --fraction"));
+    }
+    let specs = classifier_specs(network.backbone.features(), sets.classes().len());
+    let init = Init { seed: config.seed, zero_init_residual: false, block: network.backbone.block, classifier_std: config.head.init_std };
+    let mut values = initial_values(&specs, &init);
+    values.extend(network.parameters.read(gpu, &network.store)?);
+    // Only the backbone goes on: a SwAV head has no part in this, and its device memory goes with the network.
+    let specs: Vec<_> = network.backbone.tensors().into_iter().chain(specs).collect();
+    let backbone = network.backbone.clone();
+    drop(network);
+    values.retain(|name, _| specs.iter().any(|s| s.name == *name));
+    let trainer = Trainer::new(gpu, config, &specs, &values)?;
+    let mut tuned = Tuned { gpu, variants, config, sets, backbone, trainer };
+    classifier::train(gpu, config, sets, &mut tuned, stop, observer)
+}
+
+/// A network in fine-tuning.
+struct Tuned<'a> {
+    gpu: &'a Gpu,
+    variants: &'a dyn Variants,
+    config: &'a LinearConfig,
+    sets: &'a ClassSets,
+    backbone: Backbone,
+    trainer: Trainer,
+}
+
+/// Class scores of images (N, H, W, 3).
+fn forward(backbone: &Backbone, mode: BatchNormMode) -> impl Fn(&Parameters, &Tensor) -> Tensor {
+    move |parameters, images| classify(parameters, &ResNet { backbone, parameters, mode }.forward(images).global_avg_pool2d())
+}
+
+impl Learner for Tuned<'_> {
+    fn name(&self) -> &'static str {
+        "finetune"
+    }
+
+    fn trainer(&self) -> &Trainer {
+        &self.trainer
+    }
+
+    /// A last batch of a single image is left out: it has no variance for batch norms over 1x1 maps.
+    fn steps_per_epoch(&self) -> u64 {
+        let (images, batch) = (self.sets.train.len(), self.sets.batch);
+        if images % batch == 1 { (images / batch) as u64 } else { images.div_ceil(batch) as u64 }
+    }
+
+    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut dyn FnMut(u64, f64) -> Result<()>) -> Result<()> {
+        let (steps, size) = (self.steps_per_epoch(), self.config.image.size);
+        let Self { gpu, variants, config, sets, backbone, trainer } = self;
+        let forward = forward(backbone, BatchNormMode::Training { momentum: 0.1 });
+        let mut loader = sets.batches(config, epoch, steps)?;
+        for step in first..first + steps {
+            let Some(images) = loader.next().transpose()? else { break };
+            let labels = classifier::numbers(&images.labels)?;
+            let shape = [labels.len(), size, size, 3];
+            let rate = |base: f64| config.lr(base, step, steps);
+            let rates = Rates { backbone: rate(config.backbone_lr()), head: rate(config.base_lr()) };
+            let loss = trainer.step(gpu, *variants, &forward, (&images.groups[0], &shape), &labels, rates)?;
+            tell(step, loss)?;
+            loader.recycle(images);
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self) -> Result<Accuracy> {
+        let Self { gpu, variants, config, sets, backbone, trainer } = self;
+        let (batch, size) = (sets.batch.min(sets.val.len()), config.image.size);
+        let forward = forward(backbone, BatchNormMode::Evaluation);
+        let mut accuracy = Accuracy::new(sets.classes().len());
+        let (val, workers) = (Arc::clone(&sets.val), config.data.workers);
+        let mut loader = Loader::evaluation(val, eval_transform(config), sets.normalize(), batch, workers)?;
+        while let Some(images) = loader.next().transpose()? {
+            let labels = classifier::numbers(&images.labels)?;
+            trainer.judge(gpu, *variants, &forward, (&images.groups[0], &[batch, size, size, 3]), &labels, &mut accuracy)?;
+            loader.recycle(images);
+        }
+        Ok(accuracy)
+    }
+}

@@ -1,0 +1,121 @@
+//! What goes wrong in the world, with the exit code and the words a user gets.
+
+use crate::rig::{Rig, finished, repository};
+
+const TRAIN: &str = "train --config pretrain.toml --out run -q";
+
+#[test]
+fn data() {
+    let rig = Rig::new();
+    rig.run(&format!("{TRAIN} --data nowhere")).fails(4, &["nowhere", "does not exist"]);
+    std::fs::create_dir(rig.path("empty")).unwrap();
+    rig.run(&format!("{TRAIN} --data empty")).fails(4, &["empty", "no image"]);
+    rig.run(&format!("{TRAIN} --set train.batch=37")).fails(4, &["36", "37"]);
+    assert!(!rig.path("run").exists(), "a mistake must leave nothing behind");
+    rig.run("eval-knn --weights random:0 --config pretrain.toml --data data/train").fails(4, &["validation"]);
+    rig.write("data/train/red/03.png", "this is no image");
+    rig.run(TRAIN).fails(4, &["red/03.png"]);
+    // With the file put right the same run can go on.
+    std::fs::copy(rig.path("data/train/red/04.png"), rig.path("data/train/red/03.png")).unwrap();
+    rig.run(&format!("{TRAIN} --resume --max-steps 1")).ok();
+}
+
+#[test]
+fn configuration() {
+    let rig = Rig::new();
+    let text = std::fs::read_to_string(rig.path("pretrain.toml")).unwrap();
+    rig.write("typo.toml", text.replace("lr = 1.0", "lrr = 1.0"));
+    rig.run("train --config typo.toml --out run").fails(2, &["typo.toml", "optimizer.lrr", "did you mean lr?"]);
+    rig.run(&format!("{TRAIN} --set optimizer.momentum=2")).fails(2, &["optimizer.momentum", "2"]);
+    rig.run(&format!("{TRAIN} --set train.batch=many")).fails(2, &["train.batch", "many"]);
+    rig.run(&format!("{TRAIN} --set optimizer.kind=adam")).fails(2, &["optimizer.kind", "larc"]);
+    rig.run("train --config linear.toml --out run").fails(2, &["kind", "linear", "pretrain"]);
+    rig.run("eval-linear --config pretrain.toml --weights random").fails(2, &["kind"]);
+    rig.run("train --config none.toml --out run").fails(2, &["none.toml"]);
+    rig.run("train --out run --resume").fails(2, &["run", "--config"]);
+    rig.run("train --config pretrain.toml --bogus").fails(2, &["--bogus"]);
+    assert!(!rig.path("run").exists());
+}
+
+#[test]
+fn adapters() {
+    let rig = Rig::new();
+    rig.run("eval-knn --weights random:0 --config pretrain.toml --adapter nonsense").fails(3, &["nonsense", "0: "]);
+    for line in [TRAIN, "devices"] {
+        let mut command = rig.command(line);
+        command.env("VK_DRIVER_FILES", "/nonexistent/x.json").env("VK_ICD_FILENAMES", "/nonexistent/x.json");
+        if cfg!(target_os = "linux") {
+            finished(command).fails(3, &["no usable GPU adapter", "hint: install a Vulkan driver"]);
+        }
+    }
+    assert!(!rig.path("run").exists());
+}
+
+#[test]
+fn weights() {
+    let rig = Rig::new();
+    let knn = "eval-knn --config pretrain.toml --data data --weights";
+    let truncated = repository("tests/golden/ckpt/truncated.tiny.mm.pth").display().to_string();
+    rig.run(&format!("{knn} {truncated}")).fails(2, &["truncated.tiny.mm.pth"]);
+    rig.run(&format!("{knn} nothing.pth")).fails(2, &["nothing.pth"]);
+    rig.run(&format!("{knn} data")).fails(2, &["data", "run folder"]);
+    rig.train("run", "--max-steps 1");
+    let file = &rig.checkpoints("run")[0];
+    let mut bytes = std::fs::read(file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(file, &bytes).unwrap();
+    rig.run("train --out run --resume").fails(2, &["step-000000001.safetensors", "damaged"]);
+    std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+    rig.run(&format!("{knn} run")).fails(2, &["step-000000001.safetensors"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let rig = Rig::new();
+    rig.train("whole", "");
+    rig.train("run", "--max-steps 4 --set checkpoint.every_steps=2");
+    let files = rig.checkpoints("run");
+    assert_eq!(files.len(), 2);
+    std::fs::write(&files[1], "half").unwrap();
+    let ran = rig.run("train --out run --resume").ok();
+    assert!(ran.err.contains("step-000000004.safetensors") && ran.err.contains("damaged"), "{}", ran.err);
+    assert_eq!(rig.metric("run", "loss"), rig.metric("whole", "loss"));
+}
+
+#[test]
+fn output() {
+    let rig = Rig::new();
+    rig.write("file", "");
+    rig.run("train --config pretrain.toml --out file/below").fails(5, &["file/below", "caused by: "]);
+    rig.run("features --weights random:0 --config pretrain.toml --data data --out file/f.safetensors").fails(5, &["file/f.safetensors"]);
+    rig.run("clusters --weights random --data data --out file/g").fails(5, &["file/g"]);
+    rig.run("eval-linear --config linear.toml --weights random:0 --out file/below").fails(5, &["file/below"]);
+}
+
+#[test]
+fn a_run_folder_in_use() {
+    let rig = Rig::new();
+    std::fs::create_dir(rig.path("run")).unwrap();
+    let lock = std::fs::File::create(rig.path("run/lock")).unwrap();
+    lock.try_lock().unwrap();
+    rig.run(TRAIN).fails(9, &["run", "in use", "hint: "]);
+    rig.run(&format!("{TRAIN} --resume")).fails(9, &["in use"]);
+    drop(lock);
+    rig.run(&format!("{TRAIN} --max-steps 1")).ok();
+}
+
+#[test]
+fn a_batch_that_does_not_fit() {
+    let rig = Rig::new();
+    let config = repository("configs/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.toml").display().to_string();
+    let info = rig.run(&format!("info --config {config} --batch 36 --json -q")).ok().json();
+    if info["fits_adapter_bindings"].as_bool() == Some(true) {
+        return; // A large card: nothing to see here.
+    }
+    let fits = format!("binds is {}", info["largest_batch"]);
+    let tensor = info["memory"]["largest_tensor"]["name"].as_str().unwrap();
+    let big = format!("train --config {config} --data data --out run -q --set train.batch=36 --set queue.length=0");
+    rig.run(&big).fails(7, &["out of GPU memory", tensor, "MiB", "batch 36", &fits, "hint: lower train.batch"]);
+    assert!(!rig.path("run").exists());
+    rig.run(&format!("{TRAIN} --max-steps 1")).ok();
+}

@@ -1,0 +1,258 @@
+//! Evaluations and everything else that uses trained weights.
+
+use crate::rig::{CLASSES, Rig, TRAIN, VAL, repository};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use swav_wgpu::weights::{AnyTensor, HostTensor, load, read_safetensors, write_safetensors};
+
+fn classes() -> Vec<&'static str> {
+    CLASSES.iter().map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn random_features_separate_colours() {
+    let rig = Rig::new();
+    let line = "eval-linear --config linear.toml --weights random:0 --json -q";
+    let result = rig.run(&format!("{line} --out linear")).ok().json();
+    assert_eq!((result["top1"].as_f64(), result["top5"].as_f64(), result["mean_class"].as_f64()), (Some(100.0), Some(100.0), Some(100.0)));
+    assert_eq!(result["classes"], serde_json::json!(classes()));
+    assert!(result["best_epoch"].as_u64().unwrap() < 8);
+    let head = read_safetensors(rig.path(result["head"].as_str().unwrap())).unwrap();
+    assert_eq!((head.f32("fc.weight").unwrap().shape, head.f32("fc.bias").unwrap().shape), (vec![3, 64], vec![3]));
+    assert_eq!(rig.metric("linear", "step").len(), 8 * (TRAIN * 3).div_ceil(16));
+    // The same again, without and with augmentation; a head that is not trained knows nothing.
+    assert_eq!(rig.run(line).ok().json()["best_epoch"], result["best_epoch"]);
+    let crops = rig.run(&format!("{line} --set augment.enabled=true --set augment.scale=[0.5,1.0]")).ok().json();
+    // Crops of noise are noisier: 92 to 100 %.
+    assert!(crops["top1"].as_f64().unwrap() > 80.0, "{crops}");
+    let untrained = rig.run(&format!("{line} --set optimizer.lr=0.0")).ok().json();
+    assert!(untrained["top1"].as_f64().unwrap() < 70.0, "{untrained}");
+    // Nesterov's momentum is something else than plain momentum.
+    let loss = |out: &str, more: &str| {
+        rig.run(&format!("{line} --out {out} {more}")).ok();
+        rig.metric(out, "loss")
+    };
+    let (plain, nesterov) = (loss("plain", ""), loss("nesterov", "--set optimizer.nesterov=true"));
+    assert!(plain[..2] != nesterov[..2] && plain[0] == nesterov[0]);
+}
+
+#[test]
+fn neighbours() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    let result = rig.run("eval-knn --weights run --json -q --k 5").ok().json();
+    assert_eq!(result, serde_json::json!({"top1": 100.0, "top5": 100.0, "mean_class": 100.0, "k": 5}));
+    let random = rig.run("eval-knn --weights random:0 --config pretrain.toml --data data --json -q").ok().json();
+    assert_eq!((random["top1"].as_f64(), random["k"].as_u64()), (Some(100.0), Some(20)));
+    rig.run("eval-knn --weights random:0 --data data").fails(2, &["--config"]);
+    rig.run("eval-linear --config linear.toml --weights run --json -q").ok();
+}
+
+#[test]
+fn fine_tuning_moves_what_it_should() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    let line = "finetune --config linear.toml --weights run --fraction 0.34 --json -q --set optimizer.lr=0.1 --set train.batch=6";
+    let result = rig.run(&format!("{line} --out all --set optimizer.backbone_lr=0.005")).ok().json();
+    assert!(result["top1"].as_f64().unwrap() > 90.0, "{result}");
+    // A third of 12 images of 3 classes is 12 images: 2 steps of 6.
+    assert_eq!(rig.metric("all", "step").len(), 8 * 2);
+    rig.run(&format!("{line} --out head --set optimizer.backbone_lr=0.0")).ok();
+    let network = |path: &str| load(rig.path(path)).unwrap();
+    let before = load(&rig.checkpoints("run")[0]).unwrap();
+    let (all, head) = (network("all/model.safetensors"), network("head/model.safetensors"));
+    assert_eq!(all.classes.unwrap(), classes());
+    assert_eq!(all.classifier.unwrap().weight.shape, [3, 64]);
+    for (name, tensor) in &head.tensors {
+        // At rate 0 the backbone stays, but batch norms are in training mode: their statistics follow the data.
+        assert_eq!(*tensor == before.tensors[name], !name.contains("running_"), "{name}");
+        assert_ne!(all.tensors[name], before.tensors[name], "{name}");
+    }
+    // The same images for the same seed.
+    rig.run(&format!("{line} --out again --set optimizer.backbone_lr=0.005")).ok();
+    assert_eq!(rig.metric("all", "loss"), rig.metric("again", "loss"));
+    rig.run(&format!("{line} --out other --set seed=1 --set optimizer.backbone_lr=0.005")).ok();
+    assert_ne!(rig.metric("all", "loss"), rig.metric("other", "loss"));
+
+    // What was written is whole: it classifies images.
+    let images: Vec<String> = classes().iter().map(|c| format!("data/val/{c}/00.png")).collect();
+    let said =
+        rig.run(&format!("predict --weights all/model.safetensors --head all --config linear.toml --json -q {}", images.join(" "))).ok().json();
+    let said: Vec<&str> = said.as_array().unwrap().iter().map(|p| p["pred_class"].as_str().unwrap()).collect();
+    assert_eq!(said, classes());
+}
+
+/// Features of the whole set: path to row.
+fn features(rig: &Rig, weights: &str) -> BTreeMap<String, Vec<f32>> {
+    rig.run(&format!("features --weights {weights} --data data --out all.safetensors -q")).ok();
+    let file = read_safetensors(rig.path("all.safetensors")).unwrap();
+    let paths: Vec<String> = serde_json::from_str(&file.metadata()["paths"]).unwrap();
+    let HostTensor { shape, data } = file.f32("features").unwrap();
+    assert_eq!(shape, [(TRAIN + VAL) * 3, 64]);
+    let labels = file.i64("labels").unwrap();
+    for (path, label) in paths.iter().zip(labels) {
+        assert!(path.contains(&format!("/{}/", CLASSES[label as usize].0)), "{path} {label}");
+    }
+    paths.into_iter().zip(data.chunks(64).map(<[f32]>::to_vec)).collect()
+}
+
+#[test]
+fn predictions_are_the_heads_softmax_of_the_features() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    rig.run("eval-linear --config linear.toml --weights run --out linear -q").ok();
+    let features = features(&rig, "run");
+    let head = read_safetensors(rig.path("linear/head.safetensors")).unwrap();
+    let (weight, bias) = (head.f32("fc.weight").unwrap().data, head.f32("fc.bias").unwrap().data);
+    let image = "data/val/green/02.png";
+    let said = rig.run(&format!("predict --weights run --head linear/head.safetensors {image} data/train/red/03.png --json -q")).ok().json();
+    let (_, row) = features.iter().find(|(path, _)| path.ends_with(image)).unwrap();
+    let logits: Vec<f64> =
+        (0..3).map(|c| f64::from(bias[c]) + row.iter().zip(&weight[c * 64..]).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>()).collect();
+    let sum: f64 = logits.iter().map(|l| l.exp()).sum();
+    let first = &said[0];
+    assert_eq!((first["image"].as_str(), first["pred_label"].as_u64(), first["pred_class"].as_str()), (Some(image), Some(1), Some("green")));
+    assert!((first["pred_score"].as_f64().unwrap() - logits[1].exp() / sum).abs() < 1e-5, "{first} {logits:?}");
+    assert_eq!(said[1]["pred_class"].as_str(), Some("red"));
+
+    // A head without class names gives numbers; one of another width is refused.
+    let tensors = |width: usize| {
+        BTreeMap::from([
+            ("fc.weight".to_owned(), AnyTensor::from_f32(&[3, width], &weight[..3 * width]).into_owned()),
+            ("fc.bias".to_owned(), AnyTensor::from_f32(&[3], &bias).into_owned()),
+        ])
+    };
+    write_safetensors(rig.path("plain.safetensors"), &tensors(64), &BTreeMap::new()).unwrap();
+    let plain = rig.run(&format!("predict --weights run --head plain.safetensors {image} --json -q")).ok().json();
+    assert_eq!((plain[0]["pred_label"].as_u64(), plain[0]["pred_class"].is_null()), (Some(1), true));
+    write_safetensors(rig.path("narrow.safetensors"), &tensors(32), &BTreeMap::new()).unwrap();
+    rig.run(&format!("predict --weights run --head narrow.safetensors {image}")).fails(2, &["narrow.safetensors", "32", "64"]);
+    rig.run("predict --weights run --head plain.safetensors data/none.png").fails(4, &["data/none.png"]);
+}
+
+#[test]
+fn clusters_are_the_best_scores() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    let ran = rig.run("clusters --weights run --data data --out gallery --json -q").ok();
+    assert_eq!(ran.out, std::fs::read_to_string(rig.path("gallery/assignments.jsonl")).unwrap());
+    let lines: Vec<Value> = ran.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), (TRAIN + VAL) * 3);
+
+    // The same image through `features --input`.
+    let line = lines.iter().find(|l| l["path"].as_str().unwrap().ends_with("val/red/01.png")).unwrap();
+    let image = image::open(rig.path("data/val/red/01.png")).unwrap().to_rgb8();
+    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let pixels: Vec<f32> = (0..3).flat_map(|c| image.pixels().map(move |p| (f32::from(p.0[c]) / 255.0 - mean[c]) / std[c])).collect();
+    let tensors = BTreeMap::from([("images".to_owned(), AnyTensor::from_f32(&[1, 3, 32, 32], &pixels))]);
+    write_safetensors(rig.path("image.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    rig.run("features --weights run --input image.safetensors --out image.out.safetensors -q").ok();
+    let scores = read_safetensors(rig.path("image.out.safetensors")).unwrap().f32("scores").unwrap().data;
+    let best = (0..12).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
+    assert_eq!(line["prototype"].as_u64(), Some(best as u64));
+    assert!((line["score"].as_f64().unwrap() - f64::from(scores[best])).abs() < 1e-5);
+
+    let used: BTreeSet<u64> = lines.iter().map(|l| l["prototype"].as_u64().unwrap()).collect();
+    let page = std::fs::read_to_string(rig.path("gallery/index.html")).unwrap();
+    for prototype in 0..12 {
+        let sheet = format!("prototype-{prototype:04}.png");
+        let there = used.contains(&prototype);
+        assert_eq!((rig.path(&format!("gallery/{sheet}")).is_file(), page.contains(&format!("src=\"{sheet}\""))), (there, there));
+        if there {
+            let images = lines.iter().filter(|l| l["prototype"].as_u64() == Some(prototype)).count() as u32;
+            let sheet = image::open(rig.path(&format!("gallery/{sheet}"))).unwrap();
+            assert_eq!((sheet.width(), sheet.height()), (images.min(8) * 66 - 2, images.div_ceil(8) * 66 - 2));
+        }
+    }
+    rig.run("clusters --weights run --data data --out gallery").fails(2, &["gallery"]);
+}
+
+#[test]
+fn clusters_that_fail_leave_nothing() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    rig.run("convert run plain.safetensors --to torchvision").ok();
+    rig.run("clusters --weights plain.safetensors --data data --out gallery --size 32").fails(2, &["plain.safetensors", "prototypes"]);
+    rig.write("data/train/red/zz.png", "no image");
+    rig.run("clusters --weights run --data data --out gallery").fails(4, &["zz.png"]);
+    let left: Vec<String> = std::fs::read_dir(rig.path("")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.contains("gallery") || name.starts_with(".tmp")), "{left:?}");
+}
+
+#[test]
+fn conversions_keep_the_network() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    let original = features(&rig, "run");
+    for (to, file) in [("torchvision", "a.safetensors"), ("swav", "b.pth"), ("mmpretrain", "c.pth")] {
+        let summary = rig.run(&format!("convert run {file} --to {to} --json")).ok().json();
+        assert_eq!((summary["source_layout"].as_str(), summary["unmatched"].as_array().map(Vec::len)), (Some("swav-wgpu"), Some(0)));
+        let (parameters, tensors) = (summary["parameters"].as_u64().unwrap(), summary["tensors"].as_u64().unwrap());
+        assert!(parameters > 70_000 && tensors > 50, "{summary}");
+        assert_eq!(summary["dropped"].as_array().unwrap().is_empty(), to != "torchvision");
+        let again = features(&rig, &format!("{file} --size 32"));
+        assert!(original == again, "features of {file} differ");
+    }
+    rig.run("convert run x.onnx").fails(2, &["x.onnx", ".safetensors"]);
+    rig.run("convert data/train/red/00.png x.pth").fails(2, &["00.png"]);
+    assert!(!rig.path("x.pth").exists() && !rig.path("x.onnx").exists());
+}
+
+#[test]
+fn recorded_outputs_of_every_weight_file() {
+    let rig = Rig::new();
+    let folder = repository("tests/golden/ckpt");
+    let reference = read_safetensors(folder.join("tiny.forward_eval_f64.safetensors")).unwrap();
+    let pixels: Vec<f32> = reference.f64("input").unwrap().iter().map(|v| *v as f32).collect();
+    let tensors = BTreeMap::from([("images".to_owned(), AnyTensor::from_f32(&[1, 3, 37, 37], &pixels))]);
+    write_safetensors(rig.path("images.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    let index: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("index.json")).unwrap()).unwrap();
+    let files: Vec<&String> = index["files"].as_object().unwrap().keys().filter(|n| n.starts_with("tiny.") && !n.contains("forward")).collect();
+    assert_eq!(files.len(), 17);
+    for name in files {
+        let file = folder.join(name).display().to_string();
+        let ran = rig.run(&format!("features --weights {file} --input images.safetensors --out out.safetensors -q"));
+        if name.contains("deflated") && ran.code != Some(0) {
+            ran.fails(2, &["deflated"]);
+            continue;
+        }
+        ran.ok();
+        compare(&rig.path("out.safetensors"), &reference, name);
+    }
+    for name in ["truncated.tiny.mm.pth", "truncated.tiny.swav_released_legacy.pth.tar", "foreign_classes.pth"] {
+        let file = folder.join(name).display().to_string();
+        rig.run(&format!("features --weights {file} --input images.safetensors --out no.safetensors")).fails(2, &[name]);
+    }
+    assert!(!rig.path("no.safetensors").exists());
+}
+
+fn compare(ours: &Path, reference: &swav_wgpu::weights::TensorFile, name: &str) {
+    let ours = read_safetensors(ours).unwrap();
+    // Files of half precision hold rounded weights.
+    let limit = if name.contains("bf16") {
+        3e-2
+    } else if name.contains("f16") {
+        3e-3
+    } else {
+        1e-4
+    };
+    let has_head = !["torchvision", "linear"].iter().any(|plain| name.contains(plain));
+    for (key, recorded) in [("features", "features"), ("embeddings", "embedding"), ("scores", "scores")] {
+        assert_eq!(ours.contains(key), key == "features" || has_head, "{name}: {key}");
+        if !ours.contains(key) {
+            continue;
+        }
+        let (a, b) = (ours.f32(key).unwrap().data, reference.f64(recorded).unwrap());
+        let scale = b.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        let off = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / scale;
+        assert!(a.len() == b.len() && off <= limit, "{name}: {key} is off by {off:e}");
+    }
+    // The features are the mean of the map.
+    let (map, features) = (ours.f32("map").unwrap(), ours.f32("features").unwrap().data);
+    assert_eq!((map.shape[..2].to_vec(), map.shape[2]), (vec![1, features.len()], map.shape[3]));
+    let area = map.shape[2] * map.shape[3];
+    for (channel, feature) in map.data.chunks(area).zip(&features) {
+        assert!((channel.iter().sum::<f32>() / area as f32 - feature).abs() < 1e-5, "{name}");
+    }
+}

@@ -1,0 +1,102 @@
+//! Commands that need no training: info, devices, replay, completions, bench.
+
+use crate::rig::{Rig, finished, repository};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use swav_wgpu::weights::{AnyTensor, read_safetensors, write_safetensors};
+
+#[test]
+fn info_counts_what_the_references_count() {
+    let rig = Rig::new();
+    let config = repository("configs/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.toml").display().to_string();
+    let info = rig.run(&format!("info --config {config} --json -q")).ok().json();
+    assert_eq!(info["parameters"].as_u64(), Some(28_354_752));
+    assert_eq!(info["parameters_by_part"], serde_json::json!({"backbone": 23_508_032, "neck": 4_462_720, "prototypes": 384_000}));
+    assert_eq!((info["flops"].as_u64(), info["image_size"].as_u64()), (Some(4_109_364_224), Some(224)));
+    let memory = &info["memory"];
+    let part = |key: &str| memory[key].as_u64().unwrap();
+    assert!(part("weights") >= 4 * 28_354_752 && part("optimizer") >= 8 * 28_354_752 && part("activations") > 1 << 30);
+    assert_eq!(part("peak_bytes"), part("weights") + part("optimizer") + part("queue") + part("activations"));
+    let text = rig.run(&format!("info --config {config} -q")).ok().out;
+    assert!(text.contains("28,354,752") && text.contains("4,109,364,224"), "{text}");
+}
+
+#[test]
+fn devices_say_what_they_can() {
+    let rig = Rig::new();
+    let devices = rig.run("devices --json").ok().json();
+    let first = &devices[0];
+    for key in ["index", "name", "backend", "driver", "kind", "f16", "cooperative_matrix", "max_binding_bytes"] {
+        assert!(!first[key].is_null(), "{key} of {first}");
+    }
+    assert!(first["index"] == 0 && first["f16"].is_boolean() && first["cooperative_matrix"].is_array());
+    assert!(first["max_binding_bytes"].as_u64().unwrap() >= 128 << 20);
+    let name = first["name"].as_str().unwrap();
+    assert!(rig.run("devices").ok().out.contains(name));
+    let part = name.split_whitespace().next().unwrap().to_uppercase();
+    rig.run(&format!("eval-knn --weights random:0 --config pretrain.toml --data data -q --adapter {part}")).ok();
+}
+
+#[test]
+fn recorded_trajectories_are_reproduced() {
+    let rig = Rig::new();
+    for name in ["b4w8.mm_queue", "b4w8.zi_queue", "b4w8.mm_stress"] {
+        let file = repository(&format!("tests/golden/replay/{name}.safetensors")).display().to_string();
+        let result = rig.run(&format!("replay {file} --json")).ok().json();
+        assert_eq!(
+            (result["pass"].as_bool(), result["steps"].as_u64(), result["loss"].as_array().map(Vec::len)),
+            (Some(true), Some(5), Some(5)),
+            "{name}"
+        );
+        let error = |key: &str| result[key].as_f64().unwrap();
+        assert!(error("grad0_error_all") < 1e-4 && error("final_update_error_all") < 1e-3, "{name}: {result}");
+        assert!(result["loss_error"].as_array().unwrap().iter().all(|e| e.as_f64().unwrap() < 1e-3));
+        assert!(result["grad0_error"].as_object().unwrap().len() > 30);
+    }
+}
+
+#[test]
+fn a_wrong_trajectory_is_told() {
+    let rig = Rig::new();
+    let recorded = read_safetensors(repository("tests/golden/replay/b4w8.mm_queue.safetensors")).unwrap();
+    let mut tensors: BTreeMap<String, AnyTensor<'_>> = recorded.names().map(|n| (n.to_owned(), recorded.get(n).unwrap())).collect();
+    let mut weight = recorded.f32("init/layer2.0.conv2.weight").unwrap();
+    weight.data[7] += 0.05;
+    tensors.insert("init/layer2.0.conv2.weight".into(), AnyTensor::from_f32(&weight.shape, &weight.data));
+    write_safetensors(rig.path("wrong.safetensors"), &tensors, recorded.metadata()).unwrap();
+    let ran = rig.run("replay wrong.safetensors --json");
+    let result: Value = serde_json::from_str(ran.out.trim()).unwrap();
+    assert_eq!(result["pass"].as_bool(), Some(false));
+    ran.fails(1, &["wrong.safetensors", "not reproduced"]);
+    rig.run("replay wrong.safetensors --steps 1").fails(1, &["not reproduced"]);
+    rig.run("replay pretrain.toml").fails(2, &["pretrain.toml"]);
+    tensors.remove("crops/2/1");
+    write_safetensors(rig.path("torn.safetensors"), &tensors, recorded.metadata()).unwrap();
+    rig.run("replay torn.safetensors").fails(2, &["torn.safetensors", "crops/2/1"]);
+}
+
+#[test]
+fn completions_know_every_command() {
+    let rig = Rig::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = rig.run(&format!("completions {shell}")).ok().out;
+        assert!(
+            ["swav-wgpu", "eval-linear", "--temperature", "clusters"].iter().all(|word| script.contains(word.trim_start_matches("--"))),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_error() {
+    let rig = Rig::new();
+    let ran = rig.run("bench --list").ok();
+    assert!(ran.out.lines().any(|l| l == "matmul_512"), "{}", ran.out);
+    #[cfg(unix)]
+    {
+        let mut piped = std::process::Command::new("sh");
+        piped.args(["-c", "\"$0\" completions zsh | head -n 1 >/dev/null; \"$0\" bench --list | true", crate::rig::PROGRAM]);
+        let ran = finished(piped);
+        assert!(!ran.err.contains("panicked") && ran.code == Some(0), "{}", ran.err);
+    }
+}

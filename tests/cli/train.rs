@@ -1,0 +1,116 @@
+//! Pre-training: what it writes, that it learns, and that interruption and workers change nothing.
+
+use crate::rig::Rig;
+use std::path::Path;
+use swav_wgpu::train::checkpoint::Checkpoint;
+
+/// Every tensor equal to the last bit.
+#[track_caller]
+fn same_state(a: &Path, b: &Path) {
+    let [a, b] = [a, b].map(|p| Checkpoint::load(p).unwrap());
+    assert_eq!((a.step, a.metadata.get("queue_pushed")), (b.step, b.metadata.get("queue_pushed")));
+    assert!(a.names().eq(b.names()) && a.names().count() > 50);
+    for name in a.names() {
+        assert_eq!(a.tensor(name), b.tensor(name), "{name}");
+    }
+}
+
+#[test]
+fn a_run_writes_what_it_promises() {
+    let rig = Rig::new();
+    let last = rig.train("run", "");
+    assert_eq!((last["steps"].as_u64(), last["epochs"].as_u64()), (Some(8), Some(2)));
+    assert!(last["loss"].as_f64().unwrap() > 0.0 && last["images_per_second"].as_f64().unwrap() > 0.0);
+    assert!(rig.path(last["checkpoint"].as_str().unwrap()).is_file());
+    let keys: Vec<&String> = last.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["steps", "epochs", "loss", "images_per_second", "checkpoint"]);
+
+    assert_eq!(rig.metric("run", "step"), ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(rig.metric("run", "epoch"), ["0", "0", "0", "0", "1", "1", "1", "1"]);
+    for key in ["loss", "lr", "images_per_second"] {
+        assert!(rig.metric("run", key).iter().all(|v| v.parse::<f64>().unwrap() > 0.0), "{key}");
+    }
+    assert_eq!(rig.metric("run", "lr")[0], "1.0");
+    let events = std::fs::read_dir(rig.path("run")).unwrap().map(|e| e.unwrap());
+    assert!(events.into_iter().any(|e| e.file_name().to_string_lossy().contains("tfevents") && e.metadata().unwrap().len() > 100));
+    let report = std::fs::read_to_string(rig.path("run/report.html")).unwrap();
+    assert!(report.contains("<svg") && report.contains("</html>"));
+
+    // The resolved configuration is a configuration, and gives the same run again.
+    rig.run("train --config run/config.toml --out again -q").ok();
+    assert_eq!(rig.metric("run", "loss"), rig.metric("again", "loss"));
+    same_state(&rig.checkpoints("run")[0], &rig.checkpoints("again")[0]);
+}
+
+#[test]
+fn workers_and_repetition_change_nothing() {
+    let rig = Rig::new();
+    for (out, workers) in [("a", 1), ("b", 3), ("c", 3)] {
+        rig.train(out, &format!("--set data.workers={workers}"));
+    }
+    let losses = rig.metric("a", "loss");
+    assert_eq!(losses.len(), 8);
+    assert_eq!(losses, rig.metric("b", "loss"));
+    assert_eq!(losses, rig.metric("c", "loss"));
+    same_state(&rig.checkpoints("a")[0], &rig.checkpoints("b")[0]);
+    rig.train("other", "--set seed=4");
+    assert_ne!(losses, rig.metric("other", "loss"), "the seed must matter");
+}
+
+#[test]
+fn resuming_changes_nothing() {
+    let rig = Rig::new();
+    rig.train("whole", "");
+    let part = rig.train("cut", "--max-steps 3");
+    assert_eq!(part["steps"].as_u64(), Some(3));
+    assert_eq!(rig.metric("cut", "step").len(), 3);
+    // Without --resume the run is left alone.
+    rig.run("train --config pretrain.toml --out cut -q").fails(2, &["cut", "--resume"]);
+    let rest = rig.run("train --out cut --resume --json -q").ok().json();
+    assert_eq!(rest["steps"].as_u64(), Some(8));
+    assert_eq!(rig.metric("whole", "loss"), rig.metric("cut", "loss"));
+    assert_eq!(rig.metric("whole", "lr"), rig.metric("cut", "lr"));
+    same_state(&rig.checkpoints("whole")[0], rig.checkpoints("cut").last().unwrap());
+}
+
+#[test]
+fn resuming_while_the_queue_fills_and_is_used() {
+    let rig = Rig::new();
+    // It begins at step 4, is full after three more, and takes part in the codes from step 7 on.
+    let queue = "--set queue.length=24 --set queue.start_epoch=1 --set train.epochs=3";
+    rig.train("whole", queue);
+    for (out, at) in [("filling", 6), ("used", 9)] {
+        rig.train(out, &format!("{queue} --max-steps {at}"));
+        rig.train(out, &format!("{queue} --resume"));
+        assert_eq!(rig.metric("whole", "loss"), rig.metric(out, "loss"), "cut while {out}");
+        same_state(&rig.checkpoints("whole")[0], rig.checkpoints(out).last().unwrap());
+    }
+    rig.train("without", "--set train.epochs=3");
+    let [with, without] = ["whole", "without"].map(|out| rig.metric(out, "loss"));
+    assert!(with[..7] == without[..7] && with[7] != without[7], "the queue must matter from step 7 on: {with:?} {without:?}");
+}
+
+#[test]
+fn it_learns() {
+    let rig = Rig::new();
+    rig.train("run", "--set train.epochs=12 --set optimizer.lr=2.4");
+    let losses: Vec<f64> = rig.metric("run", "loss").iter().map(|l| l.parse().unwrap()).collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&losses[..5]), mean(&losses[43..]));
+    // Over seeds and widths 3.6 to 4.1, then 1.5 to 1.7; a collapsed network stays at ln 12 = 2.48.
+    assert!(last < first - 1.2 && last < 2.1, "{first} to {last}");
+}
+
+#[test]
+fn starts_from_given_weights() {
+    let rig = Rig::new();
+    rig.train("a", "");
+    let from = rig.checkpoints("a")[0].display().to_string();
+    rig.train("b", &format!("--init {from} --set model.prototypes=10 --max-steps 1 --set optimizer.lr=0.0 --set schedule.min_lr=0.0"));
+    let [a, b] = ["a", "b"].map(|out| Checkpoint::load(&rig.checkpoints(out)[0]).unwrap());
+    assert_eq!(a.tensor("model/layer4.0.conv2.weight"), b.tensor("model/layer4.0.conv2.weight"));
+    assert_ne!(a.tensor("model/prototypes.weight").unwrap().shape, b.tensor("model/prototypes.weight").unwrap().shape);
+    // Another architecture is refused before anything is written.
+    rig.run(&format!("train --config pretrain.toml --out c -q --init {from} --set model.width=16")).fails(2, &["width 8", "width 16"]);
+    assert!(!rig.path("c").exists());
+}
