@@ -6,9 +6,6 @@ use crate::graph::{DType, Tensor, pad4};
 /// A naive computation in f64 over dense operands: one dense array per output.
 pub(super) type Forward = Box<dyn Fn(&[Vec<f64>]) -> Vec<Vec<f64>>>;
 
-/// Distance of each value of the first output from the nearest kink of a case's forward.
-pub(super) type Distance = Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>;
-
 /// Records the op under test: operands to outputs, the differentiable one first.
 pub(super) type Build = Box<dyn Fn(&[Tensor]) -> Vec<Tensor>>;
 
