@@ -214,3 +214,20 @@ fn chunks(rows: usize, quads: usize) -> (usize, usize) {
     let chunk = (rows * quads / 16_384).clamp(32, 2_048);
     (chunk, rows.div_ceil(chunk))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::chunks;
+
+    /// No invocation loops over more rows, or more chunks, than drivers that cut loops allow.
+    #[test]
+    fn chunks_cover_the_rows_in_short_loops() {
+        for rows in [1, 31, 32, 33, 210_001, 16_384 * 112 * 112] {
+            for quads in [1, 16, 512] {
+                let (chunk, chunks) = chunks(rows, quads);
+                assert!(chunk * chunks >= rows && chunk * (chunks - 1) < rows);
+                assert!(chunk < 65_535 && chunks.div_ceil(64) < 65_535, "{rows}x{quads}: {chunks} chunks of {chunk}");
+            }
+        }
+    }
+}

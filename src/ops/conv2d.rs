@@ -310,3 +310,21 @@ fn split_count(segments: usize, segment: usize, bytes: usize, wanted: usize) -> 
     let affordable = ((64 << 20) / bytes.max(1)).max(1);
     wanted.min(affordable).max(least).clamp(1, segments.max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::split_count;
+
+    /// The loops of a weight gradient, over segments and over their pixels, stay below what drivers that cut loops allow.
+    #[test]
+    fn no_invocation_sums_more_pixels_than_any_driver_allows() {
+        for (segments, segment) in [(1, 1), (1, 65_535), (144_400, 1), (760, 190), (4_096 * 112, 112), (1_000_000, 64), (7, 9_000)] {
+            for wanted in [0, 1, 16, 1_024] {
+                let splits = split_count(segments, segment, 1 << 20, wanted);
+                let per_split: usize = segments.div_ceil(splits);
+                assert!((1..=segments).contains(&splits));
+                assert!(per_split == 1 || per_split * (segment + 1) < 65_535, "{segments} of {segment}: {per_split} each");
+            }
+        }
+    }
+}
