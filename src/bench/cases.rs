@@ -142,7 +142,7 @@ pub fn cases() -> Vec<Case> {
     }
     all.push(swav_step("swav_step_small_2x32_4x16_b64", small(), 64, [32, 16], 4, 60));
     all.push(swav_step("swav_step_resnet18_2x64_4x32_b8", Backbone::resnet(18).expect("a usual depth"), 8, [64, 32], 4, 300));
-    all.push(swav_step("swav_step_resnet50_2x224_6x96_b1", Backbone::resnet(50).expect("a usual depth"), 2, [224, 96], 6, 3000));
+    all.push(swav_step("swav_step_resnet50_2x224_6x96_b2", Backbone::resnet(50).expect("a usual depth"), 2, [224, 96], 6, 3000));
     all
 }
 
