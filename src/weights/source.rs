@@ -145,7 +145,8 @@ fn check_zip(path: &Path) -> Result<(), String> {
     }
     for index in 0..archive.len() {
         let member = archive.by_index_raw(index).map_err(|error| format!("damaged zip file: {error}"))?;
-        if !member.name().ends_with("data.pkl") {
+        let name = member.name().map_err(|error| format!("damaged zip file: {error}"))?;
+        if !name.ends_with("data.pkl") {
             continue;
         }
         if member.compression() != CompressionMethod::Stored {
