@@ -23,16 +23,14 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     }
     let size = frozen.transform.crop;
     let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, BATCH, [size, size], false)?;
-    let mut features = |data: &Arc<Dataset>| -> Result<(Extracted, Vec<usize>)> {
-        let all = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.normalize, frozen.workers)?;
+    let mut features = |data: &Arc<Dataset>| -> Result<(Vec<f32>, Vec<usize>)> {
+        let Extracted { features, labels, .. } = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.normalize, frozen.workers)?;
         let label = |(i, l): (usize, &Option<usize>)| l.ok_or_else(|| Error::data(data.path(i), "has no class"));
-        let labels = all.labels.iter().enumerate().map(label).collect::<Result<_>>()?;
-        Ok((all, labels))
+        let labels = labels.iter().enumerate().map(label).collect::<Result<_>>()?;
+        Ok((features, labels))
     };
-    let ((bank, bank_labels), (queries, query_labels)) = (features(&train)?, features(&val)?);
+    let (bank, queries) = (features(&train)?, features(&val)?);
     let classes = train.classes().len();
-    let labelled = |e: &'_ Extracted, labels: &'_ [usize]| (e.features.clone(), labels.to_vec());
-    let (bank, queries) = (labelled(&bank, &bank_labels), labelled(&queries, &query_labels));
     let all = classify(
         &gpu,
         &BestGuess,
