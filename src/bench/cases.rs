@@ -6,7 +6,7 @@ use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Store, Tensor, VariableId, Variables, pad4, stored_elements};
 use crate::nn::architecture::{Backbone, TensorKind, TensorSpec};
 use crate::nn::{Init, Parameters, ResNet, initial_values};
-use crate::ops::{BatchNormMode, BatchNormParameters, gradients};
+use crate::ops::{BatchNormMode, BatchNormParameters};
 use crate::optim::{Optimizer, OptimizerKind};
 use crate::swav::{Crops, StepRunner, StepSettings, SwavModel, TrainStep};
 use crate::tune::BestGuess;
@@ -242,11 +242,7 @@ fn resnet_step(depth: usize, size: usize, batch: usize) -> Case {
         let pooled = resnet.forward(&images).global_avg_pool2d();
         let tensor = |name| parameters.tensor(&graph, name);
         let loss = pooled.linear(&tensor("fc.weight"), Some(&tensor("fc.bias"))).cross_entropy(&labels);
-        let trained = parameters.trained(&graph);
-        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
-        for (gradient, (_, place)) in gradients(&loss, &wrt).into_iter().flatten().zip(&trained) {
-            graph.place(&gradient, parameters.variables(), *place);
-        }
+        parameters.record_gradients(&loss);
         let step = graph.input("step", &[4], DType::F32);
         let sgd = Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, weight_decay: 1e-4, trust: 0.0, eps: 0.0 };
         sgd.record(&graph, &parameters, &step, |_| false);

@@ -6,7 +6,7 @@ use super::layout::{device_shape, from_device, to_device};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Store, Tensor, VariableId, Variables};
-use crate::ops::BatchNormParameters;
+use crate::ops::{BatchNormParameters, gradients};
 use std::collections::BTreeMap;
 
 /// Tensor values by name, in PyTorch's layout.
@@ -144,6 +144,17 @@ impl Parameters {
     pub fn trained(&self, graph: &Graph) -> Vec<(Tensor, VariableId)> {
         let members = self.arenas.iter().flat_map(|a| &a.members);
         members.filter_map(|name| Some((self.tensor(graph, name), self.entries[name].training?.0))).collect()
+    }
+
+    /// Records the reverse pass of the scalar `loss`: the gradient of every trained parameter goes where the optimiser looks for it.
+    pub fn record_gradients(&self, loss: &Tensor) {
+        let trained = self.trained(loss.graph());
+        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
+        for (gradient, (_, place)) in gradients(loss, &wrt).iter().zip(&trained) {
+            if let Some(gradient) = gradient {
+                loss.graph().place(gradient, &self.variables, *place);
+            }
+        }
     }
 
     /// The value of `name` as a variable.

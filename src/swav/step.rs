@@ -4,7 +4,7 @@ use super::SwavModel;
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Outputs, Pending, Program, Store, Tensor, VariableId, Variants};
-use crate::ops::{BatchNormMode, concat_rows, gradients};
+use crate::ops::{BatchNormMode, concat_rows};
 use crate::optim::Optimizer;
 
 /// Crops of one resolution.
@@ -108,13 +108,7 @@ impl TrainStep {
         #[expect(clippy::cast_precision_loss, reason = "a count of rows")]
         let scale = 1.0 / (assigned * (views - 1) * batch) as f32;
         let loss = graph.scope("loss", || forward.scores.soft_cross_entropy(&targets, settings.temperature, scale));
-        let trained = model.parameters.trained(&graph);
-        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
-        for (gradient, (_, place)) in gradients(&loss, &wrt).iter().zip(&trained) {
-            if let Some(gradient) = gradient {
-                graph.place(gradient, model.parameters.variables(), *place);
-            }
-        }
+        model.parameters.record_gradients(&loss);
         let step = graph.input("step", &[4], DType::F32);
         settings.optimizer.record(&graph, &model.parameters, &step, |name| name.starts_with("prototypes"));
         Self { graph, loss, codes, scores: forward.scores }

@@ -5,7 +5,6 @@ use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Store, Tensor, Variants, pad_rows, stored_elements};
 use crate::nn::architecture::{TensorKind, TensorSpec};
 use crate::nn::{Parameters, Values};
-use crate::ops::gradients;
 use crate::optim::{Optimizer, OptimizerKind, Treatment};
 use crate::train::config::{LinearConfig, LinearOptimizerKind};
 use crate::train::knn::Accuracy;
@@ -97,13 +96,7 @@ impl Trainer {
         let input = graph.input("input", shape, DType::F32);
         let targets = graph.input("labels", &shape[..1], DType::U32);
         let loss = forward(&self.parameters, &input).cross_entropy(&targets);
-        let trained = self.parameters.trained(&graph);
-        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
-        for (gradient, (_, place)) in gradients(&loss, &wrt).into_iter().zip(&trained) {
-            if let Some(gradient) = gradient {
-                graph.place(&gradient, self.parameters.variables(), *place);
-            }
-        }
+        self.parameters.record_gradients(&loss);
         let step = graph.input("step", &[4], DType::F32);
         let treatment = |name: &str| Treatment { freezable: false, second_rate: name.starts_with("fc.") };
         self.optimizer.record_with(&graph, &self.parameters, &step, treatment);
