@@ -11,7 +11,8 @@ alias Element = f32;
 const RELU: bool = false;
 const TRAINING: bool = true;
 
-struct Params { rows: u32, quads: u32, chunk: u32, chunks: u32, span: u32, momentum: f32, eps: f32 }
+// `rows` are those of this launch, `batch_rows` those of the whole batch; this launch's chunks are numbered from `first_chunk` on.
+struct Params { rows: u32, batch_rows: u32, quads: u32, chunk: u32, chunks: u32, first_chunk: u32, span: u32, momentum: f32, eps: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -36,8 +37,9 @@ fn statistics(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
         squares += d * d;
     }
     let mean = sum / f32(end - first);
-    s_partials[2u * i] = shift + mean;
-    s_partials[2u * i + 1u] = max(squares - sum * mean, vec4<f32>());
+    let to = 2u * (params.first_chunk * params.quads + i);
+    s_partials[to] = shift + mean;
+    s_partials[to + 1u] = max(squares - sum * mean, vec4<f32>());
 }
 
 // ---- finalize: merges the chunks; saves mean and 1/sqrt(variance + eps); updates the running statistics (unbiased variance). One
@@ -172,8 +174,9 @@ fn backward_reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups
         sum += g;
         product += g * ((vec4<f32>(r_input[at]) - center) * scale);
     }
-    r_partials[2u * i] = sum;
-    r_partials[2u * i + 1u] = product;
+    let to = 2u * (params.first_chunk * params.quads + i);
+    r_partials[to] = sum;
+    r_partials[to + 1u] = product;
 }
 
 // ---- backward_finalize: the sums over all chunks are the gradients of bias and weight. What `backward` reads of a column quad is
@@ -229,7 +232,7 @@ fn column(quad: u32) -> Column {
     let invstd = b_stats[at + 1u];
     let scale = invstd * b_stats[at + 2u];
     if !TRAINING { return Column(vec4<f32>(), scale, vec4<f32>(), vec4<f32>()); }
-    let rows = f32(params.rows);
+    let rows = f32(params.batch_rows);
     return Column(b_stats[at], scale, b_stats[at + 4u] / rows, invstd * (b_stats[at + 3u] / rows));
 }
 

@@ -12,7 +12,7 @@ alias Element = f32;
 
 fn store(split: u32, quad: u32, column: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
     if quad < params.quads && column < params.out_quads {
-        let at = (split * params.quads + quad) * 4u * params.out_quads + column;
+        let at = ((params.first_split + split) * params.quads + quad) * 4u * params.out_quads + column;
         partials[at] = c0;
         partials[at + params.out_quads] = c1;
         partials[at + 2u * params.out_quads] = c2;

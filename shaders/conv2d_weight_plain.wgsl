@@ -35,7 +35,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             sum[3] += x.w * g;
         }
     }
-    let at = (split * params.quads + row) * 4u * params.out_quads + column;
+    let at = ((params.first_split + split) * params.quads + row) * 4u * params.out_quads + column;
     for (var c = 0u; c < 4u; c++) {
         partials[at + c * params.out_quads] = sum[c];
     }

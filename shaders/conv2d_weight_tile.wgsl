@@ -60,7 +60,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     }
     let out_quad = first_quad + my_quad;
     if out_quad < params.quads && column < params.out_quads {
-        let at = (split * params.quads + out_quad) * 4u * params.out_quads + column;
+        let at = ((params.first_split + split) * params.quads + out_quad) * 4u * params.out_quads + column;
         for (var c = 0u; c < 4u; c++) {
             partials[at + c * params.out_quads] = sum[c];
         }

@@ -36,14 +36,15 @@ fn inside(h: i32, w: i32, height: u32, width: u32) -> bool {
 }
 
 // `reduce` computes weight[tap, in channel, out channel] = sum over output pixels of in * grad_output. Pixels come in
-// segments (rows of the output image, or 64 pixels at a time where the kernel is 1x1); segments are dealt out to `splits` partial sums.
+// segments (rows of the output image, or 64 pixels at a time where the kernel is 1x1); segments are dealt out to `splits` partial
+// sums, of which the first is number `first_split` of the whole tensor's.
 struct Reduce {
     quads: u32,             // taps * in_quads
     in_quads: u32, out_quads: u32,
     kernel_w: u32, stride: u32, padding: i32,
     in_h: u32, in_w: u32, out_h: u32,
     segments: u32, segment_pixels: u32, pixels: u32,
-    splits: u32, segments_per_split: u32,
+    splits: u32, first_split: u32, segments_per_split: u32,
     column_tiles: u32, tiles: u32,
 }
 

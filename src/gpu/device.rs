@@ -81,6 +81,11 @@ impl Gpu {
         &self.caps
     }
 
+    /// Binds at most `bytes` bytes from now on, as a smaller adapter would. For tests of windows.
+    pub fn limit_bindings(&mut self, bytes: u64) {
+        self.caps.max_binding_bytes = self.caps.max_binding_bytes.min(bytes);
+    }
+
     /// Whether kernels are built with runtime checks.
     pub(super) fn checked(&self) -> bool {
         self.checked

@@ -1,6 +1,6 @@
 //! From nodes to kernel launches.
 
-use super::{DType, Graph, Node, Storage, TensorId, TensorInfo, stored_elements};
+use super::{DType, Graph, Node, Storage, TensorId, TensorInfo, View, Window, stored_elements};
 use crate::gpu::{Caps, KernelSpec, Params, grid_fold};
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ pub trait Variants {
     fn choose<'a>(&self, op: &str, shape: &str, offered: &[&'a str]) -> &'a str;
 }
 
-/// One kernel launch over tensors.
+/// One kernel launch over tensors or windows of them.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// Which kernel.
@@ -18,9 +18,9 @@ pub struct Launch {
     /// Its parameters.
     pub params: Params,
     /// Tensors it only reads, in binding order.
-    pub reads: Vec<TensorId>,
+    pub reads: Vec<View>,
     /// Tensors it writes (or updates in place), in binding order after the reads.
-    pub writes: Vec<TensorId>,
+    pub writes: Vec<View>,
     /// Workgroups.
     pub grid: [u32; 3],
     /// Scope and kernel, for profiles.
@@ -78,12 +78,27 @@ impl Lowering<'_> {
         TensorId(self.tensors.len() - 1)
     }
 
+    /// Cuts `of` equal pieces (images, rows) of `tensors` so that the adapter can bind every part of every one; a single window where it
+    /// can bind them whole. Windows start at multiples of `multiple` pieces.
+    pub fn windows(&self, of: usize, multiple: usize, tensors: &[TensorId]) -> Vec<Window> {
+        let pieces: Vec<u64> = tensors.iter().map(|t| self.info(*t).bytes() / of.max(1) as u64).collect();
+        Window::cut(of, multiple, self.caps.offset_alignment, self.caps.max_binding_bytes, &pieces)
+    }
+
     /// Launches `groups` workgroups, folded into the grid.
-    pub fn launch(&mut self, kernel: KernelSpec, params: Params, groups: usize, reads: &[TensorId], writes: &[TensorId]) {
+    pub fn launch<R, W>(&mut self, kernel: KernelSpec, params: Params, groups: usize, reads: &[R], writes: &[W])
+    where
+        R: Copy + Into<View>,
+        W: Copy + Into<View>,
+    {
         let grid = grid_fold(groups as u64, self.caps.max_workgroups);
         let label = format!("{} {}", self.scope, kernel.label()).trim_start().to_owned();
-        self.launches.push(Launch { kernel, params, reads: reads.to_vec(), writes: writes.to_vec(), grid, label });
+        self.launches.push(Launch { kernel, params, reads: views(reads), writes: views(writes), grid, label });
     }
+}
+
+fn views<T: Copy + Into<View>>(tensors: &[T]) -> Vec<View> {
+    tensors.iter().map(|t| (*t).into()).collect()
 }
 
 /// A graph as launches, with the scratch tensors that lowering added.
@@ -98,6 +113,17 @@ impl Lowered {
     /// What is known of a tensor.
     pub fn info(&self, id: TensorId) -> &TensorInfo {
         &self.tensors[id.0]
+    }
+
+    /// First byte and bytes of what a launch binds.
+    pub fn range(&self, view: &View) -> (u64, u64) {
+        view.range(self.info(view.tensor).bytes())
+    }
+
+    /// The most that any launch binds, and of which tensor.
+    pub fn largest_binding(&self) -> Option<(u64, &TensorInfo)> {
+        let views = self.launches.iter().flat_map(|l| l.reads.iter().chain(&l.writes));
+        views.map(|v| (self.range(v).1, self.info(v.tensor))).max_by_key(|(bytes, info)| (*bytes, std::cmp::Reverse(&info.name)))
     }
 }
 

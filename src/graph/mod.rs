@@ -16,6 +16,7 @@ mod plan;
 mod program;
 mod tensor;
 mod variables;
+mod window;
 
 pub use differentiate::{Backward, differentiate};
 pub use lower::{Launch, Lowered, Lowering, Variants, lower};
@@ -23,6 +24,7 @@ pub use plan::{Plan, plan};
 pub use program::{Outputs, Pending, Program};
 pub use tensor::{DType, Graph, Node, Op, Storage, Tensor, TensorId, TensorInfo};
 pub use variables::{Store, VariableId, VariableInfo, Variables};
+pub use window::{View, Window};
 
 /// `n` rounded up to a multiple of 4: the stored length of a last dimension.
 pub const fn pad4(n: usize) -> usize {

@@ -27,7 +27,7 @@ pub fn plan(lowered: &Lowered, keep: &[TensorId]) -> Plan {
     let count = lowered.launches.len();
     let mut span: HashMap<TensorId, (usize, usize)> = HashMap::new();
     for (i, launch) in lowered.launches.iter().enumerate() {
-        for &t in launch.reads.iter().chain(&launch.writes) {
+        for t in launch.reads.iter().chain(&launch.writes).map(|view| view.tensor) {
             let first = if matches!(lowered.tensors[t.0].storage, Storage::Input(_)) { 0 } else { i };
             span.entry(t).and_modify(|s| s.1 = i).or_insert((first, i));
         }

@@ -1,6 +1,6 @@
 //! A planned graph on a device: allocated once, then replayed.
 
-use super::{Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, pad4, plan, unpad_rows};
+use super::{Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, View, lower, pad4, plan, unpad_rows};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
 use std::collections::{HashMap, VecDeque};
@@ -31,7 +31,7 @@ impl Program {
         let ids: Vec<TensorId> = outputs.iter().map(|(_, t)| t.id()).collect();
         let lowered = lower(graph, &ids, gpu.caps(), variants);
         let plan = plan(&lowered, &ids);
-        check_limits(gpu, &lowered, &plan)?;
+        check_limits(gpu, &lowered)?;
         let buffers = plan
             .slots
             .iter()
@@ -44,6 +44,11 @@ impl Program {
                 Storage::Variable(id) => store.binding(id),
                 _ => Binding { buffer: buffers[plan.slot_of[&t]].clone(), offset: 0, bytes: info.bytes().max(16) },
             }
+        };
+        let view = |view: &View| -> Binding {
+            let whole = binding(view.tensor);
+            let (offset, bytes) = lowered.range(view);
+            Binding { offset: whole.offset + offset, bytes: bytes.max(16), ..whole }
         };
         let mut inputs = HashMap::new();
         for (&t, _) in plan.slot_of.iter() {
@@ -63,7 +68,7 @@ impl Program {
                 Ok(Dispatch {
                     kernel: gpu.kernel(&launch.kernel)?,
                     params: launch.params.clone(),
-                    bindings: launch.reads.iter().chain(&launch.writes).map(|&t| binding(t)).collect(),
+                    bindings: launch.reads.iter().chain(&launch.writes).map(view).collect(),
                     grid: launch.grid,
                     label: launch.label.clone(),
                 })
@@ -147,28 +152,18 @@ fn uploads<'a>(known: &'a HashMap<String, (Binding, TensorInfo)>, given: &[(&str
     given.iter().filter_map(find).collect()
 }
 
-fn check_limits(gpu: &Gpu, lowered: &Lowered, plan: &Plan) -> Result<()> {
+fn check_limits(gpu: &Gpu, lowered: &Lowered) -> Result<()> {
     let limit = gpu.caps().max_binding_bytes;
-    for t in plan.slot_of.keys() {
-        let info = &lowered.tensors[t.0];
-        if info.bytes() > limit {
-            return Err(Error::OutOfMemory(format!(
-                "tensor {} {:?} needs {} and this adapter binds at most {}; {}",
-                info.name,
-                info.shape,
-                crate::gpu::megabytes(info.bytes()),
-                crate::gpu::megabytes(limit),
-                batch_advice(info, limit)
-            )));
-        }
+    match lowered.largest_binding() {
+        Some((bytes, info)) if bytes > limit => Err(Error::OutOfMemory(format!(
+            "tensor {} {:?} needs a binding of {} and this adapter binds at most {}",
+            info.name,
+            info.shape,
+            crate::gpu::megabytes(bytes),
+            crate::gpu::megabytes(limit)
+        ))),
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-fn batch_advice(info: &TensorInfo, limit: u64) -> String {
-    let images = info.shape.first().copied().unwrap_or(1).max(1) as u64;
-    let fits = limit / (info.bytes() / images).max(1);
-    format!("{fits} of its {images} first-dimension entries would fit")
 }
 
 impl Outputs {

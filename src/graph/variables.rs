@@ -86,6 +86,11 @@ impl Variables {
         &self.infos[id.0]
     }
 
+    /// The variable called `name`.
+    pub fn find(&self, name: &str) -> Option<VariableId> {
+        self.infos.iter().position(|info| info.name == name).map(VariableId)
+    }
+
     /// First element of a member within its arena.
     pub fn arena_element(&self, id: VariableId) -> usize {
         usize::try_from(self.infos[id.0].offset / 4).expect("an arena that fits the address space")

@@ -1,6 +1,6 @@
 //! Sum of two tensors of one shape: z = x + y, dx = dy = dz. PyTorch: `torch.add`.
 
-use super::{groups, kernel_for};
+use super::{elementwise, kernel_for};
 use crate::gpu::Params;
 use crate::graph::{Backward, Lowering, Node, Op, Tensor};
 
@@ -31,8 +31,7 @@ impl Op for Add {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let count = cx.vec4s(node.outputs[0]);
         let kernel = kernel_for(cx, node.outputs[0], "add", "forward");
-        cx.launch(kernel, Params::default().u32("count", count), groups(count), &node.inputs, &node.outputs);
+        elementwise(cx, &kernel, (&node.inputs, &[], &node.outputs), |count| Params::default().u32("count", count));
     }
 }

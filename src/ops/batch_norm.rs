@@ -5,9 +5,9 @@
 //! dx = weight · invstd · (g − Σg/N − x̂ · Σ(g·x̂)/N) in training; in evaluation mode the two means vanish.
 //! In training the running statistics take `momentum` of the batch's mean and unbiased variance.
 
-use super::{element, groups};
+use super::{element, groups, rows_of};
 use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, Window};
 
 /// Where mean and variance come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,17 +94,20 @@ impl Op for Statistics {
         let channels = cx.shape(node.outputs[0])[0];
         let quads = channels.div_ceil(4);
         let BatchNormMode::Training { momentum } = self.0 else {
-            let params = params(0, quads, (0, 0), 0.0, cx);
+            let params = params(cx, quads, Window::whole(0), 1, 0.0);
             cx.launch(KernelSpec::new("batch_norm", "evaluate"), params, groups(quads), &node.inputs, &node.outputs);
             return;
         };
         let x = node.inputs[0];
-        let rows = cx.vec4s(x) / quads;
+        let rows = rows_of(cx, x);
         let (chunk, chunks) = chunks(rows, quads);
         let partials = cx.scratch("batch_norm.partials", &[2 * chunks, channels], DType::F32);
-        let params = params(rows, quads, (chunk, chunks), momentum, cx);
         let statistics = KernelSpec::new("batch_norm", "statistics").with(element(cx.info(x).dtype));
-        cx.launch(statistics, params.clone(), groups(quads * chunks), &[x], &[partials]);
+        for part in cx.windows(rows, chunk, &[x]) {
+            let launched = groups(quads * part.count.div_ceil(chunk));
+            cx.launch(statistics.clone(), params(cx, quads, part, chunk, 0.0), launched, &[part.of(x)], &[partials]);
+        }
+        let params = params(cx, quads, Window::whole(rows), chunk, momentum);
         cx.launch(KernelSpec::new("batch_norm", "finalize"), params, quads, &[partials], &node.outputs);
     }
 }
@@ -140,12 +143,15 @@ impl Op for BatchNorm {
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let quads = cx.shape(node.inputs[3])[0].div_ceil(4);
-        let count = cx.vec4s(node.outputs[0]);
-        let entry = if node.inputs.len() == 6 { "forward_residual" } else { "forward" };
-        let kernel = KernelSpec::new("batch_norm", entry).with(element(cx.info(node.inputs[0]).dtype).bool("RELU", self.relu));
-        let rows = count / quads;
-        let params = params(rows, quads, (0, 0), 0.0, cx);
-        cx.launch(kernel, params, spans(rows, quads, cx), &node.inputs, &node.outputs);
+        let [x, mean, invstd, weight, bias] = [0, 1, 2, 3, 4].map(|i| node.inputs[i]);
+        let (residual, y) = (node.inputs.get(5), node.outputs[0]);
+        let entry = if residual.is_some() { "forward_residual" } else { "forward" };
+        let kernel = KernelSpec::new("batch_norm", entry).with(element(cx.info(x).dtype).bool("RELU", self.relu));
+        for part in cx.windows(rows_of(cx, x), 1, &[x, y]) {
+            let mut reads = vec![part.of(x), mean.into(), invstd.into(), weight.into(), bias.into()];
+            reads.extend(residual.map(|r| part.of(*r)));
+            cx.launch(kernel.clone(), params(cx, quads, part, 1, 0.0), spans(part.count, quads, cx), &reads, &[part.of(y)]);
+        }
     }
 }
 
@@ -163,22 +169,28 @@ impl Op for BatchNormBackward {
         let [dx, dweight, dbias] = [node.outputs[0], node.outputs[1], node.outputs[2]];
         let channels = cx.shape(weight)[0];
         let quads = channels.div_ceil(4);
-        let count = cx.vec4s(x);
-        let rows = count / quads;
+        let rows = rows_of(cx, x);
         let (chunk, chunks) = chunks(rows, quads);
         let partials = cx.scratch("batch_norm.partials", &[2 * chunks, channels], DType::F32);
         let stats = cx.scratch("batch_norm.stats", &[5, channels], DType::F32);
-        let params = params(rows, quads, (chunk, chunks), 0.0, cx);
         let knobs = element(cx.info(x).dtype).bool("RELU", self.relu);
         let reduce = KernelSpec::new("batch_norm", "backward_reduce").with(knobs.clone());
-        cx.launch(reduce, params.clone(), groups(quads * chunks), &[x, mean, invstd, y, dy], &[partials]);
+        for part in cx.windows(rows, chunk, &[x, y, dy]) {
+            let launched = groups(quads * part.count.div_ceil(chunk));
+            let reads = [part.of(x), mean.into(), invstd.into(), part.of(y), part.of(dy)];
+            cx.launch(reduce.clone(), params(cx, quads, part, chunk, 0.0), launched, &reads, &[partials]);
+        }
         let finalize = KernelSpec::new("batch_norm", "backward_finalize");
-        cx.launch(finalize, params.clone(), quads, &[partials, mean, invstd, weight], &[dweight, dbias, stats]);
+        let whole = params(cx, quads, Window::whole(rows), chunk, 0.0);
+        cx.launch(finalize, whole, quads, &[partials, mean, invstd, weight], &[dweight, dbias, stats]);
         let entry = if self.residual { "backward_residual" } else { "backward" };
         let kernel = KernelSpec::new("batch_norm", entry).with(with_training(knobs, self.training));
-        let mut outputs = vec![dx];
-        outputs.extend(node.outputs.get(3));
-        cx.launch(kernel, params, spans(rows, quads, cx), &[x, stats, y, dy], &outputs);
+        for part in cx.windows(rows, 1, &[x, y, dy]) {
+            let mut writes = vec![part.of(dx)];
+            writes.extend(node.outputs.get(3).map(|t| part.of(*t)));
+            let reads = [part.of(x), stats.into(), part.of(y), part.of(dy)];
+            cx.launch(kernel.clone(), params(cx, quads, part, 1, 0.0), spans(part.count, quads, cx), &reads, &writes);
+        }
     }
 }
 
@@ -187,12 +199,15 @@ fn with_training(knobs: Specialization, training: bool) -> Specialization {
     if training { knobs } else { knobs.bool("TRAINING", false) }
 }
 
-fn params(rows: usize, quads: usize, (chunk, chunks): (usize, usize), momentum: f32, cx: &Lowering<'_>) -> Params {
+/// Parameters of a launch over `part` of the rows, cut into chunks of `chunk` rows.
+fn params(cx: &Lowering<'_>, quads: usize, part: Window, chunk: usize, momentum: f32) -> Params {
     Params::default()
-        .u32("rows", rows)
+        .u32("rows", part.count)
+        .u32("batch_rows", part.of)
         .u32("quads", quads)
         .u32("chunk", chunk)
-        .u32("chunks", chunks)
+        .u32("chunks", part.count.div_ceil(chunk))
+        .u32("first_chunk", part.first / chunk)
         .u32("span", span(cx))
         .f32("momentum", momentum)
         .f32("eps", EPS)

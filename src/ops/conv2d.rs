@@ -8,7 +8,7 @@
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, pad4};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, View, pad4};
 
 /// Window of a convolution.
 #[derive(Clone, Copy)]
@@ -191,11 +191,17 @@ fn offered(cx: &Lowering<'_>) -> Vec<&'static str> {
     }
 }
 
+/// Launches a gather, window by window of images.
 fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weight: TensorId, output: TensorId) {
-    let rows = g.grid.iter().product::<usize>();
-    let [_, _, in_channels, out_channels] = cx.nhwc(weight);
+    for images in cx.windows(g.grid[0], 1, &[input, output]) {
+        gather_images(cx, op, g, images.count, [images.of(input), weight.into()], images.of(output));
+    }
+}
+
+fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, images: usize, [input, weight]: [View; 2], output: View) {
+    let rows = images * g.grid[1] * g.grid[2];
+    let [_, kernel_w, in_channels, out_channels] = cx.nhwc(weight.tensor);
     let (in_quads, out_quads) = (in_channels / 4, out_channels.div_ceil(4));
-    let kernel_w = cx.nhwc(weight)[1];
     let key = format!("{rows}x{}x{in_channels}x{out_channels}", g.taps[0] * g.taps[1]);
     let (shader, tile_rows, tile_quads) = match cx.choose(op, &key, &offered(cx)) {
         "broadcast" => ("conv2d_broadcast", 16, 8),
@@ -204,8 +210,8 @@ fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weight: 
     };
     let column_tiles = out_quads.div_ceil(tile_quads);
     let tiles = rows.div_ceil(tile_rows) * column_tiles;
-    let dtype = cx.info(input).dtype;
-    let mut knobs = weight_knob(cx.info(weight).dtype);
+    let dtype = cx.info(input.tensor).dtype;
+    let mut knobs = weight_knob(cx.info(weight.tensor).dtype);
     if dtype != DType::F32 {
         knobs = knobs.alias("Element", dtype.wgsl());
     }
@@ -249,53 +255,103 @@ impl Op for WeightGradient {
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let (x, dy, dw) = (node.inputs[0], node.inputs[1], node.outputs[0]);
-        let ([n, h, w, _], [_, p, q, _], [r, s, i, o]) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
-        let Window { stride, padding } = self.0;
-        let (in_quads, out_quads, quads, pixels) = (i / 4, o.div_ceil(4), r * s * (i / 4), n * p * q);
-        // A 1x1 window without stride sees pixels in order: cut them into even segments instead of image rows.
-        let pointwise = r * s == 1 && stride == 1 && padding == 0;
-        let (in_h, in_w, out_h, segment) = if pointwise { (1, SEGMENT, 1, SEGMENT) } else { (h, w, p, q) };
-        let segments = pixels.div_ceil(segment);
-        let key = format!("{pixels}x{}x{i}x{o}", r * s);
-        let (shader, tile_quads, tile_columns) = match cx.choose(self.name(), &key, &offered(cx)) {
-            "broadcast" => ("conv2d_weight_broadcast", 4, 8),
-            "tile" => ("conv2d_weight_tile", 16, 16),
-            _ => ("conv2d_weight_plain", 1, 1),
+        let ([n, ..], [_, p, q, _], [r, s, i, o]) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
+        let (out_quads, quads) = (o.div_ceil(4), r * s * (i / 4));
+        let windows = cx.windows(n, 1, &[x, dy]);
+        let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
+        let variant = match cx.choose(self.name(), &key, &offered(cx)) {
+            "broadcast" => ReduceVariant { shader: "conv2d_weight_broadcast", tile: [4, 8] },
+            "tile" => ReduceVariant { shader: "conv2d_weight_tile", tile: [16, 16] },
+            _ => ReduceVariant { shader: "conv2d_weight_plain", tile: [1, 1] },
         };
-        let column_tiles = out_quads.div_ceil(tile_columns);
-        let row_tiles = quads.div_ceil(tile_quads);
-        let wanted = if cx.caps().kind == crate::gpu::DeviceKind::Cpu { 16 } else { 1024 };
-        let parallel = if shader == "conv2d_weight_plain" { row_tiles * column_tiles / super::WORKGROUP } else { row_tiles * column_tiles };
-        let splits = split_count(segments, segment, quads * out_quads * 64, wanted / parallel.max(1));
-        let per_split = segments.div_ceil(splits);
-        let splits = segments.div_ceil(per_split);
-        let tiles = row_tiles * column_tiles * splits;
+        let parts: Vec<Splits> = windows.iter().map(|w| self.splits(cx, variant, w.count, node)).collect();
+        let splits = parts.iter().map(|part| part.splits).sum();
         let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
-        let params = Params::default()
-            .u32("quads", quads)
-            .u32("in_quads", in_quads)
-            .u32("out_quads", out_quads)
-            .u32("kernel_w", s)
-            .u32("stride", stride)
-            .i32("padding", signed(padding))
-            .u32("in_h", in_h)
-            .u32("in_w", in_w)
-            .u32("out_h", out_h)
-            .u32("segments", segments)
-            .u32("segment_pixels", segment)
-            .u32("pixels", pixels)
-            .u32("splits", splits)
-            .u32("segments_per_split", per_split)
-            .u32("column_tiles", column_tiles)
-            .u32("tiles", tiles);
-        let launched = if shader == "conv2d_weight_plain" { groups(tiles) } else { tiles };
-        let kernel = super::kernel_for(cx, x, shader, "reduce");
-        cx.launch(kernel, params, launched, &[x, dy], &[target]);
+        let mut first_split = 0;
+        for (images, part) in windows.iter().zip(parts) {
+            let (params, launched) = self.reduce(cx, variant, part, first_split, node);
+            cx.launch(super::kernel_for(cx, x, variant.shader, "reduce"), params, launched, &[images.of(x), images.of(dy)], &[target]);
+            first_split += part.splits;
+        }
         if splits > 1 {
             let count = quads * 4 * out_quads;
             let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
             cx.launch(KernelSpec::new("conv2d_weight", "sum_splits"), params, groups(count), &[target], &[dw]);
         }
+    }
+}
+
+/// A kernel for weight gradients: quads of input channels and of output channels that a workgroup (or invocation) computes.
+#[derive(Clone, Copy)]
+struct ReduceVariant {
+    shader: &'static str,
+    tile: [usize; 2],
+}
+
+/// How the pixels of some images are dealt out to partial sums.
+#[derive(Clone, Copy)]
+struct Splits {
+    pixels: usize,
+    segment: usize,
+    segments: usize,
+    per_split: usize,
+    splits: usize,
+}
+
+impl WeightGradient {
+    /// A 1x1 window without stride sees pixels in order: they are cut into even segments instead of image rows.
+    fn pointwise(&self, [r, s, ..]: [usize; 4]) -> bool {
+        r * s == 1 && self.0.stride == 1 && self.0.padding == 0
+    }
+
+    fn splits(&self, cx: &Lowering<'_>, ReduceVariant { shader, tile }: ReduceVariant, images: usize, node: &Node) -> Splits {
+        let ([_, p, q, _], weight) = (cx.nhwc(node.inputs[1]), cx.nhwc(node.outputs[0]));
+        let [r, s, i, o] = weight;
+        let (quads, out_quads, pixels) = (r * s * (i / 4), o.div_ceil(4), images * p * q);
+        let segment = if self.pointwise(weight) { SEGMENT } else { q };
+        let segments = pixels.div_ceil(segment);
+        let tiles = quads.div_ceil(tile[0]) * out_quads.div_ceil(tile[1]);
+        let parallel = if shader == "conv2d_weight_plain" { tiles / super::WORKGROUP } else { tiles };
+        let wanted = if cx.caps().kind == crate::gpu::DeviceKind::Cpu { 16 } else { 1024 };
+        let splits = split_count(segments, segment, quads * out_quads * 64, wanted / parallel.max(1));
+        let per_split = segments.div_ceil(splits);
+        Splits { pixels, segment, segments, per_split, splits: segments.div_ceil(per_split) }
+    }
+
+    /// Parameters of a launch, and its workgroups.
+    fn reduce(
+        &self,
+        cx: &Lowering<'_>,
+        ReduceVariant { shader, tile }: ReduceVariant,
+        part: Splits,
+        first_split: usize,
+        node: &Node,
+    ) -> (Params, usize) {
+        let ([_, h, w, _], [_, p, ..], weight) = (cx.nhwc(node.inputs[0]), cx.nhwc(node.inputs[1]), cx.nhwc(node.outputs[0]));
+        let [r, s, i, o] = weight;
+        let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
+        let (in_h, in_w, out_h) = if self.pointwise(weight) { (1, SEGMENT, 1) } else { (h, w, p) };
+        let column_tiles = out_quads.div_ceil(tile[1]);
+        let tiles = (r * s * in_quads).div_ceil(tile[0]) * column_tiles * part.splits;
+        let params = Params::default()
+            .u32("quads", r * s * in_quads)
+            .u32("in_quads", in_quads)
+            .u32("out_quads", out_quads)
+            .u32("kernel_w", s)
+            .u32("stride", self.0.stride)
+            .i32("padding", signed(self.0.padding))
+            .u32("in_h", in_h)
+            .u32("in_w", in_w)
+            .u32("out_h", out_h)
+            .u32("segments", part.segments)
+            .u32("segment_pixels", part.segment)
+            .u32("pixels", part.pixels)
+            .u32("splits", part.splits)
+            .u32("first_split", first_split)
+            .u32("segments_per_split", part.per_split)
+            .u32("column_tiles", column_tiles)
+            .u32("tiles", tiles);
+        (params, if shader == "conv2d_weight_plain" { groups(tiles) } else { tiles })
     }
 }
 

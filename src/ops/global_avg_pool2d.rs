@@ -32,11 +32,14 @@ impl Op for GlobalAvgPool2d {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let [_, h, w, c] = cx.nhwc(node.inputs[0]);
-        let count = cx.vec4s(node.outputs[0]);
-        let params = Params::default().u32("count", count).u32("quads", c.div_ceil(4)).u32("pixels", h * w);
-        let kernel = kernel_for(cx, node.inputs[0], "global_avg_pool2d", "forward");
-        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+        let [n, h, w, c] = cx.nhwc(node.inputs[0]);
+        let (x, y) = (node.inputs[0], node.outputs[0]);
+        let kernel = kernel_for(cx, x, "global_avg_pool2d", "forward");
+        for images in cx.windows(n, 1, &[x, y]) {
+            let count = images.count * c.div_ceil(4);
+            let params = Params::default().u32("count", count).u32("quads", c.div_ceil(4)).u32("pixels", h * w);
+            cx.launch(kernel.clone(), params, groups(count), &[images.of(x)], &[images.of(y)]);
+        }
     }
 }
 
@@ -50,10 +53,13 @@ impl Op for GlobalAvgPool2dBackward {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let [_, h, w, c] = cx.nhwc(node.outputs[0]);
-        let count = cx.vec4s(node.outputs[0]);
-        let params = Params::default().u32("count", count).u32("quads", c.div_ceil(4)).u32("pixels", h * w);
-        let kernel = kernel_for(cx, node.outputs[0], "global_avg_pool2d", "backward");
-        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+        let [n, h, w, c] = cx.nhwc(node.outputs[0]);
+        let (dy, dx) = (node.inputs[0], node.outputs[0]);
+        let kernel = kernel_for(cx, dx, "global_avg_pool2d", "backward");
+        for images in cx.windows(n, 1, &[dy, dx]) {
+            let count = images.count * h * w * c.div_ceil(4);
+            let params = Params::default().u32("count", count).u32("quads", c.div_ceil(4)).u32("pixels", h * w);
+            cx.launch(kernel.clone(), params, groups(count), &[images.of(dy)], &[images.of(dx)]);
+        }
     }
 }

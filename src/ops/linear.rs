@@ -1,7 +1,7 @@
 //! Fully connected layer: y = x W + b with W stored (in, out). dx = dy Wᵀ, dW = xᵀ dy, db = sum of dy over rows.
 //! PyTorch: `torch.nn.functional.linear`, whose weight is (out, in). The products are 1x1 convolutions.
 
-use super::{groups, kernel_for};
+use super::{elementwise, kernel_for};
 use crate::gpu::Params;
 use crate::graph::{Backward, Lowering, Node, Op, Tensor};
 
@@ -49,10 +49,9 @@ impl Op for AddBias {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let count = cx.vec4s(node.outputs[0]);
         let quads = cx.shape(node.inputs[1])[0].div_ceil(4);
         let kernel = kernel_for(cx, node.outputs[0], "linear", "add_bias");
-        let params = Params::default().u32("count", count).u32("quads", quads);
-        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+        let params = |count| Params::default().u32("count", count).u32("quads", quads);
+        elementwise(cx, &kernel, (&node.inputs[..1], &node.inputs[1..], &node.outputs), params);
     }
 }

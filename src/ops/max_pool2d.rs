@@ -2,7 +2,7 @@
 
 use super::{groups, kernel_for};
 use crate::gpu::Params;
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, TensorId, View};
 
 #[derive(Clone, Copy)]
 struct MaxPool2d {
@@ -32,7 +32,18 @@ impl Tensor {
 }
 
 impl MaxPool2d {
-    fn params(self, cx: &Lowering<'_>, input: crate::graph::TensorId, output: crate::graph::TensorId, count: usize) -> Params {
+    /// Launches `entry`, whose every invocation writes a `vec4` of `writes[0]`, window by window of images.
+    fn launch(self, cx: &mut Lowering<'_>, entry: &'static str, reads: &[TensorId], writes: &[TensorId], [image, pooled]: [TensorId; 2]) {
+        let kernel = kernel_for(cx, image, "max_pool2d", entry);
+        let (n, vec4s) = (cx.nhwc(image)[0], cx.vec4s(writes[0]));
+        for images in cx.windows(n, 1, &[reads, writes].concat()) {
+            let count = vec4s / n * images.count;
+            let part = |tensors: &[TensorId]| -> Vec<View> { tensors.iter().map(|t| images.of(*t)).collect() };
+            cx.launch(kernel.clone(), self.params(cx, image, pooled, count), groups(count), &part(reads), &part(writes));
+        }
+    }
+
+    fn params(self, cx: &Lowering<'_>, input: TensorId, output: TensorId, count: usize) -> Params {
         let ([_, in_h, in_w, c], [_, out_h, out_w, _]) = (cx.nhwc(input), cx.nhwc(output));
         Params::default()
             .u32("in_h", in_h)
@@ -60,10 +71,7 @@ impl Op for MaxPool2d {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let count = cx.vec4s(node.outputs[0]);
-        let params = self.params(cx, node.inputs[0], node.outputs[0], count);
-        let kernel = kernel_for(cx, node.inputs[0], "max_pool2d", "forward");
-        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+        self.launch(cx, "forward", &node.inputs, &node.outputs, [node.inputs[0], node.outputs[0]]);
     }
 }
 
@@ -77,9 +85,6 @@ impl Op for MaxPool2dBackward {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let count = cx.vec4s(node.outputs[0]);
-        let params = self.0.params(cx, node.outputs[0], node.inputs[1], count);
-        let kernel = kernel_for(cx, node.outputs[0], "max_pool2d", "backward");
-        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+        self.0.launch(cx, "backward", &node.inputs, &node.outputs, [node.outputs[0], node.inputs[1]]);
     }
 }

@@ -33,8 +33,8 @@ mod swap_codes;
 pub use batch_norm::{BatchNormMode, BatchNormParameters};
 pub use rows::concat_rows;
 
-use crate::gpu::{KernelSpec, Specialization};
-use crate::graph::{DType, Graph, Lowering, Tensor, TensorId, differentiate};
+use crate::gpu::{KernelSpec, Params, Specialization};
+use crate::graph::{DType, Graph, Lowering, Tensor, TensorId, View, differentiate};
 
 /// Invocations of a workgroup in every element-wise kernel.
 const WORKGROUP: usize = 64;
@@ -51,6 +51,34 @@ fn element(dtype: DType) -> Specialization {
 /// A kernel whose knob `Element` follows the type of `tensor`.
 fn kernel_for(cx: &Lowering<'_>, tensor: TensorId, shader: &'static str, entry: &'static str) -> KernelSpec {
     KernelSpec::new(shader, entry).with(element(cx.info(tensor).dtype))
+}
+
+/// Rows of a tensor as stored: runs of its last dimension.
+fn rows_of(cx: &Lowering<'_>, tensor: TensorId) -> usize {
+    cx.vec4s(tensor) / quads_of(cx, tensor)
+}
+
+/// `vec4`s of a stored row.
+fn quads_of(cx: &Lowering<'_>, tensor: TensorId) -> usize {
+    cx.shape(tensor).last().map_or(1, |last| last.div_ceil(4))
+}
+
+/// Launches a kernel with one invocation per `vec4` over tensors of one shape, window by window. `params` makes its parameters from the
+/// number of `vec4`s; `shared` are read whole, after `reads`.
+fn elementwise(
+    cx: &mut Lowering<'_>,
+    kernel: &KernelSpec,
+    (reads, shared, writes): (&[TensorId], &[TensorId], &[TensorId]),
+    params: impl Fn(usize) -> Params,
+) {
+    let (rows, quads) = (rows_of(cx, writes[0]), quads_of(cx, writes[0]));
+    for window in cx.windows(rows, 1, &[reads, writes].concat()) {
+        let count = window.count * quads;
+        let mut inputs: Vec<View> = reads.iter().map(|t| window.of(*t)).collect();
+        inputs.extend(shared.iter().map(View::from));
+        let outputs: Vec<View> = writes.iter().map(|t| window.of(*t)).collect();
+        cx.launch(kernel.clone(), params(count), groups(count), &inputs, &outputs);
+    }
 }
 
 /// Workgroups for one invocation per item.

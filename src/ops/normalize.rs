@@ -4,7 +4,7 @@
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, TensorId};
 
 /// Smallest divisor. PyTorch's default.
 const EPS: f32 = 1e-12;
@@ -82,6 +82,6 @@ impl Op for NormalizeColumns {
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [_, _, rows, columns] = cx.nhwc(node.outputs[0]);
         let kernel = KernelSpec::new("normalize", "columns");
-        cx.launch(kernel, params(rows, columns), groups(columns.div_ceil(4)), &[], &node.outputs);
+        cx.launch(kernel, params(rows, columns), groups(columns.div_ceil(4)), &[] as &[TensorId], &node.outputs);
     }
 }

@@ -1,6 +1,6 @@
 //! Rectified linear unit: y = max(x, 0), dx = dy where y > 0. PyTorch: `torch.nn.functional.relu`.
 
-use super::{groups, kernel_for};
+use super::{elementwise, kernel_for};
 use crate::gpu::Params;
 use crate::graph::{Backward, Lowering, Node, Op, Tensor};
 
@@ -49,7 +49,6 @@ impl Op for ReluBackward {
 }
 
 fn launch(cx: &mut Lowering<'_>, node: &Node, entry: &'static str) {
-    let count = cx.vec4s(node.outputs[0]);
     let kernel = kernel_for(cx, node.outputs[0], "relu", entry);
-    cx.launch(kernel, Params::default().u32("count", count), groups(count), &node.inputs, &node.outputs);
+    elementwise(cx, &kernel, (&node.inputs, &[], &node.outputs), |count| Params::default().u32("count", count));
 }

@@ -1,7 +1,7 @@
 //! Rows of tensors along the first dimension: concatenation, slices, and copies between element types.
 //! PyTorch: `torch.cat(dim=0)`, `x[a:b]`, `x.to(dtype)`.
 
-use super::groups;
+use super::{elementwise, groups};
 use crate::gpu::{KernelSpec, Params, Specialization};
 use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, TensorId};
 
@@ -133,14 +133,22 @@ impl Op for Cast {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let count = cx.vec4s(node.outputs[0]);
-        copy(cx, node.inputs[0], node.outputs[0], count, 0, 0);
+        let (kernel, params) = copy_kernel(cx, node.inputs[0], node.outputs[0]);
+        elementwise(cx, &kernel, (&node.inputs, &[], &node.outputs), |count| params(count, 0, 0));
     }
 }
 
 fn copy(cx: &mut Lowering<'_>, source: TensorId, target: TensorId, count: usize, source_offset: usize, target_offset: usize) {
+    let (kernel, params) = copy_kernel(cx, source, target);
+    cx.launch(kernel, params(count, source_offset, target_offset), groups(count), &[source], &[target]);
+}
+
+/// The copying kernel between the types of two tensors; its parameters from the number of `vec4`s and the offsets in `vec4`s.
+fn copy_kernel(cx: &Lowering<'_>, source: TensorId, target: TensorId) -> (KernelSpec, fn(usize, usize, usize) -> Params) {
     let (from, to) = (cx.info(source).dtype.wgsl(), cx.info(target).dtype.wgsl());
     let kernel = KernelSpec::new("cast", "forward").with(Specialization::default().alias("Source", from).alias("Target", to));
-    let params = Params::default().u32("count", count).u32("source_offset", source_offset).u32("target_offset", target_offset);
-    cx.launch(kernel, params, groups(count), &[source], &[target]);
+    let params = |count, source_offset, target_offset| {
+        Params::default().u32("count", count).u32("source_offset", source_offset).u32("target_offset", target_offset)
+    };
+    (kernel, params)
 }
