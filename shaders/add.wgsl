@@ -1,4 +1,4 @@
-// z = x + y. One invocation per vec4.
+// z = x + y; `accumulate` is total += x, `clear` total = 0. One invocation per vec4.
 #import index
 
 alias Element = f32;
@@ -15,4 +15,22 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
     z[i] = x[i] + y[i];
+}
+
+@group(0) @binding(2) var<storage, read_write> total: array<vec4<Element>>;
+
+@compute @workgroup_size(64)
+fn accumulate(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    if i >= params.count { return; }
+    total[i] += x[i];
+}
+
+@group(0) @binding(1) var<storage, read_write> cleared: array<vec4<Element>>;
+
+@compute @workgroup_size(64)
+fn clear(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    if i >= params.count { return; }
+    cleared[i] = vec4<Element>();
 }

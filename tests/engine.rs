@@ -17,6 +17,7 @@ const CAPS: Caps = Caps {
     subgroup_size: Some(32),
     max_binding_bytes: 1 << 27,
     max_buffer_bytes: 1 << 28,
+    memory_bytes: None,
     max_workgroups: 65_535,
     offset_alignment: 256,
     timestamp_period: None,
@@ -252,10 +253,11 @@ fn windows_change_no_result() {
     let mut variables = Variables::new();
     let (graph, outputs) = image_network(&mut variables);
     let named: Vec<(&str, &Tensor)> = outputs.iter().map(|(name, t)| (*name, t)).collect();
-    let stored: Vec<(&str, Vec<f32>)> = [("images", 12 * 17 * 16 * 8), ("wide", 9 * 8 * 12), ("narrow", 144), ("strided", 9 * 12 * 8), ("targets", 96)]
-        .into_iter()
-        .map(|(name, count)| (name, data(count, count as u64)))
-        .collect();
+    let stored: Vec<(&str, Vec<f32>)> =
+        [("images", 12 * 17 * 16 * 8), ("wide", 9 * 8 * 12), ("narrow", 144), ("strided", 9 * 12 * 8), ("targets", 96)]
+            .into_iter()
+            .map(|(name, count)| (name, data(count, count as u64)))
+            .collect();
     let inputs: Vec<(&str, &[u8])> = stored.iter().map(|(name, values)| (*name, bytemuck::cast_slice(values))).collect();
     let run = |gpu: &Gpu| {
         let store = Store::new(gpu, variables.clone()).unwrap();

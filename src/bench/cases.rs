@@ -5,10 +5,10 @@ use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Store, Tensor, VariableId, Variables, pad4, stored_elements};
 use crate::nn::architecture::{Backbone, TensorKind, TensorSpec};
-use crate::nn::{Init, Parameters, ResNet, initial_values};
+use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::{BatchNormMode, BatchNormParameters};
 use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, StepRunner, StepSettings, SwavModel, TrainStep};
+use crate::swav::{Crops, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, record};
 use crate::tune::BestGuess;
 use std::time::Instant;
 
@@ -238,7 +238,8 @@ fn resnet_step(depth: usize, size: usize, batch: usize) -> Case {
         let graph = Graph::new();
         let images = graph.input("images", &[batch, size, size, 3], DType::F32);
         let labels = graph.input("labels", &[batch], DType::U32);
-        let resnet = ResNet { backbone: &backbone, parameters: &parameters, mode: BatchNormMode::Training { momentum: 0.1 } };
+        let resnet =
+            ResNet { backbone: &backbone, parameters: &parameters, mode: BatchNormMode::Training { momentum: 0.1 }, recompute: Recompute::None };
         let pooled = resnet.forward(&images).global_avg_pool2d();
         let tensor = |name| parameters.tensor(&graph, name);
         let loss = pooled.linear(&tensor("fc.weight"), Some(&tensor("fc.bias"))).cross_entropy(&labels);
@@ -266,7 +267,7 @@ fn resnet_step(depth: usize, size: usize, batch: usize) -> Case {
     );
     let graph = Graph::new();
     let images = graph.input("images", &[batch, size, size, 3], DType::F32);
-    let resnet = ResNet { backbone: &model.backbone, parameters: &model.parameters, mode: BatchNormMode::Evaluation };
+    let resnet = ResNet { backbone: &model.backbone, parameters: &model.parameters, mode: BatchNormMode::Evaluation, recompute: Recompute::None };
     let _ = resnet.forward(&images);
     let convolutions: u64 = graph.nodes().iter().filter(|n| n.op.name() == "conv2d").map(|n| n.op.flops(&graph, n)).sum();
     #[expect(clippy::cast_precision_loss, reason = "operation counts")]
@@ -281,21 +282,24 @@ fn swav_step(name: &str, backbone: Backbone, batch: usize, sizes: [usize; 2], lo
         let settings = StepSettings {
             crops: vec![Crops { count: 2, size: sizes[0] }, Crops { count: locals, size: sizes[1] }],
             batch,
+            micro_batches: 1,
+            sinkhorn: SinkhornScope::Global,
             temperature: 0.1,
             epsilon: 0.05,
             sinkhorn_iterations: 3,
             crops_for_assign: vec![0, 1],
             queue_rows: 0,
             optimizer: Optimizer { kind: OptimizerKind::Larc, momentum: 0.9, weight_decay: 1e-6, trust: 0.001, eps: 1e-8 },
-            bn_momentum: 0.1,
+            batch_norm: BatchNormMode::Training { momentum: 0.1 },
+            recompute: Recompute::None,
         };
-        let _ = StepRunner::new(&mut model, settings.clone(), false);
-        let step = TrainStep::record(&model, &settings, &[], false);
+        let variables = StepVariables::new(&mut model, &settings);
+        let step = record(&model, &settings, &variables, QueueUse::Absent, false).remove(0);
         let store = model.parameters.allocate(gpu)?;
         let specs = SwavModel::specs(&model.backbone, &model.head);
         let init = Init { seed: 0, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
         model.parameters.write(gpu, &store, &initial_values(&specs, &init))?;
-        let program = Program::new(gpu, &store, step.graph(), &step.outputs(), &BestGuess)?;
+        let program = Program::new(gpu, &store, &step.graph, &step.named_outputs(), &BestGuess)?;
         Ok(Ready { program, _store: store })
     };
     #[expect(clippy::cast_precision_loss, reason = "a batch")]

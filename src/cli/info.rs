@@ -6,6 +6,7 @@ use super::{common, output};
 use crate::error::Result;
 use crate::gpu::{Gpu, megabytes};
 use crate::train::config::PretrainConfig;
+use crate::train::memory::{largest_batch, memory, micro_batches_that_fit};
 use crate::train::plan;
 use crate::tune::BestGuess;
 use serde_json::json;
@@ -32,9 +33,9 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     let size = config.crops.size[0];
     let flops = plan::backbone_flops(&model, size);
     let batch = config.train.batch;
-    let (memory, largest) = plan::memory(&config, batch, caps, &BestGuess);
-    let bindable = memory.largest_tensor <= caps.max_binding_bytes;
-    let fits = plan::largest_batch(&config, caps, &BestGuess, u64::MAX);
+    let needs = memory(&config, caps, &BestGuess);
+    let fits = largest_batch(&config, caps, &BestGuess);
+    let parts = if needs.fits(caps) { None } else { micro_batches_that_fit(&config, caps, &BestGuess) };
     if global.json {
         return output::json(&json!({
             "parameters": parameters,
@@ -42,13 +43,16 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
             "flops": flops,
             "image_size": size,
             "batch": batch,
+            "micro_batches": config.train.accumulate,
             "memory": {
-                "weights": memory.weights, "optimizer": memory.optimizer, "queue": memory.queue,
-                "activations": memory.activations, "peak_bytes": memory.peak(),
-                "largest_tensor": {"name": largest, "bytes": memory.largest_tensor},
+                "weights": needs.weights, "optimizer": needs.optimizer, "queue": needs.queue,
+                "activations": needs.activations, "staging": needs.staging, "peak_bytes": needs.peak(),
+                "largest_binding": {"name": needs.largest_tensor, "bytes": needs.largest_binding},
+                "adapter_bytes": caps.memory_bytes,
             },
-            "fits_adapter_bindings": bindable,
+            "fits": needs.fits(caps),
             "largest_batch": fits,
+            "micro_batches_that_fit": parts,
             "adapter": gpu.description().name,
         }));
     }
@@ -57,13 +61,22 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     output::line(&format!("  neck       {:>15}", grouped(neck)))?;
     output::line(&format!("  prototypes {:>15}", grouped(prototypes)))?;
     output::line(&format!("FLOPs        {:>15}  backbone on one {size}x{size} image (multiply-add 1, as mmengine counts)", grouped(flops)))?;
-    output::line(&format!("memory at batch {batch}: {}", megabytes(memory.peak())))?;
-    output::line(&format!("  weights {}, optimiser {}, queue {}", megabytes(memory.weights), megabytes(memory.optimizer), megabytes(memory.queue)))?;
-    output::line(&format!("  activations {}, largest tensor {largest} {}", megabytes(memory.activations), megabytes(memory.largest_tensor)))?;
-    let limit = megabytes(caps.max_binding_bytes);
-    output::line(&format!("largest batch whose tensors {} binds ({limit} each): {fits}", gpu.description().name))?;
-    if !bindable {
-        common::note(global, &format!("warning: batch {batch} does not fit this adapter's binding limit"));
+    let micro = config.train.accumulate;
+    let parted = if micro > 1 { format!(" in {micro} micro-batches") } else { String::new() };
+    let own = caps.memory_bytes.map_or_else(String::new, |bytes| format!(" of {}", megabytes(bytes)));
+    output::line(&format!("memory at batch {batch}{parted}: {}{own}", megabytes(needs.peak())))?;
+    output::line(&format!(
+        "  weights {}, optimiser {}, queue {}, activations {}, staging {}",
+        megabytes(needs.weights),
+        megabytes(needs.optimizer),
+        megabytes(needs.queue),
+        megabytes(needs.activations),
+        megabytes(needs.staging)
+    ))?;
+    output::line(&format!("largest batch that fits {}: {fits}", gpu.description().name))?;
+    if !needs.fits(caps) {
+        let advice = parts.map_or_else(String::new, |k| format!("; it does with train.accumulate = {k}"));
+        common::note(global, &format!("warning: batch {batch} does not fit this adapter{advice}"));
     }
     Ok(())
 }

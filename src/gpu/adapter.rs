@@ -32,6 +32,8 @@ pub struct Caps {
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
     pub max_buffer_bytes: u64,
+    /// The device's own memory in bytes (the machine's, where it has none), when the interface tells.
+    pub memory_bytes: Option<u64>,
     /// Workgroups a dispatch may have in one dimension.
     pub max_workgroups: u32,
     /// Alignment of storage and uniform binding offsets, in bytes.
@@ -65,6 +67,8 @@ pub struct AdapterDescription {
     pub max_binding_bytes: u64,
     /// Largest buffer in bytes.
     pub max_buffer_bytes: u64,
+    /// Device memory in bytes, when the interface tells.
+    pub memory_bytes: Option<u64>,
     /// Invocations of a workgroup.
     pub max_workgroup_invocations: u32,
     /// Workgroup memory in bytes.
@@ -108,6 +112,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
+        memory_bytes: memory_bytes(adapter),
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_workgroup_memory_bytes: limits.max_compute_workgroup_storage_size,
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
@@ -157,6 +162,25 @@ pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterDe
     Ok((found.into_iter().nth(index).expect("index within the list"), description))
 }
 
+/// Vulkan tells the size of its heaps; Metal and DX12 are not asked.
+#[cfg(not(target_vendor = "apple"))]
+#[expect(unsafe_code, reason = "wgpu does not tell the size of memory; Vulkan's handles can be asked")]
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    const DEVICE_LOCAL: u32 = 1;
+    // SAFETY: the handles are only read, while the guard keeps the adapter alive.
+    let properties = unsafe {
+        let vulkan = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        vulkan.shared_instance().raw_instance().get_physical_device_memory_properties(vulkan.raw_physical_device())
+    };
+    let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
+    Some(heaps.iter().filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).sum())
+}
+
+#[cfg(target_vendor = "apple")]
+fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
+    None
+}
+
 pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_period: f32) -> Caps {
     let (info, limits) = (adapter.get_info(), adapter.limits());
     let fixed = info.subgroup_min_size == info.subgroup_max_size && features.contains(wgpu::Features::SUBGROUP);
@@ -166,6 +190,7 @@ pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_
         subgroup_size: fixed.then_some(info.subgroup_min_size),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
+        memory_bytes: memory_bytes(adapter),
         max_workgroups: limits.max_compute_workgroups_per_dimension,
         offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment)),
         timestamp_period: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES).then_some(timestamp_period),

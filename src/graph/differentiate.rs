@@ -1,6 +1,6 @@
-//! Reverse-mode differentiation, graph to graph: no tape at run time.
+//! Reverse-mode differentiation, graph to graph: no tape at run time. Nodes of a segment are recorded once more before its reverse pass.
 
-use super::{Graph, Node, Tensor, TensorId};
+use super::{Graph, Node, Storage, Tensor, TensorId};
 use std::collections::{HashMap, HashSet};
 
 /// What an op sees when it is asked for the gradients of its inputs.
@@ -53,6 +53,7 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
         }
     }
     let mut gradients: HashMap<TensorId, Tensor> = HashMap::from([(output.id(), seed)]);
+    let mut again = Again::default();
     for node in nodes.iter().rev() {
         let reaches = gradients.contains_key(&node.outputs[0]) && depends.contains(&node.outputs[0]);
         let needs: Vec<bool> = node.inputs.iter().map(|t| depends.contains(t)).collect();
@@ -60,7 +61,8 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
             continue;
         }
         let grad_outputs = node.outputs.iter().map(|t| gradients.get(t).cloned()).collect();
-        let cx = Backward { graph: &graph, node, grad_outputs, needs };
+        let seen = again.seen_by(&graph, &nodes, node);
+        let cx = Backward { graph: &graph, node: &seen, grad_outputs, needs };
         let name = if node.scope.is_empty() { "backward".to_owned() } else { format!("{}.backward", node.scope) };
         let grad_inputs = graph.scope(&name, || node.op.differentiate(&cx));
         assert_eq!(grad_inputs.len(), node.inputs.len(), "{}: a gradient for every input", node.op.name());
@@ -74,4 +76,42 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
         }
     }
     wrt.iter().map(|t| gradients.get(&t.id()).cloned()).collect()
+}
+
+/// The segment whose reverse pass is being recorded, and what stands for its given-up results.
+#[derive(Default)]
+struct Again {
+    segment: Option<usize>,
+    stand_in: HashMap<TensorId, TensorId>,
+}
+
+impl Again {
+    /// `node` as its reverse pass sees it: results that were given up are replaced by those computed again.
+    fn seen_by(&mut self, graph: &Graph, nodes: &[Node], node: &Node) -> Node {
+        if node.segment.is_some() && node.segment != self.segment {
+            self.segment = node.segment;
+            self.stand_in = record_again(graph, nodes, node.segment);
+        }
+        let replace = |ids: &[TensorId]| ids.iter().map(|t| self.stand_in.get(t).copied().unwrap_or(*t)).collect();
+        Node { inputs: replace(&node.inputs), outputs: replace(&node.outputs), ..node.clone() }
+    }
+}
+
+/// Records the nodes of `segment` that give their results up once more; returns what stands for each of those results.
+fn record_again(graph: &Graph, nodes: &[Node], segment: Option<usize>) -> HashMap<TensorId, TensorId> {
+    let outside: HashSet<TensorId> = nodes.iter().filter(|n| n.segment != segment).flat_map(|n| n.inputs.iter().copied()).collect();
+    let given_up = |t: &TensorId| !outside.contains(t) && matches!(graph.info(*t).storage, Storage::Intermediate);
+    let mut stand_in = HashMap::new();
+    for node in nodes.iter().filter(|n| n.segment == segment && n.op.recomputes() && n.outputs.iter().all(given_up)) {
+        graph.scope(&format!("{}.again", node.scope), || {
+            for &t in &node.outputs {
+                let info = graph.info(t).clone();
+                let name = info.name.rsplit('.').next().unwrap_or_default();
+                stand_in.insert(t, graph.intermediate(name, &info.shape, info.dtype).id());
+            }
+            let replace = |ids: &[TensorId]| ids.iter().map(|t| stand_in.get(t).copied().unwrap_or(*t)).collect();
+            graph.append(node.op.clone(), replace(&node.inputs), replace(&node.outputs));
+        });
+    }
+    stand_in
 }

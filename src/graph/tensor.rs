@@ -83,6 +83,8 @@ pub struct Node {
     pub outputs: Vec<TensorId>,
     /// The scope it was recorded in, for example `layer1.0`.
     pub scope: String,
+    /// The segment it belongs to, when its results are to be computed again for the reverse pass (see [`Graph::segment`]).
+    pub segment: Option<usize>,
 }
 
 /// A differentiable operation: one file of `ops/` each.
@@ -96,6 +98,11 @@ pub trait Op {
     /// The kernel launches that compute the outputs.
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node);
 
+    /// Whether results within a segment are given up after the forward pass and computed again: those that are large and have no side effect.
+    fn recomputes(&self) -> bool {
+        false
+    }
+
     /// Operations by mmengine's count: a multiply-add is 1, affine batch norm 2 an output, all else 0.
     fn flops(&self, _graph: &Graph, _node: &Node) -> u64 {
         0
@@ -106,6 +113,8 @@ struct Inner {
     tensors: Vec<TensorInfo>,
     nodes: Vec<Node>,
     scope: Vec<String>,
+    segments: usize,
+    segment: Option<usize>,
 }
 
 /// A recorded step. Clones share the same graph.
@@ -121,12 +130,20 @@ impl Default for Graph {
 impl Graph {
     /// An empty graph.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(Inner { tensors: Vec::new(), nodes: Vec::new(), scope: Vec::new() })))
+        Self(Rc::new(RefCell::new(Inner { tensors: Vec::new(), nodes: Vec::new(), scope: Vec::new(), segments: 0, segment: None })))
     }
 
-    /// A tensor that is uploaded before each run under `name`.
+    /// The tensor that is uploaded before each run under `name`.
+    ///
+    /// # Panics
+    /// When the graph has an input of this name with another shape or type.
+    #[track_caller]
     pub fn input(&self, name: &str, shape: &[usize], dtype: DType) -> Tensor {
-        self.add_tensor(name.to_owned(), shape.to_vec(), dtype, Storage::Input(name.to_owned()))
+        let found = self.0.borrow().tensors.iter().position(|t| matches!(&t.storage, Storage::Input(n) if n == name));
+        let Some(at) = found else { return self.add_tensor(name.to_owned(), shape.to_vec(), dtype, Storage::Input(name.to_owned())) };
+        let known = self.tensor(TensorId(at));
+        assert_eq!((known.shape().as_slice(), known.dtype()), (shape, dtype), "input {name} recorded again");
+        known
     }
 
     /// The variable `id`, for reading and for ops that update it in place.
@@ -162,9 +179,30 @@ impl Graph {
 
     /// Appends a node that reads `inputs` and writes `outputs`.
     pub fn record(&self, op: impl Op + 'static, inputs: &[&Tensor], outputs: &[&Tensor]) {
+        let ids = |tensors: &[&Tensor]| tensors.iter().map(|t| t.id).collect();
+        self.append(Rc::new(op), ids(inputs), ids(outputs));
+    }
+
+    /// Appends a node whose op exists already.
+    pub(super) fn append(&self, op: Rc<dyn Op>, inputs: Vec<TensorId>, outputs: Vec<TensorId>) {
         let scope = self.scoped("");
-        let node = Node { op: Rc::new(op), inputs: inputs.iter().map(|t| t.id).collect(), outputs: outputs.iter().map(|t| t.id).collect(), scope };
-        self.0.borrow_mut().nodes.push(node);
+        let mut inner = self.0.borrow_mut();
+        let segment = inner.segment;
+        inner.nodes.push(Node { op, inputs, outputs, scope, segment });
+    }
+
+    /// Runs `record`; large results of what it records are given up after the forward pass and computed again when the reverse pass needs
+    /// them, but for those that later nodes read. PyTorch: `torch.utils.checkpoint`. Segments do not nest: the inner one counts.
+    pub fn segment<T>(&self, record: impl FnOnce() -> T) -> T {
+        let outer = {
+            let mut inner = self.0.borrow_mut();
+            inner.segments += 1;
+            let number = inner.segments;
+            inner.segment.replace(number)
+        };
+        let value = record();
+        self.0.borrow_mut().segment = outer;
+        value
     }
 
     /// Runs `record` with `name` added to the names of what it records.

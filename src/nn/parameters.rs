@@ -157,6 +157,17 @@ impl Parameters {
         }
     }
 
+    /// Records the reverse pass of the scalar `loss`: the gradient of every trained parameter is added to what is there.
+    pub fn accumulate_gradients(&self, loss: &Tensor) {
+        let trained = self.trained(loss.graph());
+        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
+        for (gradient, (_, place)) in gradients(loss, &wrt).iter().zip(&trained) {
+            if let Some(gradient) = gradient {
+                gradient.accumulate_into(&loss.graph().variable(&self.variables, *place));
+            }
+        }
+    }
+
     /// The value of `name` as a variable.
     #[track_caller]
     pub fn variable(&self, name: &str) -> VariableId {

@@ -4,6 +4,7 @@ use super::Parameters;
 use super::architecture::{Backbone, Block, Stem};
 use crate::graph::Tensor;
 use crate::ops::BatchNormMode;
+use serde::{Deserialize, Serialize};
 
 /// The forward pass of a backbone.
 pub struct ResNet<'a> {
@@ -13,6 +14,21 @@ pub struct ResNet<'a> {
     pub parameters: &'a Parameters,
     /// Whether batch norm uses the batch or the running statistics.
     pub mode: BatchNormMode,
+    /// What is computed again in the reverse pass to save memory.
+    pub recompute: Recompute,
+}
+
+/// Which activations are given up after the forward pass and computed again in the reverse pass. The results are the same, bit for bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// None: everything is kept.
+    #[default]
+    None,
+    /// All but the outputs of the four stages. The stem counts to the first.
+    Stage,
+    /// All but the outputs of the residual blocks and of the stem.
+    Block,
 }
 
 impl ResNet<'_> {
@@ -21,17 +37,28 @@ impl ResNet<'_> {
     pub fn forward(&self, images: &Tensor) -> Tensor {
         let (kernel, standard) = (self.backbone.stem.kernel(), self.backbone.stem == Stem::Standard);
         let graph = images.graph();
-        let mut x = graph.scope("stem", || {
-            let x = self.conv_bn(images, ["conv1", "bn1"], if standard { 2 } else { 1 }, kernel / 2, None, true);
-            if standard { x.max_pool2d(3, 2, 1) } else { x }
-        });
-        for (stage, &count) in self.backbone.blocks.iter().enumerate() {
-            for block in 0..count {
-                let name = format!("layer{}.{block}", stage + 1);
-                x = graph.scope(&name, || self.block(&x, &name, stage, block));
+        let stem = || {
+            graph.scope("stem", || {
+                let x = self.conv_bn(images, ["conv1", "bn1"], if standard { 2 } else { 1 }, kernel / 2, None, true);
+                if standard { x.max_pool2d(3, 2, 1) } else { x }
+            })
+        };
+        let block = |x: &Tensor, stage: usize, block: usize| {
+            let name = format!("layer{}.{block}", stage + 1);
+            graph.scope(&name, || self.block(x, &name, stage, block))
+        };
+        let stages = self.backbone.blocks.iter().enumerate();
+        match self.recompute {
+            Recompute::None => stages.fold(stem(), |x, (stage, &count)| (0..count).fold(x, |x, b| block(&x, stage, b))),
+            Recompute::Block => {
+                stages.fold(graph.segment(stem), |x, (stage, &count)| (0..count).fold(x, |x, b| graph.segment(|| block(&x, stage, b))))
             }
+            Recompute::Stage => stages
+                .fold(None, |x: Option<Tensor>, (stage, &count)| {
+                    Some(graph.segment(|| (0..count).fold(x.unwrap_or_else(stem), |x, b| block(&x, stage, b))))
+                })
+                .expect("a backbone has stages"),
         }
-        x
     }
 
     fn block(&self, x: &Tensor, name: &str, stage: usize, block: usize) -> Tensor {

@@ -141,6 +141,10 @@ impl Op for BatchNorm {
         2 * graph.info(node.outputs[0]).shape.iter().product::<usize>() as u64
     }
 
+    fn recomputes(&self) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let quads = cx.shape(node.inputs[3])[0].div_ceil(4);
         let [x, mean, invstd, weight, bias] = [0, 1, 2, 3, 4].map(|i| node.inputs[i]);

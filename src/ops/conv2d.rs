@@ -79,6 +79,10 @@ impl Op for Conv2d {
         (output * w[0] * w[1] * channels) as u64
     }
 
+    fn recomputes(&self) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let Window { stride, padding } = self.0;
         let ([n, h, w, _], [_, p, q, _], [r, s, _, _]) = (cx.nhwc(node.inputs[0]), cx.nhwc(node.outputs[0]), cx.nhwc(node.inputs[1]));

@@ -70,6 +70,10 @@ impl Op for MaxPool2d {
         vec![Some(dx)]
     }
 
+    fn recomputes(&self) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         self.launch(cx, "forward", &node.inputs, &node.outputs, [node.inputs[0], node.outputs[0]]);
     }

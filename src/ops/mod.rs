@@ -5,12 +5,13 @@
 //! | [`conv2d`](Tensor::conv2d) | `conv2d_*` | input, weight |
 //! | [`linear`](Tensor::linear) | `conv2d_*`, `linear` | input, weight, bias |
 //! | [`batch_norm`](Tensor::batch_norm) | `batch_norm` | input, weight, bias, residual |
+//! | [`accumulate_into`](Tensor::accumulate_into), [`clear`](Tensor::clear) | `add` | none |
 //! | [`relu`](Tensor::relu), [`add`](Tensor::add), [`cast`](Tensor::cast) | `relu`, `add`, `cast` | all |
 //! | [`max_pool2d`](Tensor::max_pool2d), [`global_avg_pool2d`](Tensor::global_avg_pool2d) | same | input |
 //! | [`normalize`](Tensor::normalize), [`log_softmax`](Tensor::log_softmax) | same | input |
 //! | [`cross_entropy`](Tensor::cross_entropy), [`soft_cross_entropy`](Tensor::soft_cross_entropy) | `cross_entropy`, `sum` | logits |
 //! | [`concat_rows`] , [`slice_rows`](Tensor::slice_rows) | `cast` | all |
-//! | [`sinkhorn`](Tensor::sinkhorn), [`swap_codes`](Tensor::swap_codes), [`queue_push`](Tensor::queue_push), [`normalize_columns`](Tensor::normalize_columns) | `sinkhorn`, `swap_codes`, `queue`, `normalize` | none |
+//! | [`sinkhorn`](Tensor::sinkhorn), [`swap_codes`](Tensor::swap_codes), [`queue_push`](Tensor::queue_push), [`rows_at`](Tensor::rows_at), [`normalize_columns`](Tensor::normalize_columns) | `sinkhorn`, `swap_codes`, `queue`, `normalize` | none |
 //!
 //! A wrong shape is a bug in the caller and panics with both shapes.
 

@@ -1,4 +1,5 @@
-//! The feature queue (Caron et al. 2020, section 4.1): features of earlier batches that join the codes' computation.
+//! The feature queue (Caron et al. 2020, section 4.1): features of earlier batches that join the codes' computation. Banks of rows that
+//! micro-batches fill and read by turns work the same way.
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params};
@@ -8,6 +9,8 @@ struct QueuePush {
     first: usize,
     rows: usize,
 }
+
+struct RowsAt;
 
 impl Tensor {
     /// Writes rows `first .. first + rows` of `self` (N, D) into the variable `queue` (L, D), a ring, from row `position` (u32 scalar) on.
@@ -20,6 +23,21 @@ impl Tensor {
         assert!(first + rows <= n && rows <= length && d == depth, "queue_push: rows {first}+{rows} of {self:?} into {queue:?}");
         assert_eq!(position.dtype(), DType::U32, "queue_push: {position:?} is no row number");
         self.graph().record(QueuePush { first, rows }, &[self, position], &[queue]);
+    }
+
+    /// `rows` rows of the variable `self` (L, D) from row `position` (u32 scalar) on; after the last row comes the first. No gradient.
+    ///
+    /// # Panics
+    /// When there are not so many rows.
+    #[must_use]
+    #[track_caller]
+    pub fn rows_at(&self, position: &Self, rows: usize) -> Self {
+        let [length, depth] = self.rows_columns();
+        assert!(rows <= length, "rows_at: {rows} rows of {self:?}");
+        assert_eq!(position.dtype(), DType::U32, "rows_at: {position:?} is no row number");
+        let output = self.graph().intermediate("rows_at", &[rows, depth], self.dtype());
+        self.graph().record(RowsAt, &[self, position], &[&output]);
+        output
     }
 }
 
@@ -37,5 +55,22 @@ impl Op for QueuePush {
         let quads = depth.div_ceil(4);
         let params = Params::default().u32("rows", self.rows).u32("quads", quads).u32("queue_rows", length).u32("first_row", self.first);
         cx.launch(KernelSpec::new("queue", "push"), params, groups(self.rows * quads), &node.inputs, &node.outputs);
+    }
+}
+
+impl Op for RowsAt {
+    fn name(&self) -> &'static str {
+        "rows_at"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let [length, depth] = <[usize; 2]>::try_from(cx.shape(node.inputs[0])).expect("a matrix");
+        let (rows, quads) = (cx.shape(node.outputs[0])[0], depth.div_ceil(4));
+        let params = Params::default().u32("rows", rows).u32("quads", quads).u32("queue_rows", length).u32("first_row", 0);
+        cx.launch(KernelSpec::new("queue", "rows_at"), params, groups(rows * quads), &node.inputs, &node.outputs);
     }
 }

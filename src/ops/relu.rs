@@ -29,6 +29,10 @@ impl Op for Relu {
         vec![Some(dx)]
     }
 
+    fn recomputes(&self) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         launch(cx, node, "forward");
     }

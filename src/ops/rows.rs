@@ -132,6 +132,10 @@ impl Op for Cast {
         vec![Some(cx.grad_output().cast(cx.input(0).dtype()))]
     }
 
+    fn recomputes(&self) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let (kernel, params) = copy_kernel(cx, node.inputs[0], node.outputs[0]);
         elementwise(cx, &kernel, (&node.inputs, &[], &node.outputs), |count| params(count, 0, 0));

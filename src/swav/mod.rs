@@ -12,8 +12,15 @@
 //!    `loss = mean over assigned crops c, over crops v ≠ c, over images of −Σ_k q_c[k] · log softmax(s_v / τ)[k]`.
 //! 5. Backward; the optimiser moves everything but frozen prototypes.
 
+//!
+//! A batch can be computed in micro-batches ([`StepSettings::micro_batches`]): the codes then still see all of it, batch norm does not.
+
 mod model;
+mod record;
+mod runner;
 mod step;
 
 pub use model::{Forward, SwavModel};
-pub use step::{Crops, StepInputs, StepRunner, StepSettings, TrainStep};
+pub use record::{Part, StepPart, StepVariables, record};
+pub use runner::StepRunner;
+pub use step::{Crops, QueueUse, SinkhornScope, StepInputs, StepSettings};

@@ -2,7 +2,7 @@
 
 use crate::graph::{Graph, Tensor};
 use crate::nn::architecture::{Backbone, Head, TensorSpec};
-use crate::nn::{Parameters, ResNet};
+use crate::nn::{Parameters, Recompute, ResNet};
 use crate::ops::{BatchNormMode, concat_rows};
 
 /// A SwAV network: its shape and its tensors.
@@ -41,8 +41,8 @@ impl SwavModel {
     }
 
     /// Forward pass of groups of crops of one resolution each, (n·B, S, S, 3).
-    pub fn forward(&self, groups: &[Tensor], mode: BatchNormMode) -> Forward {
-        let resnet = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode };
+    pub fn forward(&self, groups: &[Tensor], mode: BatchNormMode, recompute: Recompute) -> Forward {
+        let resnet = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode, recompute };
         let graph = groups[0].graph();
         let pooled: Vec<Tensor> =
             groups.iter().enumerate().map(|(i, images)| graph.scope(&format!("group{i}"), || resnet.forward(images).global_avg_pool2d())).collect();

@@ -5,7 +5,7 @@ use crate::data::{Dataset, EvalTransform, Loader, Normalize};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Variants, pad4};
-use crate::nn::ResNet;
+use crate::nn::{Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::swav::SwavModel;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Extractor {
         let graph = Graph::new();
         let images = graph.input("images", &[batch, image[0], image[1], 3], DType::F32);
         let mode = BatchNormMode::Evaluation;
-        let map = ResNet { backbone: &network.backbone, parameters: &network.parameters, mode }.forward(&images);
+        let map = ResNet { backbone: &network.backbone, parameters: &network.parameters, mode, recompute: Recompute::None }.forward(&images);
         let pooled = map.global_avg_pool2d();
         let mut outputs = vec![("features", pooled.clone())];
         if everything {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Tensor, Variants};
 use crate::nn::architecture::Backbone;
-use crate::nn::{Init, Parameters, ResNet, initial_values};
+use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::BatchNormMode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -57,7 +57,9 @@ struct Tuned<'a> {
 
 /// Class scores of images (N, H, W, 3).
 fn forward(backbone: &Backbone, mode: BatchNormMode) -> impl Fn(&Parameters, &Tensor) -> Tensor {
-    move |parameters, images| classify(parameters, &ResNet { backbone, parameters, mode }.forward(images).global_avg_pool2d())
+    move |parameters, images| {
+        classify(parameters, &ResNet { backbone, parameters, mode, recompute: Recompute::None }.forward(images).global_avg_pool2d())
+    }
 }
 
 impl Learner for Tuned<'_> {

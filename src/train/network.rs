@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Store, Variants};
 use crate::nn::architecture::{Backbone, Head, TensorSpec};
-use crate::nn::{Init, Parameters, ResNet, Values, initial_values};
+use crate::nn::{Init, Parameters, Recompute, ResNet, Values, initial_values};
 use crate::ops::BatchNormMode;
 use crate::weights::{self, Checkpoint};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ impl Network {
         let graph = Graph::new();
         let images = graph.input("images", &[batch, size, size, 3], DType::F32);
         let mode = BatchNormMode::Training { momentum: 0.1 };
-        let map = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode }.forward(&images);
+        let map = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode, recompute: Recompute::None }.forward(&images);
         let mut program = Program::new(gpu, &self.store, &graph, &[("map", &map)], variants)?;
         // Shuffled, for a data set is sorted by class.
         let order: Vec<usize> = crate::data::rng::permutation(0, 0, u32::try_from(data.len()).unwrap_or(u32::MAX))

@@ -1,14 +1,13 @@
-//! From a configuration as written to what will run: network, step, data pipeline, memory.
+//! From a configuration as written to what will run: network, step, data pipeline.
 
 use super::config::{AugmentOrder, DataConfig, LinearConfig, OptimizerKind as Kind, PretrainConfig};
 use crate::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order};
-use crate::gpu::Caps;
-use crate::graph::{DType, Graph, Plan, Storage, Variants, lower, plan};
-use crate::nn::ResNet;
+use crate::graph::{DType, Graph};
 use crate::nn::architecture::Head;
+use crate::nn::{Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, StepRunner, StepSettings, SwavModel, TrainStep};
+use crate::swav::{Crops, StepSettings, SwavModel};
 
 /// The network of a configuration.
 pub fn model(config: &PretrainConfig, max_binding_bytes: u64) -> SwavModel {
@@ -28,13 +27,16 @@ pub fn settings(config: &PretrainConfig) -> StepSettings {
     StepSettings {
         crops: config.crops.num.iter().zip(&config.crops.size).map(|(&count, &size)| Crops { count, size }).collect(),
         batch: config.train.batch,
+        micro_batches: config.train.accumulate,
+        sinkhorn: config.loss.sinkhorn,
         temperature: config.loss.temperature as f32,
         epsilon: config.loss.epsilon as f32,
         sinkhorn_iterations: config.loss.sinkhorn_iterations as usize,
         crops_for_assign: config.loss.crops_for_assign.clone(),
         queue_rows: config.queue_rows(),
         optimizer: Optimizer { kind, momentum: o.momentum as f32, weight_decay: o.weight_decay as f32, trust: o.trust as f32, eps: o.eps as f32 },
-        bn_momentum: 0.1,
+        batch_norm: BatchNormMode::Training { momentum: 0.1 },
+        recompute: config.train.recompute,
     }
 }
 
@@ -77,77 +79,9 @@ pub fn multi_crop(config: &PretrainConfig) -> MultiCrop {
 pub fn backbone_flops(model: &SwavModel, size: usize) -> u64 {
     let graph = Graph::new();
     let images = graph.input("images", &[1, size, size, 3], DType::F32);
-    let resnet = ResNet { backbone: &model.backbone, parameters: &model.parameters, mode: BatchNormMode::Evaluation };
+    let resnet = ResNet { backbone: &model.backbone, parameters: &model.parameters, mode: BatchNormMode::Evaluation, recompute: Recompute::None };
     let _ = resnet.forward(&images);
     graph.flops()
-}
-
-/// Memory of a training run, in bytes, known before anything is allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// Parameters and running statistics.
-    pub weights: u64,
-    /// Gradients and momentum.
-    pub optimizer: u64,
-    /// The feature queue.
-    pub queue: u64,
-    /// Everything a step computes: activations, their gradients, scratch, inputs.
-    pub activations: u64,
-    /// The largest single tensor.
-    pub largest_tensor: u64,
-}
-
-impl Memory {
-    /// All of it.
-    pub fn peak(&self) -> u64 {
-        self.weights + self.optimizer + self.queue + self.activations
-    }
-}
-
-/// Memory that `config` would take at `batch` images a step, and the name of the largest tensor.
-pub fn memory(config: &PretrainConfig, batch: usize, caps: &Caps, variants: &dyn Variants) -> (Memory, String) {
-    let mut config = config.clone();
-    let rows = config.queue_rows();
-    config.train.batch = batch;
-    let mut model = model(&config, caps.max_binding_bytes);
-    let (weights, optimizer) = model.parameters.bytes();
-    let mut settings = settings(&config);
-    settings.queue_rows = rows / batch * batch;
-    let runner = StepRunner::new(&mut model, settings.clone(), false);
-    let (queues, _) = runner.queue();
-    let queue = queues.iter().map(|q| model.parameters.variables().info(*q).bytes()).sum();
-    let step = TrainStep::record(&model, &settings, queues, !queues.is_empty());
-    let keep: Vec<_> = step.outputs().iter().map(|(_, t)| t.id()).collect();
-    let lowered = lower(step.graph(), &keep, caps, variants);
-    let Plan { slots, .. } = plan(&lowered, &keep);
-    let own = lowered.tensors.iter().filter(|t| !matches!(t.storage, Storage::Variable(_)));
-    let largest = own.max_by_key(|t| t.bytes()).map_or((0, String::new()), |t| (t.bytes(), t.name.clone()));
-    let memory = Memory { weights, optimizer, queue, activations: slots.iter().sum(), largest_tensor: largest.0 };
-    (memory, largest.1)
-}
-
-/// The largest batch of which every tensor can be bound on this adapter, and which needs at most `budget` bytes in all; 0 when none does.
-pub fn largest_batch(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants, budget: u64) -> usize {
-    let fits = |batch: usize| {
-        let (memory, _) = memory(config, batch, caps, variants);
-        memory.largest_tensor <= caps.max_binding_bytes.min(caps.max_buffer_bytes) && memory.peak() <= budget
-    };
-    if !fits(2) {
-        return 0;
-    }
-    let (mut good, mut bad) = (2, 4);
-    while fits(bad) {
-        good = bad;
-        bad *= 2;
-        if bad > 1 << 16 {
-            return good;
-        }
-    }
-    while bad - good > 1 {
-        let middle = usize::midpoint(good, bad);
-        if fits(middle) { good = middle } else { bad = middle }
-    }
-    good
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use super::extract::nhwc4;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
-use crate::nn::Values;
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
+use crate::nn::{Recompute, Values};
+use crate::ops::BatchNormMode;
 use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, StepInputs, StepRunner, StepSettings, SwavModel};
+use crate::swav::{Crops, SinkhornScope, StepInputs, StepRunner, StepSettings, SwavModel};
 use crate::weights::{TensorFile, read_safetensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -167,13 +168,16 @@ impl Recorded {
         Ok(StepSettings {
             crops: self.crops.iter().map(|[count, size]| Crops { count: *count, size: *size }).collect(),
             batch: self.batch,
+            micro_batches: 1,
+            sinkhorn: SinkhornScope::Global,
             temperature: self.temperature,
             epsilon: self.epsilon,
             sinkhorn_iterations: self.sinkhorn_iterations,
             crops_for_assign: self.crops_for_assign.clone(),
             queue_rows: self.queue * self.batch,
             optimizer: Optimizer { kind, momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust, eps: 1e-8 },
-            bn_momentum: 0.1,
+            batch_norm: BatchNormMode::Training { momentum: 0.1 },
+            recompute: Recompute::None,
         })
     }
 

@@ -3,6 +3,8 @@
 #[test]
 fn matches_the_reference() {
     crate::check("add");
+    crate::check("accumulate_into");
+    crate::check("clear");
 }
 
 #[test]

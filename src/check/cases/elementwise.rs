@@ -19,6 +19,10 @@ pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
     if dtype == DType::F32 {
         all.extend([vec![1, 1], vec![13, 33]].map(|shape| cast(&shape)));
     }
+    if dtype == DType::F32 {
+        all.extend([vec![1, 1], vec![17, 5]].map(|shape| accumulate(&shape)));
+        all.push(clear());
+    }
     all.push(concat(dtype));
     all.push(slice(dtype));
 }
@@ -47,6 +51,30 @@ fn add(shape: &[usize], dtype: DType) -> Entry {
         .input("input", &shape, random.values(count, 1.0), dtype)
         .input("other", &shape, random.values(count, 1.0), dtype)
         .sized(1, 8 * count)
+    })
+}
+
+fn accumulate(shape: &[usize]) -> Entry {
+    let shape = shape.to_vec();
+    Entry::new("accumulate_into", format!("{shape:?}"), DType::F32, move |random| {
+        let count = shape.iter().product();
+        let build = |t: &[Tensor]| {
+            t[0].accumulate_into(&t[1]);
+            vec![t[1].clone()]
+        };
+        Case::new(Box::new(build), Box::new(|v: &[Vec<f64>]| vec![v[0].iter().zip(&v[1]).map(|(a, b)| a + b).collect()]))
+            .fixed("input", &shape, random.values(count, 1.0))
+            .variable("total", &shape, random.values(count, 1.0))
+    })
+}
+
+fn clear() -> Entry {
+    Entry::new("clear", "33x5".into(), DType::F32, |random| {
+        let build = |t: &[Tensor]| {
+            t[0].clear();
+            vec![t[0].clone()]
+        };
+        Case::new(Box::new(build), Box::new(|v: &[Vec<f64>]| vec![vec![0.0; v[0].len()]])).variable("total", &[33, 5], random.values(165, 1.0))
     })
 }
 

@@ -40,6 +40,7 @@ pub(super) fn cases(all: &mut Vec<Entry>) {
     }
     for (position, rows) in [(0, 4), (5, 4), (9, 11)] {
         all.push(queue_push(position, rows));
+        all.push(rows_at(position, rows));
     }
 }
 
@@ -82,9 +83,24 @@ fn sum_columns(rows: usize, columns: usize) -> Entry {
     })
 }
 
+const LENGTH: usize = 13;
+const DEPTH: usize = 6;
+
+fn rows_at(position: usize, rows: usize) -> Entry {
+    Entry::new("rows_at", format!("{rows} rows at {position} of {LENGTH}x{DEPTH}"), DType::F32, move |random| {
+        let forward = move |v: &[Vec<f64>]| {
+            let row = |r: usize| v[1][(position + r) % LENGTH * DEPTH..][..DEPTH].to_vec();
+            vec![(0..rows).flat_map(row).collect()]
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a row number")]
+        let at = vec![position as f64];
+        Case::new(Box::new(move |t: &[Tensor]| vec![t[1].rows_at(&t[0], rows)]), Box::new(forward))
+            .with("position", &[1], at, DType::U32, Kind::Input, false)
+            .variable("bank", &[LENGTH, DEPTH], random.values(LENGTH * DEPTH, 1.0))
+    })
+}
+
 fn queue_push(position: usize, rows: usize) -> Entry {
-    const LENGTH: usize = 13;
-    const DEPTH: usize = 6;
     Entry::new("queue_push", format!("{rows} rows at {position} of {LENGTH}x{DEPTH}"), DType::F32, move |random| {
         let build = move |t: &[Tensor]| {
             t[0].queue_push(2, rows, &t[1], &t[2]);

@@ -5,7 +5,9 @@
 use super::check::Check;
 use super::{BackboneConfig, Block, DataConfig, Kind, Origins, Stem, load, scaled, to_toml};
 use crate::error::Result;
+use crate::nn::Recompute;
 use crate::optim::schedule::Cosine;
+use crate::swav::SinkhornScope;
 use crate::train::event::Warning;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -165,11 +167,14 @@ pub struct LossConfig {
     pub sinkhorn_iterations: u32,
     /// Crops that codes are computed for, counted from 0, all in the first group.
     pub crops_for_assign: Vec<usize>,
+    /// What the codes of a batch in micro-batches are computed over: `global`, the whole batch, as the official code over its devices;
+    /// `local`, each micro-batch, as mmpretrain on each device. The same without micro-batches.
+    pub sinkhorn: SinkhornScope,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, crops_for_assign: vec![0, 1] }
+        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, crops_for_assign: vec![0, 1], sinkhorn: SinkhornScope::Global }
     }
 }
 
@@ -252,13 +257,18 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// B, images per step.
     pub batch: usize,
+    /// Micro-batches that a batch is computed in, for cards that cannot hold all of it: gradients are summed over them, codes see all of
+    /// them (see `loss.sinkhorn`), batch norm sees one at a time. Divides `batch`.
+    pub accumulate: usize,
+    /// Activations that are given up and computed again in the reverse pass: `none`, `stage` or `block`. Saves memory, changes no result.
+    pub recompute: Recompute,
     /// Steps at the start during which the prototypes are not updated.
     pub freeze_prototypes_steps: u64,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { epochs: 200, batch: 32, freeze_prototypes_steps: 5005 }
+        Self { epochs: 200, batch: 32, accumulate: 1, recompute: Recompute::None, freeze_prototypes_steps: 5005 }
     }
 }
 

@@ -39,6 +39,9 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     c.count("schedule.warmup_epochs", schedule.warmup_epochs, 0, train.epochs)?;
     c.not_negative("schedule.warmup_start", schedule.warmup_start)?;
     c.count("train.batch", train.batch as u64, 2, 1 << 20)?;
+    let batches = format!("must divide train.batch = {} into parts of at least 2 images", train.batch);
+    let divides = train.accumulate > 0 && train.batch.is_multiple_of(train.accumulate) && train.batch / train.accumulate >= 2;
+    c.that("train.accumulate", divides, train.accumulate, batches)?;
     c.count("train.freeze_prototypes_steps", train.freeze_prototypes_steps, 0, i64::MAX as u64)?;
     c.count("checkpoint.every_steps", checkpoint.every_steps, 0, i64::MAX as u64)?;
     c.count("checkpoint.every_epochs", checkpoint.every_epochs, 0, 1_000_000)?;

@@ -2,28 +2,40 @@
 
 use super::Run;
 use crate::error::{Error, Result};
+use crate::gpu::megabytes;
 use crate::train::config::PretrainConfig;
-use crate::train::plan;
+use crate::train::memory::{largest_batch, memory, micro_batches_that_fit};
 
-/// Refuses a configuration of which some tensor cannot be bound, the queue's later share in a step included.
+/// Refuses a configuration that cannot run on this adapter, the queue's later share in a step included.
 pub(super) fn check_memory(config: &PretrainConfig, run: &Run<'_>) -> Result<()> {
-    let (caps, batch) = (run.gpu.caps(), config.train.batch);
-    let (memory, tensor) = plan::memory(config, batch, caps, run.variants);
-    let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
-    if memory.largest_tensor <= limit {
+    let caps = run.gpu.caps();
+    let needs = memory(config, caps, run.variants);
+    if needs.fits(caps) {
         return Ok(());
     }
-    let [needed, limit] = [memory.largest_tensor, limit].map(crate::gpu::megabytes);
-    Err(advise(config, run, Error::OutOfMemory(format!("tensor {tensor} needs {needed} and this adapter binds at most {limit}"))))
+    let message = if needs.largest_binding > caps.max_binding_bytes {
+        let [needed, limit] = [needs.largest_binding, caps.max_binding_bytes].map(megabytes);
+        format!("a single image of tensor {} needs {needed} and this adapter binds at most {limit}", needs.largest_tensor)
+    } else if needs.largest_buffer > caps.max_buffer_bytes {
+        format!("a tensor needs {} and this adapter's largest buffer is {}", megabytes(needs.largest_buffer), megabytes(caps.max_buffer_bytes))
+    } else {
+        format!("this adapter has {}", caps.memory_bytes.map_or_else(String::new, megabytes))
+    };
+    Err(advise(config, run, Error::OutOfMemory(message)))
 }
 
 /// Adds to an out-of-memory error what would fit.
 pub(super) fn advise(config: &PretrainConfig, run: &Run<'_>, error: Error) -> Error {
     let Error::OutOfMemory(message) = error else { return error };
     let (caps, batch) = (run.gpu.caps(), config.train.batch);
-    let fits = plan::largest_batch(config, caps, run.variants, u64::MAX);
-    let whole = crate::gpu::megabytes(plan::memory(config, batch, caps, run.variants).0.peak());
-    let largest =
-        if fits == 0 { "no batch's tensors fit".to_owned() } else { format!("the largest batch whose tensors this adapter binds is {fits}") };
-    Error::OutOfMemory(format!("{message}; batch {batch} needs {whole} in all, {largest}"))
+    let whole = megabytes(memory(config, caps, run.variants).peak());
+    let largest = match largest_batch(config, caps, run.variants) {
+        0 => "no batch fits".to_owned(),
+        fits => format!("the largest batch that fits is {fits}"),
+    };
+    let parts = match micro_batches_that_fit(config, caps, run.variants).filter(|k| *k > config.train.accumulate) {
+        Some(k) => format!(", and batch {batch} fits with train.accumulate = {k}"),
+        None => String::new(),
+    };
+    Error::OutOfMemory(format!("{message}; batch {batch} needs {whole} in all; {largest}{parts}"))
 }

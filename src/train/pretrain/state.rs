@@ -125,11 +125,16 @@ impl State {
     /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once.
     fn counters(&self) -> Vec<(String, i64)> {
         let steps = i64::try_from(self.step).unwrap_or(i64::MAX);
-        let groups = i64::try_from(self.runner.settings().groups()).unwrap_or(1);
+        let count = |n: usize| i64::try_from(n).unwrap_or(1);
+        let settings = self.runner.settings();
         SwavModel::specs(&self.model.backbone, &self.model.head)
             .iter()
             .filter(|s| s.kind == TensorKind::NumBatchesTracked)
-            .map(|s| (format!("model/{}", s.name), if s.name.starts_with("projection_head") { steps } else { steps * groups }))
+            .map(|s| {
+                (format!("model/{}", s.name), {
+                    steps * count(if s.name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() })
+                })
+            })
             .collect()
     }
 
