@@ -7,8 +7,8 @@ use swav_wgpu::graph::{Store, lower, plan};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
 use swav_wgpu::nn::{Init, Recompute, Values, initial_values};
 use swav_wgpu::ops::BatchNormMode;
-use swav_wgpu::optim::{Optimizer, OptimizerKind};
-use swav_wgpu::swav::{Crops, QueueUse, SinkhornScope, StepInputs, StepRunner, StepSettings, StepVariables, SwavModel, record};
+use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
+use swav_wgpu::swav::{Crops, Precision, QueueUse, SinkhornScope, StepInputs, StepRunner, StepSettings, StepVariables, SwavModel, record};
 use swav_wgpu::tune::BestGuess;
 
 static GPU: LazyLock<Gpu> =
@@ -32,6 +32,8 @@ fn settings(batch: usize, micro_batches: usize, batch_norm: BatchNormMode) -> St
         optimizer: Optimizer { kind: OptimizerKind::Lars, momentum: 0.9, weight_decay: 1e-4, trust: 0.001, eps: 1e-8 },
         batch_norm,
         recompute: Recompute::None,
+        precision: Precision::F32,
+        loss_scaling: LossScaling::default(),
     }
 }
 

@@ -7,8 +7,8 @@ use crate::graph::{DType, Graph, Program, Store, Tensor, VariableId, Variables, 
 use crate::nn::architecture::{Backbone, TensorKind, TensorSpec};
 use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::{BatchNormMode, BatchNormParameters};
-use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, record};
+use crate::optim::{LossScaling, Optimizer, OptimizerKind};
+use crate::swav::{Crops, Precision, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, record};
 use crate::tune::BestGuess;
 use std::time::Instant;
 
@@ -140,9 +140,13 @@ pub fn cases() -> Vec<Case> {
     for (depth, size, batch) in [(18, 32, 16), (50, 64, 4), (50, 224, 1)] {
         all.push(resnet_step(depth, size, batch));
     }
-    all.push(swav_step("swav_step_small_2x32_4x16_b64", small(), 64, [32, 16], 4, 60));
-    all.push(swav_step("swav_step_resnet18_2x64_4x32_b8", Backbone::resnet(18).expect("a usual depth"), 8, [64, 32], 4, 300));
-    all.push(swav_step("swav_step_resnet50_2x224_6x96_b2", Backbone::resnet(50).expect("a usual depth"), 2, [224, 96], 6, 3000));
+    for (name, precision) in [("swav_step_small_2x32_4x16_b64", Precision::F32), ("swav_step_small_2x32_4x16_b64_f16", Precision::F16)] {
+        all.push(swav_step(name, small(), precision, 64, [32, 16], 4, 60));
+    }
+    all.push(swav_step("swav_step_resnet18_2x64_4x32_b8", Backbone::resnet(18).expect("a usual depth"), Precision::F32, 8, [64, 32], 4, 300));
+    for (name, precision) in [("swav_step_resnet50_2x224_6x96_b2", Precision::F32), ("swav_step_resnet50_2x224_6x96_b2_f16", Precision::F16)] {
+        all.push(swav_step(name, Backbone::resnet(50).expect("a usual depth"), precision, 2, [224, 96], 6, 3000));
+    }
     all
 }
 
@@ -243,7 +247,7 @@ fn resnet_step(depth: usize, size: usize, batch: usize) -> Case {
         let pooled = resnet.forward(&images).global_avg_pool2d();
         let tensor = |name| parameters.tensor(&graph, name);
         let loss = pooled.linear(&tensor("fc.weight"), Some(&tensor("fc.bias"))).cross_entropy(&labels);
-        parameters.record_gradients(&loss);
+        parameters.record_gradients(&loss, None);
         let step = graph.input("step", &[4], DType::F32);
         let sgd = Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, weight_decay: 1e-4, trust: 0.0, eps: 0.0 };
         sgd.record(&graph, &parameters, &step, |_| false);
@@ -275,7 +279,7 @@ fn resnet_step(depth: usize, size: usize, batch: usize) -> Case {
     Case { name: format!("resnet{depth}_step_{size}_b{batch}"), flops: Some(total), images: Some(images), host: true, build: Box::new(build) }
 }
 
-fn swav_step(name: &str, backbone: Backbone, batch: usize, sizes: [usize; 2], locals: usize, prototypes: usize) -> Case {
+fn swav_step(name: &str, backbone: Backbone, precision: Precision, batch: usize, sizes: [usize; 2], locals: usize, prototypes: usize) -> Case {
     let build = move |gpu: &Gpu| {
         let head = crate::nn::architecture::Head { hidden: backbone.features(), feat_dim: 128, prototypes };
         let mut model = SwavModel::new(backbone.clone(), head, gpu.caps().max_binding_bytes);
@@ -292,6 +296,8 @@ fn swav_step(name: &str, backbone: Backbone, batch: usize, sizes: [usize; 2], lo
             optimizer: Optimizer { kind: OptimizerKind::Larc, momentum: 0.9, weight_decay: 1e-6, trust: 0.001, eps: 1e-8 },
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
             recompute: Recompute::None,
+            precision,
+            loss_scaling: LossScaling::default(),
         };
         let variables = StepVariables::new(&mut model, &settings);
         let step = record(&model, &settings, &variables, QueueUse::Absent, false).remove(0);

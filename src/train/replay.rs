@@ -7,8 +7,8 @@ use crate::graph::Variants;
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
 use crate::nn::{Recompute, Values};
 use crate::ops::BatchNormMode;
-use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, SinkhornScope, StepInputs, StepRunner, StepSettings, SwavModel};
+use crate::optim::{LossScaling, Optimizer, OptimizerKind};
+use crate::swav::{Crops, Precision, SinkhornScope, StepInputs, StepRunner, StepSettings, SwavModel};
 use crate::weights::{TensorFile, read_safetensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -178,6 +178,8 @@ impl Recorded {
             optimizer: Optimizer { kind, momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust, eps: 1e-8 },
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
             recompute: Recompute::None,
+            precision: Precision::F32,
+            loss_scaling: LossScaling::default(),
         })
     }
 

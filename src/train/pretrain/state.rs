@@ -1,8 +1,8 @@
 //! Everything that a run carries from step to step, and its form on disk.
 //!
 //! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
-//! `optimizer/NAME`, the queue as `queue/CROP`, and in its metadata the step and the state of the queue. Random choices are functions
-//! of seed and step, so there is no generator to save.
+//! `optimizer/NAME`, the queue as `queue/CROP`, in f16 the state of the loss scale as `state/loss_scale`, and in its metadata the step and the
+//! state of the queue. Random choices are functions of seed and step, so there is no generator to save.
 
 use super::Run;
 use crate::error::{Error, Result};
@@ -10,6 +10,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Pending, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
+use crate::optim::LossScaling;
 use crate::swav::{StepInputs, StepRunner, SwavModel};
 use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::{PretrainConfig, differences};
@@ -19,6 +20,9 @@ use crate::train::run_folder::RunFolder;
 use crate::weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Name of the loss scale's state in a checkpoint. A run that only now turns to f16 starts with the initial scale.
+const LOSS_SCALE: &str = "state/loss_scale";
 
 pub(super) struct State {
     pub(super) model: SwavModel,
@@ -101,6 +105,12 @@ impl State {
             let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
             floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
         }
+        if let Some(id) = self.runner.variables().loss_scale {
+            let mut state = self.store.read(gpu, id)?;
+            // What the last step found is forgotten before the next.
+            state[3] = 0.0;
+            floats.insert(LOSS_SCALE.to_owned(), (vec![4], state));
+        }
         // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good
         // ones. A number whose square overflows has no finite norm, so no step can follow.
         if let Some((name, _)) = floats.iter().find(|(_, (_, data))| data.iter().any(|v| !(v * v).is_finite())) {
@@ -166,6 +176,13 @@ impl State {
         for (i, queue) in self.runner.queue().0.iter().enumerate() {
             let rows: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(&format!("queue/{i}"), Dtype::F32, &shape)?);
             self.store.write(gpu, *queue, &pad_rows(&rows, &shape))?;
+        }
+        if let Some(id) = self.runner.variables().loss_scale.filter(|_| saved.tensor(LOSS_SCALE).is_some()) {
+            let state: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(LOSS_SCALE, Dtype::F32, &[4])?);
+            if !LossScaling::is_valid(&state) {
+                return Err(Error::weights(&saved.path, format!("tensor {LOSS_SCALE} is {state:?}, no state of a loss scale")));
+            }
+            self.store.write(gpu, id, &state)?;
         }
         let pushed = text("queue_pushed")?.parse();
         self.runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
