@@ -3,7 +3,7 @@
 use swav_wgpu::gpu::{SHADERS, Specialization, compose, source};
 use wgpu::naga;
 
-/// Type knobs a shader offers.
+/// Type knobs a shader offers: f32, f16, and f16 packed for adapters that have none in shaders.
 fn specializations(text: &str) -> Vec<Specialization> {
     let mut all = vec![Specialization::default()];
     for name in ["Element", "Weight", "Source", "Target"] {
@@ -11,7 +11,8 @@ fn specializations(text: &str) -> Vec<Specialization> {
             all = all.into_iter().flat_map(|s| [s.clone(), s.alias(name, "f16")]).collect();
         }
     }
-    all
+    let packed: Vec<Specialization> = all.iter().map(|s| s.clone().packed()).collect();
+    [all, packed].concat()
 }
 
 fn module(name: &str, spec: &Specialization) -> (naga::Module, naga::valid::ModuleInfo) {

@@ -4,12 +4,12 @@ use super::args::{Global, ReplayArgs};
 use super::output;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::train::replay::replay;
+use crate::train::replay::{Judge, replay};
 use crate::tune::BestGuess;
 
 pub(super) fn run(args: &ReplayArgs, global: &Global) -> Result<()> {
     let gpu = Gpu::open(global.adapter.as_deref())?;
-    let result = replay(&gpu, &BestGuess, &args.file, args.tolerance, args.steps)?;
+    let result = replay(&gpu, &BestGuess, &args.file, &Judge { precision: args.precision, tolerance: args.tolerance, steps: args.steps })?;
     if global.json {
         output::json(&result)?;
     } else {

@@ -31,6 +31,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/conv2d", include_str!("../../shaders/lib/conv2d.wgsl")),
     ("lib/finite", include_str!("../../shaders/lib/finite.wgsl")),
     ("lib/index", include_str!("../../shaders/lib/index.wgsl")),
+    ("lib/packed", include_str!("../../shaders/lib/packed.wgsl")),
     ("lib/reduce", include_str!("../../shaders/lib/reduce.wgsl")),
 ];
 

@@ -26,6 +26,7 @@ fn every_command_of_the_interface_parses() {
         "predict --weights w --head h a.png b.png",
         "convert a.pth b.safetensors --to mmpretrain",
         "replay f.safetensors --tolerance 1e-2 --steps 1",
+        "replay f.safetensors --precision f16",
         "bench --filter step --list",
         "completions zsh",
         "--adapter 1 -vv --json devices",

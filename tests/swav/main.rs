@@ -1,4 +1,6 @@
-//! The training step: micro-batches and recomputation against the plain step.
+//! The training step: micro-batches, recomputation and f16 against the plain step.
+
+mod half;
 
 use std::sync::LazyLock;
 use swav_wgpu::data::rng::Stream;
@@ -58,21 +60,29 @@ struct Stepped {
 
 impl Rig {
     fn new(settings: StepSettings) -> Self {
+        Self::on(&GPU, settings)
+    }
+
+    fn on(gpu: &Gpu, settings: StepSettings) -> Self {
         let mut model = model();
         let runner = StepRunner::new(&mut model, settings, false);
-        let store = model.parameters.allocate(&GPU).unwrap();
+        let store = model.parameters.allocate(gpu).unwrap();
         let specs = SwavModel::specs(&model.backbone, &model.head);
         let init = Init { seed: 3, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
-        model.parameters.write(&GPU, &store, &initial_values(&specs, &init)).unwrap();
+        model.parameters.write(gpu, &store, &initial_values(&specs, &init)).unwrap();
         Self { model, runner, store }
     }
 
     fn step(&mut self, crops: &[Vec<f32>], lr: f64, queue_active: bool) -> Stepped {
+        self.step_on(&GPU, crops, lr, queue_active)
+    }
+
+    fn step_on(&mut self, gpu: &Gpu, crops: &[Vec<f32>], lr: f64, queue_active: bool) -> Stepped {
         let crops: Vec<&[f32]> = crops.iter().map(Vec::as_slice).collect();
         let inputs = StepInputs { crops: &crops, lr, frozen: false, queue_active };
-        let pending = self.runner.run(&GPU, &self.model, &self.store, &BestGuess, &inputs).unwrap();
-        let outputs = self.runner.finish(&GPU, pending).unwrap();
-        let gradients = self.model.parameters.read_gradients(&GPU, &self.store).unwrap();
+        let pending = self.runner.run(gpu, &self.model, &self.store, &BestGuess, &inputs).unwrap();
+        let outputs = self.runner.finish(gpu, pending).unwrap();
+        let gradients = self.model.parameters.read_gradients(gpu, &self.store).unwrap();
         Stepped { loss: outputs.scalar("loss"), codes: outputs.f32("codes"), gradients }
     }
 
