@@ -2,7 +2,7 @@
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
 //! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that
-//! overflow are skipped instead, a loss that is not finite among them; ten such losses in a row end the run.
+//! overflow are skipped instead; forty in a row end the run.
 
 mod memory;
 mod state;
@@ -105,7 +105,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         began: Instant::now(),
         started_at: state.step,
         last_loss: f64::NAN,
-        spoiled: 0,
+        skipped: 0,
         checkpoint: None,
         state,
     };
@@ -125,13 +125,13 @@ struct Training<'a> {
     began: Instant,
     started_at: u64,
     last_loss: f64,
-    /// Steps in a row whose loss was not finite.
-    spoiled: u32,
+    /// Steps in a row that were skipped because something overflowed.
+    skipped: u32,
     checkpoint: Option<PathBuf>,
 }
 
-/// In f16 a run ends when this many losses in a row are not finite.
-const MOST_SPOILED: u32 = 10;
+/// A run ends when so many steps in a row were skipped: the scale falls from its largest value to its least in 24, so it is not to blame.
+const MOST_SKIPPED: u32 = 40;
 
 /// A step whose results were not read yet.
 struct Running {
@@ -214,15 +214,15 @@ impl Training<'_> {
         let outputs = self.state.runner.finish(self.run.gpu, pending)?;
         let loss = f64::from(outputs.scalar("loss"));
         let scale = outputs.get_f32("loss_scale");
+        // In f16 something may overflow; such a step changed nothing.
+        let skipped = scale.as_ref().is_some_and(|state| state[3] > 0.0);
+        self.skipped = if skipped { self.skipped + 1 } else { 0 };
+        if !loss.is_finite() && !skipped || self.skipped == MOST_SKIPPED {
+            let what = if loss.is_finite() { format!("a gradient of each of {MOST_SKIPPED} steps") } else { "the loss".into() };
+            return Err(Error::NonFinite { what, step });
+        }
         if loss.is_finite() {
-            self.spoiled = 0;
             self.epoch.add(loss, &outputs, self.config.model.prototypes);
-        } else {
-            // In f16 an activation may overflow; such a step's gradients are not finite either, so it changed nothing.
-            self.spoiled += 1;
-            if scale.is_none() || self.spoiled == MOST_SPOILED {
-                return Err(Error::NonFinite { what: "the loss".into(), step });
-            }
         }
         let seconds = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();

@@ -156,3 +156,14 @@ fn it_learns_in_f16_as_in_f32() {
     assert!(apart.abs() < 0.05, "means {} and {}", mean(&narrow), mean(&wide));
     assert!(mean(&narrow[36..]) < mean(&narrow[..12]) - 0.5, "{narrow:?}");
 }
+
+/// Pixels beyond f16: no scale of the loss can help, and a run that only skips is no run.
+#[test]
+fn a_run_in_f16_that_only_overflows_ends() {
+    let rig = Rig::new();
+    let line = "train --config pretrain.toml --out run -q --set data.std=[1e-7,1e-7,1e-7] --set train.epochs=12";
+    rig.run(&format!("{line} --set train.precision=f16")).fails(6, &["not finite at step 39"]);
+    let skipped: Vec<f64> = rig.metric("run", "skipped_steps").iter().map(|s| s.parse().unwrap()).collect();
+    assert_eq!(skipped, (1..40).map(f64::from).collect::<Vec<f64>>());
+    assert_eq!(rig.metric("run", "loss_scale").last().unwrap(), "1.0");
+}
