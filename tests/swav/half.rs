@@ -129,6 +129,24 @@ fn an_overflow_on_the_way_forward_spoils_nothing() {
 }
 
 #[test]
+fn a_spoiled_step_leaves_the_queue_clean() {
+    for micro_batches in [1, 2] {
+        let mut rig = Rig::new(StepSettings { queue_rows: 2 * BATCH, ..half(micro_batches) });
+        let name = "projection_head.3.bias";
+        let good = rig.values()[name].clone();
+        let write = |rig: &Rig, value: Vec<f32>| rig.model.parameters.write(&GPU, &rig.store, &Values::from([(name.to_owned(), value)])).unwrap();
+        rig.step(&images(0), 0.0, true);
+        write(&rig, vec![f32::NAN; good.len()]);
+        assert!(!rig.step(&images(1), 0.0, true).loss.is_finite());
+        assert_eq!(scale(&rig), [SCALE / 2.0, 0.0, 1.0]);
+        write(&rig, good);
+        assert!(rig.runner.queue_is_full());
+        let after = rig.step(&images(2), 0.0, true);
+        assert!(after.loss.is_finite() && after.codes.iter().all(|q| q.is_finite()), "{micro_batches} micro-batches: {}", after.loss);
+    }
+}
+
+#[test]
 fn recomputation_in_f16_changes_no_bit() {
     let mut rigs = [Recompute::None, Recompute::Stage, Recompute::Block].map(|recompute| Rig::new(StepSettings { recompute, ..half(1) }));
     let [plain, stage, block] = rigs.each_mut().map(|rig| rig.step(&images(0), 0.5, false));
