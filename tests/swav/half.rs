@@ -141,6 +141,11 @@ fn a_spoiled_step_leaves_the_queue_clean() {
         assert_eq!(scale(&rig), [SCALE / 2.0, 0.0, 1.0]);
         write(&rig, good);
         assert!(rig.runner.queue_is_full());
+        for queue in rig.runner.queue().0 {
+            let rows = rig.store.read(&GPU, *queue).unwrap();
+            let zeros = rows.iter().filter(|v| **v == 0.0).count();
+            assert!(rows.iter().all(|v| v.is_finite()) && zeros >= rows.len() / 2, "{zeros} of {}", rows.len());
+        }
         let after = rig.step(&images(2), 0.0, true);
         assert!(after.loss.is_finite() && after.codes.iter().all(|q| q.is_finite()), "{micro_batches} micro-batches: {}", after.loss);
     }
