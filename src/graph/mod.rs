@@ -20,9 +20,9 @@ mod window;
 
 pub use differentiate::{Backward, differentiate};
 pub use lower::{Launch, Lowered, Lowering, Variants, lower};
-pub use plan::{Plan, plan};
+pub use plan::{Place, Plan, plan};
 pub use program::{Outputs, Pending, Program};
-pub use tensor::{DType, Graph, Node, Op, Storage, Tensor, TensorId, TensorInfo};
+pub use tensor::{DType, Graph, Node, Op, Recomputes, Segment, Storage, Tensor, TensorId, TensorInfo};
 pub use variables::{Store, VariableId, VariableInfo, Variables};
 pub use window::{View, Window};
 

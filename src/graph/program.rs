@@ -42,7 +42,10 @@ impl Program {
             let info = &lowered.tensors[t.0];
             match info.storage {
                 Storage::Variable(id) => store.binding(id),
-                _ => Binding { buffer: buffers[plan.slot_of[&t]].clone(), offset: 0, bytes: info.bytes().max(16) },
+                _ => {
+                    let place = plan.places[&t];
+                    Binding { buffer: buffers[place.slot].clone(), offset: place.offset, bytes: info.bytes().max(16) }
+                }
             }
         };
         let view = |view: &View| -> Binding {
@@ -51,13 +54,13 @@ impl Program {
             Binding { offset: whole.offset + offset, bytes: bytes.max(16), ..whole }
         };
         let mut inputs = HashMap::new();
-        for (&t, _) in plan.slot_of.iter() {
+        for &t in plan.places.keys() {
             let info = &lowered.tensors[t.0];
             match &info.storage {
                 Storage::Input(name) => {
                     inputs.insert(name.clone(), (binding(t), info.clone()));
                 }
-                Storage::Constant(bytes) => gpu.write(&binding(t).buffer, 0, bytes)?,
+                Storage::Constant(bytes) => gpu.write(&binding(t).buffer, binding(t).offset, bytes)?,
                 _ => {}
             }
         }

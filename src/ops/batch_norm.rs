@@ -7,7 +7,7 @@
 
 use super::{element, groups, rows_of};
 use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, Window};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, Window};
 
 /// Where mean and variance come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -141,8 +141,8 @@ impl Op for BatchNorm {
         2 * graph.info(node.outputs[0]).shape.iter().product::<usize>() as u64
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Cheaply
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

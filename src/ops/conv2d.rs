@@ -8,7 +8,7 @@
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, View, pad4};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, View, pad4};
 
 /// Window of a convolution.
 #[derive(Clone, Copy)]
@@ -79,8 +79,8 @@ impl Op for Conv2d {
         (output * w[0] * w[1] * channels) as u64
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Dearly
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

@@ -63,7 +63,7 @@ pub fn memory(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants) -> 
         let lowered = lower(&part.graph, &keep, caps, variants);
         let plan = plan(&lowered, &keep);
         memory.activations += plan.bytes();
-        let inputs = plan.slot_of.keys().map(|t| lowered.info(*t)).filter(|t| matches!(t.storage, Storage::Input(_)));
+        let inputs = plan.places.keys().map(|t| lowered.info(*t)).filter(|t| matches!(t.storage, Storage::Input(_)));
         let outputs = keep.iter().map(|t| lowered.info(*t));
         // Three steps may be under way.
         memory.staging += 3 * inputs.chain(outputs).map(|t| t.bytes().next_multiple_of(16)).sum::<u64>();

@@ -260,7 +260,8 @@ pub struct TrainConfig {
     /// Micro-batches that a batch is computed in, for cards that cannot hold all of it: gradients are summed over them, codes see all of
     /// them (see `loss.sinkhorn`), batch norm sees one at a time. Divides `batch`.
     pub accumulate: usize,
-    /// Activations that are given up and computed again in the reverse pass: `none`, `stage` or `block`. Saves memory, changes no result.
+    /// Activations that are given up and computed again in the reverse pass: `none`, `norm` (normalised ones, almost free), `stage` or
+    /// `block` (convolutions too, a third more work). Saves memory, changes no result.
     pub recompute: Recompute,
     /// Steps at the start during which the prototypes are not updated.
     pub freeze_prototypes_steps: u64,
@@ -268,7 +269,7 @@ pub struct TrainConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { epochs: 200, batch: 32, accumulate: 1, recompute: Recompute::None, freeze_prototypes_steps: 5005 }
+        Self { epochs: 200, batch: 32, accumulate: 1, recompute: Recompute::Norm, freeze_prototypes_steps: 5005 }
     }
 }
 
