@@ -129,7 +129,7 @@ fn a_tensor_is_never_overwritten_while_it_is_needed() {
         planned += plan.bytes();
         separate += plan.places.keys().map(|t| lowered.info(*t).bytes()).sum::<u64>();
     }
-    assert!(planned * 4 < separate * 3, "the plan saves little: {planned} bytes instead of {separate}");
+    assert!(planned * 5 < separate * 4, "the plan saves little: {planned} bytes instead of {separate}");
 }
 
 struct Model {
