@@ -45,9 +45,9 @@ impl StepSettings {
         self.crops.iter().map(|c| c.count).sum()
     }
 
-    /// Backbone passes of a step: each updates the running statistics once.
-    pub fn groups(&self) -> usize {
-        self.crops.len()
+    /// Backbone passes of a step, one for each run of groups of one size, as the references count them: each updates the running statistics once.
+    pub fn passes(&self) -> usize {
+        self.crops.chunk_by(|a, b| a.size == b.size).count()
     }
 }
 
@@ -80,6 +80,9 @@ impl TrainStep {
         let groups: Vec<Tensor> = (settings.crops.iter().enumerate())
             .map(|(i, c)| graph.input(&format!("crops{i}"), &[c.count * batch, c.size, c.size, 3], DType::F32))
             .collect();
+        // Neighbouring groups of one size share the statistics of their batch norms.
+        let groups: Vec<Tensor> =
+            groups.chunk_by(|a, b| a.shape()[1] == b.shape()[1]).map(|run| concat_rows(&run.iter().collect::<Vec<_>>())).collect();
         let prototypes = model.parameters.tensor(&graph, "prototypes.weight");
         prototypes.normalize_columns();
         let forward = model.forward(&groups, BatchNormMode::Training { momentum: settings.bn_momentum });

@@ -2,6 +2,7 @@
 """Records SwAV training trajectories with PyTorch in float64, for `swav-wgpu replay`, and checks recordings made elsewhere.
 
     generate.py --verify FILE ...                                     re-run recordings and compare everything they hold
+    generate.py --float32 FILE ...                                    how far float32 PyTorch is from them
     generate.py --network resnet18 --width 16 --variant mm_queue OUT  record one
 
 Variants: `zi_*` is the official optimiser (LARC around SGD), `mm_*` mmpretrain's LARS, both with residual blocks that start at zero;
@@ -76,7 +77,8 @@ class Network(torch.nn.Module):
                 if zero_init_residual:
                     torch.nn.init.zeros_((part.bn3 if self.block == "bottleneck" else part.bn2).weight)
 
-    def backbone(self, x):
+    def stages(self, x):
+        """The last stage's map."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for part in layer:
@@ -85,7 +87,10 @@ class Network(torch.nn.Module):
                 if self.block == "bottleneck":
                     y = part.bn3(part.conv3(F.relu(y)))
                 x = F.relu(y + (part.downsample(x) if hasattr(part, "downsample") else x))
-        return x.mean((2, 3))
+        return x
+
+    def backbone(self, x):
+        return self.stages(x).mean((2, 3))
 
     def forward(self, crops):
         """Embeddings of all crops, crop after crop: one pass of the backbone for each run of equal sizes, one of the head over all rows."""
@@ -132,7 +137,8 @@ class Swav:
     def __init__(self, network, settings):
         self.network, self.settings, self.momentum = network, settings, {}
         rows = settings["queue"] * settings["batch"]
-        self.queue = torch.zeros(len(settings["crops_for_assign"]), rows, settings["feat_dim"], dtype=torch.float64) if rows else None
+        dtype = network.prototypes.weight.dtype
+        self.queue = torch.zeros(len(settings["crops_for_assign"]), rows, settings["feat_dim"], dtype=dtype) if rows else None
 
     def step(self, step, crops):
         s, network, batch = self.settings, self.network, self.settings["batch"]
@@ -171,16 +177,16 @@ class Swav:
         return loss.item(), gradients, scores.detach(), torch.stack(codes)
 
 
-def run(settings, initial, crops_of):
+def run(settings, initial, crops_of, dtype=torch.float64):
     """Trains from a state; gives the tensors of a recording except `init` and `crops`."""
     keys = ("block", "depth_blocks", "width", "hidden", "feat_dim", "prototypes")
     block, blocks, *sizes = (settings[key] for key in keys)
-    network = Network(block, blocks, *sizes).double().train()
+    network = Network(block, blocks, *sizes).to(dtype).train()
     network.load_state_dict(initial, strict=True)
     swav, losses, out = Swav(network, settings), [], {}
     for step in range(settings["steps"]):
         start = time.time()
-        loss, gradients, scores, codes = swav.step(step, [crop.double() for crop in crops_of(step)])
+        loss, gradients, scores, codes = swav.step(step, [crop.to(dtype) for crop in crops_of(step)])
         losses.append(loss)
         out[f"scores/{step}"], out[f"q/{step}"] = scores, codes
         if step == 0:
@@ -199,14 +205,37 @@ def relative(ours, theirs):
     return (ours - theirs).norm().item() / (scale if scale > 0 else 1.0)
 
 
-def verify(path, limit):
-    """Re-runs a recording and compares every tensor of it. What is stored as float32 is known to 6e-8 only."""
+def again(path, dtype):
+    """Re-runs a recording: what it holds, its initial state, what comes out now."""
     with safe_open(path, "pt") as file:
         settings = json.loads(file.metadata()["swav"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     initial = {name[5:]: value for name, value in tensors.items() if name.startswith("init/")}
     views = sum(count for count, _ in settings["crops"])
-    ours = run(settings, initial, lambda step: [tensors[f"crops/{step}/{index}"] for index in range(views)])
+    return tensors, initial, run(settings, initial, lambda step: [tensors[f"crops/{step}/{index}"] for index in range(views)], dtype)
+
+
+def float32(path):
+    """How far PyTorch in float32 is from a recording, measured as `replay` measures this program."""
+    tensors, initial, ours = again(path, torch.float32)
+
+    def together(prefix, start=lambda name: 0.0):
+        names = [name for name in tensors if name.startswith(prefix) and not name.endswith((NOISE, "num_batches_tracked")) and "running_" not in name]
+        join = lambda source: torch.cat([(source[name].double() - start(name[len(prefix) :])).flatten() for name in names])
+        return relative(join(ours), join(tensors))
+
+    losses = (ours["loss"].double() - tensors["loss"].double()).abs()
+    print(
+        f"{path}: float32 PyTorch: loss off by {', '.join(f'{error:.1e}' for error in losses.tolist())}; gradients of step 0 by "
+        f"{together('grad0/'):.1e}, updates by {together('final/', lambda name: initial[name].double()):.1e} of their norm",
+        flush=True,
+    )
+    return losses.max().item()
+
+
+def verify(path, limit):
+    """Re-runs a recording and compares every tensor of it. What is stored as float32 is known to 6e-8 only."""
+    tensors, initial, ours = again(path, torch.float64)
     errors, dtypes = {}, {}
     for name, value in tensors.items():
         group = name.split("/")[0]
@@ -238,7 +267,9 @@ def settings_of(arguments):
     family, stress = arguments.variant[:3], arguments.variant.endswith("stress")
     if stress:
         # The official schedule warms up; mmpretrain's here does not.
-        rates = cosine(4.8, 0.05, arguments.steps) if family == "mm_" else [0.3, *([4.8] + cosine(4.8, 0.05, arguments.steps - 2))[: arguments.steps - 1]]
+        rates = cosine(4.8, 0.05, arguments.steps)
+        if family != "mm_":
+            rates = [0.3, 4.8, *cosine(4.8, 0.05, max(arguments.steps - 2, 1))][: arguments.steps]
     else:
         rates = cosine(0.6, 6e-4, arguments.steps)
     queue = 0 if arguments.variant.endswith("noqueue") else 3 if stress else 2
@@ -255,7 +286,7 @@ def settings_of(arguments):
         "temperature": 0.2 if stress else 0.1,
         "epsilon": 0.03 if stress else 0.05,
         "sinkhorn_iterations": 3,
-        "crops_for_assign": [0, 1],
+        "crops_for_assign": arguments.assign,
         "lr": rates,
         "weight_decay": 1e-2 if stress else 1e-6,
         "momentum": 0.9,
@@ -292,10 +323,12 @@ def record(arguments):
     narrow = lambda name, value: value.float() if value.is_floating_point() and name.startswith(("grad0/", "final/", "queue")) else value
     tensors = {name: narrow(name, value) for name, value in out.items()}
     if arguments.lean:
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(("scores/", "q/", "queue"))}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(("scores/", "queue"))}
     tensors.update({f"init/{name}": value for name, value in initial.items()})
     tensors.update({f"crops/{step}/{index}": crop for step, views in enumerate(crops) for index, crop in enumerate(views)})
     save_file({name: value.contiguous() for name, value in tensors.items()}, arguments.out, metadata={"swav": json.dumps(settings)})
+    if float32(arguments.out) > 3e-4:
+        print("  not sharp: a rounding decided a step of it (a ReLU at its bend); choose another --seed")
 
 
 def crops_argument(text):
@@ -306,6 +339,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", help="file to write")
     parser.add_argument("--verify", nargs="+", metavar="FILE", help="re-run recordings instead")
+    parser.add_argument("--float32", nargs="+", metavar="FILE", help="re-run recordings in float32 instead, and say how far off that is")
     parser.add_argument("--limit", type=float, default=1e-6, help="largest relative error of a tensor that --verify accepts")
     parser.add_argument("--variant", default="mm_queue", choices=[f"{f}{v}" for f in ("", "zi_", "mm_") for v in ("queue", "noqueue", "stress")])
     parser.add_argument("--network", default="resnet18", choices=BLOCKS)
@@ -315,17 +349,20 @@ def main():
     parser.add_argument("--feat-dim", type=int, default=16)
     parser.add_argument("--prototypes", type=int, default=30)
     parser.add_argument("--crops", type=crops_argument, default=[[2, 32], [4, 16]], help="2x32+4x16")
+    parser.add_argument("--assign", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1], help="crops that give codes")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--queue", type=int, help="length in batches instead of the variant's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lean", action="store_true", help="leave scores, codes and the queue out")
+    parser.add_argument("--lean", action="store_true", help="leave scores and the queue out")
     arguments = parser.parse_args()
     if arguments.verify:
         # A list, so that every file is tried.
         sys.exit(0 if all([verify(path, arguments.limit) for path in arguments.verify]) else 1)
+    if arguments.float32:
+        return [float32(path) for path in arguments.float32]
     if not arguments.out:
-        parser.error("give a file to write, or --verify")
+        parser.error("give a file to write, --verify or --float32")
     record(arguments)
 
 
