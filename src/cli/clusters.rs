@@ -30,8 +30,7 @@ struct Assignment {
 pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let out = OutFolder::begin(&args.out)?;
     let data = Arc::new(Dataset::open(&args.data, Split::All)?);
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &Weights::File(args.weights.clone()), &args.image)?;
+    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
     let Some(prototypes) = frozen.network.head.as_ref().map(|head| head.prototypes) else {
         return Err(Error::weights(&args.weights, "has no SwAV head (projection_head and prototypes): there is nothing to assign images to"));
     };

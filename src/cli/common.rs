@@ -4,10 +4,14 @@ use super::args::{Global, ImageArgs, Weights};
 use crate::data::{EvalTransform, Normalize};
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
-use crate::train::Network;
 use crate::train::config::{BackboneConfig, DataConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
 use crate::train::plan::{eval_transform, normalize};
+use crate::train::{Network, weight_file};
+use crate::weights::{self, Checkpoint};
 use std::path::{Path, PathBuf};
+
+/// Names that are left out are said one by one up to this number.
+const MOST_UNMATCHED: usize = 20;
 
 /// Sends the library's log to stderr: warnings, with -v information, with -vv everything.
 pub(super) fn start_logging(global: &Global) {
@@ -89,8 +93,9 @@ fn for_size(size: usize) -> EvalTransform {
     EvalTransform { resize: Some(if size <= 64 { size } else { size * 8 / 7 }), crop: size }
 }
 
-/// Loads weights, or draws them, and settles how images are prepared. A run folder brings its own configuration along.
-pub(super) fn frozen(gpu: &Gpu, weights: &Weights, image: &ImageArgs) -> Result<Frozen> {
+/// Loads weights, or draws them, and settles how images are prepared; a run folder brings its own configuration along. Bad weights are
+/// refused before an adapter is opened.
+pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> Result<(Gpu, Frozen)> {
     let mut image = image.clone();
     if let (Weights::File(path), None) = (weights, &image.config) {
         let own = path.join("config.toml");
@@ -100,18 +105,49 @@ pub(super) fn frozen(gpu: &Gpu, weights: &Weights, image: &ImageArgs) -> Result<
     }
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
-    let network = load(gpu, weights, image.config.as_deref())?;
-    Ok(Frozen { network, transform, normalize: normalize(&data), workers: data.workers, data: configured.then(|| PathBuf::from(&data.path)), random })
+    let (gpu, network) = network(weights, image.config.as_deref(), global)?;
+    let frozen = Frozen {
+        network,
+        transform,
+        normalize: normalize(&data),
+        workers: data.workers,
+        data: configured.then(|| PathBuf::from(&data.path)),
+        random,
+    };
+    Ok((gpu, frozen))
 }
 
-/// The network of `--weights`; `config` gives the architecture of random ones.
-pub(super) fn load(gpu: &Gpu, weights: &Weights, config: Option<&Path>) -> Result<Network> {
+/// The network of `--weights` on the adapter the user asked for; `config` gives the architecture of random ones.
+pub(super) fn network(weights: &Weights, config: Option<&Path>, global: &Global) -> Result<(Gpu, Network)> {
     match weights {
-        Weights::File(path) => Network::load(gpu, path),
+        Weights::File(path) => {
+            let checkpoint = checkpoint(path, global)?;
+            let gpu = open(global)?;
+            let network = Network::from_checkpoint(&gpu, checkpoint)?;
+            Ok((gpu, network))
+        }
         Weights::Random { seed } => {
             let path = config.ok_or_else(|| Error::Usage("--weights random needs --config, which says what network to draw".into()))?;
             let backbone: BackboneConfig = backbone_of(path, &[])?;
-            Network::random(gpu, backbone.architecture(), backbone.zero_init_residual, *seed)
+            let gpu = open(global)?;
+            let network = Network::random(&gpu, backbone.architecture(), backbone.zero_init_residual, *seed)?;
+            Ok((gpu, network))
         }
     }
+}
+
+/// Reads a weight file, or the newest checkpoint of a run folder, and says what was found in it and what was not taken as it stands.
+pub(super) fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint> {
+    let file = weight_file(path)?;
+    let checkpoint = weights::load(&file)?;
+    let (layout, matched, all) = (checkpoint.layout, checkpoint.matched, checkpoint.matched + checkpoint.unmatched.len());
+    note(global, &format!("{}: {layout} layout, {matched} of {all} tensors matched: {}", file.display(), checkpoint.describe()));
+    checkpoint.remarks.iter().for_each(|remark| note(global, &format!("note: {remark}")));
+    for name in checkpoint.unmatched.iter().take(MOST_UNMATCHED) {
+        note(global, &format!("note: {name} {}", weights::why_unmatched(name)));
+    }
+    if let more @ 1.. = checkpoint.unmatched.len().saturating_sub(MOST_UNMATCHED) {
+        note(global, &format!("note: {more} more are left out; `swav-wgpu convert --json` lists them"));
+    }
+    Ok(checkpoint)
 }

@@ -26,8 +26,7 @@ const BATCH: usize = 64;
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
     let sets = ClassSets::open(&config, 1.0)?;
-    let gpu = common::open(global)?;
-    let network = common::load(&gpu, &args.weights, Some(&args.config))?;
+    let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
     if let Weights::Random { .. } = args.weights {
         network.calibrate(&gpu, &BestGuess, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
     }
@@ -41,8 +40,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
     let sets = ClassSets::open(&config, args.fraction)?;
-    let gpu = common::open(global)?;
-    let network = common::load(&gpu, &args.weights, Some(&args.config))?;
+    let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
     let backbone = network.backbone.clone();
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
@@ -119,7 +117,9 @@ fn save_network(folder: &Path, backbone: Backbone, result: &ClassifierResult) ->
         counters: BTreeMap::new(),
         classifier: Some(classifier(result)),
         classes: Some(result.classes.clone()),
+        matched: 0,
         unmatched: Vec::new(),
+        remarks: Vec::new(),
         backbone,
         head: None,
     };

@@ -17,8 +17,7 @@ use std::sync::Arc;
 const BATCH: usize = 32;
 
 pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &args.weights, &args.image)?;
+    let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     let (tensors, metadata, images) = match (&args.data, &args.input) {
         (Some(data), _) => of_images(&gpu, &frozen, data)?,
         (None, Some(input)) => of_tensors(&gpu, &frozen, input)?,

@@ -13,8 +13,7 @@ use std::sync::Arc;
 const BATCH: usize = 64;
 
 pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &args.weights, &args.image)?;
+    let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     let path = args.data.clone().or(frozen.data.clone()).ok_or_else(|| Error::Usage("give --data, or a --config that names it".into()))?;
     let train = Arc::new(Dataset::open(&path, Split::Train)?);
     let val = Arc::new(Dataset::open(&path, Split::Val)?);

@@ -16,8 +16,7 @@ const BATCH: usize = 32;
 pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let head_file = head_file(args);
     let (head, classes) = load_classifier(&head_file)?;
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &Weights::File(args.weights.clone()), &args.image)?;
+    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
     let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
     if inputs != features {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());

@@ -202,7 +202,10 @@ impl Recorder<'_> {
         let groups: Vec<Tensor> = (settings.crops.iter().enumerate())
             .map(|(i, c)| graph.input(&format!("crops{i}"), &[c.count * batch, c.size, c.size, 3], DType::F32))
             .collect();
-        self.model.forward(&groups, mode, settings.recompute)
+        // Neighbouring groups of one size share the statistics of their batch norms.
+        let same = groups.chunk_by(|a, b| a.shape()[1] == b.shape()[1]);
+        let passes: Vec<Tensor> = same.map(|run| concat_rows(&run.iter().collect::<Vec<_>>())).collect();
+        self.model.forward(&passes, mode, settings.recompute)
     }
 
     /// Codes of each assigned crop from the scores at hand, and the embeddings' way into the queue.

@@ -60,9 +60,10 @@ impl StepSettings {
         self.crops.iter().map(|c| c.count).sum()
     }
 
-    /// Backbone passes of a step: each updates the running statistics once.
+    /// Backbone passes of a step: each updates the running statistics once. Neighbouring groups of one size pass together, as in the
+    /// references.
     pub fn passes(&self) -> usize {
-        self.crops.len() * self.micro_batches
+        self.crops.chunk_by(|a, b| a.size == b.size).count() * self.micro_batches
     }
 
     /// Images of a micro-batch.

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Outputs, Pending, Variants};
 use crate::swav::StepInputs;
+use crate::weights::Checkpoint;
 use memory::{advise, check_memory};
 use state::State;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,6 @@ pub struct Run<'a> {
     pub variants: &'a dyn Variants,
     /// Where it writes; `None` writes nothing.
     pub folder: Option<&'a RunFolder>,
-    /// Weights to start from.
-    pub init: Option<&'a Path>,
     /// Stop after this many steps in all.
     pub max_steps: Option<u64>,
     /// Set from outside to stop after the present step with a checkpoint.
@@ -53,8 +52,8 @@ impl Prepared {
     }
 }
 
-/// Opens data, builds the network, loads what the run starts from.
-pub fn prepare(config: &PretrainConfig, run: &Run<'_>) -> Result<Prepared> {
+/// Opens data, builds the network, takes what the run starts from: its newest checkpoint, else the weights `init` of a file, else random ones.
+pub fn prepare(config: &PretrainConfig, run: &Run<'_>, init: Option<(&Path, Checkpoint)>) -> Result<Prepared> {
     let data = Arc::new(Dataset::open(Path::new(&config.data.path), Split::Pretrain)?);
     let steps_per_epoch = steps_per_epoch(data.len(), config.train.batch, true);
     if steps_per_epoch == 0 {
@@ -64,7 +63,7 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>) -> Result<Prepared> {
     check_memory(config, run)?;
     let mut warnings = Vec::new();
     let advise = |e| advise(config, run, e);
-    let mut state = State::new(config, run, data.len(), &mut warnings).map_err(advise)?;
+    let mut state = State::new(config, run, init, data.len(), &mut warnings).map_err(advise)?;
     let queue = state.step / steps_per_epoch >= config.queue.start_epoch;
     state.prepare(run, queue).map_err(advise)?;
     Ok(Prepared { data, state, steps_per_epoch, warnings })

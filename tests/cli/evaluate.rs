@@ -4,7 +4,7 @@ use crate::rig::{CLASSES, Rig, TRAIN, VAL, repository};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use swav_wgpu::weights::{AnyTensor, HostTensor, load, read_safetensors, write_safetensors};
+use swav_wgpu::weights::{AnyTensor, HostTensor, Target, load, read_safetensors, save, write_safetensors};
 
 fn classes() -> Vec<&'static str> {
     CLASSES.iter().map(|(name, _)| *name).collect()
@@ -209,7 +209,7 @@ fn recorded_outputs_of_every_weight_file() {
     write_safetensors(rig.path("images.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     let index: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("index.json")).unwrap()).unwrap();
     let files: Vec<&String> = index["files"].as_object().unwrap().keys().filter(|n| n.starts_with("tiny.") && !n.contains("forward")).collect();
-    assert_eq!(files.len(), 17);
+    assert_eq!(files.len(), 20);
     for name in files {
         let file = folder.join(name).display().to_string();
         let ran = rig.run(&format!("features --weights {file} --input images.safetensors --out out.safetensors -q"));
@@ -225,6 +225,37 @@ fn recorded_outputs_of_every_weight_file() {
         rig.run(&format!("features --weights {file} --input images.safetensors --out no.safetensors")).fails(2, &[name]);
     }
     assert!(!rig.path("no.safetensors").exists());
+}
+
+/// Half precision on disk is the rounding of the weights and nothing else: the outputs are those of the rounded weights, to the bit.
+#[test]
+fn half_precision_files_act_as_their_rounded_weights() {
+    let rig = Rig::new();
+    let golden = |name: &str| repository("tests/golden/ckpt").join(name).display().to_string();
+    let pixels = read_safetensors(golden("tiny.forward_eval_f64.safetensors")).unwrap().f32("input").unwrap();
+    write_safetensors(
+        rig.path("images.safetensors"),
+        &BTreeMap::from([("images".to_owned(), AnyTensor::from_f32(&pixels.shape, &pixels.data))]),
+        &BTreeMap::new(),
+    )
+    .unwrap();
+    let outputs = |weights: &str| {
+        rig.run(&format!("features --weights {weights} --input images.safetensors --out out.safetensors -q")).ok();
+        let file = read_safetensors(rig.path("out.safetensors")).unwrap();
+        ["features", "map", "embeddings", "scores"].map(|name| file.get(name).unwrap().into_owned())
+    };
+    let exact = outputs(&golden("tiny.official.safetensors"));
+    let rounded: [(&str, fn(f32) -> f32); 2] = [("f16", |x| half::f16::from_f32(x).to_f32()), ("bf16", |x| half::bf16::from_f32(x).to_f32())];
+    for (kind, round) in rounded {
+        let mut network = load(golden("tiny.official.safetensors")).unwrap();
+        network.tensors.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x = round(*x));
+        save(rig.path("rounded.safetensors"), &network, Target::Swav).unwrap();
+        let expected = outputs("rounded.safetensors");
+        assert!(expected != exact, "rounding to {kind} changes nothing: the test says nothing");
+        for end in ["pth", "safetensors"] {
+            assert!(outputs(&golden(&format!("tiny.official_{kind}.{end}"))) == expected, "{kind} {end}");
+        }
+    }
 }
 
 fn compare(ours: &Path, reference: &swav_wgpu::weights::TensorFile, name: &str) {

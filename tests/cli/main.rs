@@ -3,7 +3,10 @@
 mod args;
 mod errors;
 mod evaluate;
+#[path = "../support/hostile_files.rs"]
+mod hostile_files;
 mod rig;
 mod stops;
 mod tools;
 mod train;
+mod weights;

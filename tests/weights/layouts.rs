@@ -138,8 +138,9 @@ fn a_linear_projection_is_a_head_and_half_a_head_is_none() {
 #[test]
 fn less_than_a_whole_network_is_refused() {
     let without = |part: &str| official().into_iter().filter(|(name, _)| !name.contains(part)).collect::<Tensors>();
-    refused(&without("layer3."), "layer3 is missing");
-    refused(&without("running_mean"), "not whole: 17 of 85 tensors are missing: bn1.running_mean, layer1.0.bn1.running_mean");
+    refused(&without("layer3."), "the backbone is not whole: missing are layer3.*");
+    refused(&without("running_mean"), "not whole: 17 of 85 tensors are missing: *.running_mean");
+    refused(&without("layer2.0.conv"), "not whole: 3 of 85 tensors are missing: layer2.0.conv1.weight, layer2.0.conv2.weight, layer2.0.conv3.weight");
     refused(&without("layer2.0.conv2"), "not whole: 1 of 85 tensors are missing: layer2.0.conv2.weight");
     refused(&without("projection_head.1."), "the SwAV head is not whole: 4 of 9 tensors are missing");
     assert_eq!(load_tensors(&without("num_batches_tracked")).unwrap().counters.len(), 0);

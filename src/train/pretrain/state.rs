@@ -30,7 +30,13 @@ pub(super) struct State {
 
 impl State {
     /// From the newest checkpoint of the run's folder, from given weights, or from scratch.
-    pub(super) fn new(config: &PretrainConfig, run: &Run<'_>, images: usize, warnings: &mut Vec<Warning>) -> Result<Self> {
+    pub(super) fn new(
+        config: &PretrainConfig,
+        run: &Run<'_>,
+        from: Option<(&Path, weights::Checkpoint)>,
+        images: usize,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self> {
         let gpu = run.gpu;
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = StepRunner::new(&mut model, plan::settings(config), false);
@@ -48,16 +54,15 @@ impl State {
             let block = state.model.backbone.block;
             let init = Init { seed: config.seed, zero_init_residual: config.model.zero_init_residual, block, classifier_std: 0.01 };
             state.model.parameters.write(gpu, &state.store, &initial_values(&specs, &init))?;
-            if let Some(path) = run.init {
-                state.initialize_from(gpu, path, warnings)?;
+            if let Some((path, weights)) = from {
+                state.initialize_from(gpu, path, weights, warnings)?;
             }
         }
         Ok(state)
     }
 
     /// Takes the backbone, and the head where it fits, of a weight file.
-    fn initialize_from(&self, gpu: &Gpu, path: &Path, warnings: &mut Vec<Warning>) -> Result<()> {
-        let loaded = weights::load(path)?;
+    fn initialize_from(&self, gpu: &Gpu, path: &Path, loaded: weights::Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
         loaded.expect_backbone(path, &self.model.backbone)?;
         let mut left_out = 0;
         let mut values = Values::new();
@@ -125,16 +130,12 @@ impl State {
     /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once.
     fn counters(&self) -> Vec<(String, i64)> {
         let steps = i64::try_from(self.step).unwrap_or(i64::MAX);
-        let count = |n: usize| i64::try_from(n).unwrap_or(1);
         let settings = self.runner.settings();
+        let passes = |name: &str| if name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() };
         SwavModel::specs(&self.model.backbone, &self.model.head)
             .iter()
             .filter(|s| s.kind == TensorKind::NumBatchesTracked)
-            .map(|s| {
-                (format!("model/{}", s.name), {
-                    steps * count(if s.name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() })
-                })
-            })
+            .map(|s| (format!("model/{}", s.name), steps * i64::try_from(passes(&s.name)).unwrap_or(1)))
             .collect()
     }
 
