@@ -25,7 +25,7 @@ const BATCH: usize = 64;
 
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
-    let sets = ClassSets::open(&config, 1.0)?;
+    let sets = ClassSets::open(&config)?;
     let gpu = common::open(global)?;
     let network = common::load(&gpu, &args.weights, Some(&args.config))?;
     if let Weights::Random { .. } = args.weights {
@@ -39,8 +39,9 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
-    let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
-    let sets = ClassSets::open(&config, args.fraction)?;
+    let mut config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
+    config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
+    let sets = ClassSets::open(&config)?;
     let gpu = common::open(global)?;
     let network = common::load(&gpu, &args.weights, Some(&args.config))?;
     let backbone = network.backbone.clone();

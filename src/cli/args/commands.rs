@@ -138,9 +138,9 @@ pub struct FinetuneArgs {
     /// Backbone to start from
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
-    /// Part of each class's training images to use
-    #[arg(long, value_name = "PART", default_value = "1.0", value_parser = fraction)]
-    pub fraction: f64,
+    /// Part of each class's training images to use; overrides train.fraction
+    #[arg(long, value_name = "PART", value_parser = fraction)]
+    pub fraction: Option<f64>,
     /// Labelled images; overrides data.path
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,

@@ -59,7 +59,7 @@ pub struct ModelConfig {
     pub stem: Stem,
     /// The last batch norm of each block starts with weight 0 (mmpretrain yes, official code no).
     pub zero_init_residual: bool,
-    /// Hidden units of the projection head.
+    /// Hidden units of the projection head; 0 for a single linear layer.
     pub hidden: usize,
     /// D, dimensions of the embedding.
     pub feat_dim: usize,
@@ -153,6 +153,18 @@ impl Default for AugmentConfig {
     }
 }
 
+/// Which rows share a Sinkhorn-Knopp normalisation when a batch is computed in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sinkhorn {
+    /// Codes of each part from its own rows alone, as mmpretrain computes them on each of its GPUs: there the sums over rows are reduced
+    /// across GPUs only when one of them is 0.
+    Local,
+    /// Codes from all rows of the batch, as the official code and the paper.
+    #[default]
+    Global,
+}
+
 /// `[loss]`: swapped prediction with Sinkhorn codes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -163,13 +175,16 @@ pub struct LossConfig {
     pub epsilon: f64,
     /// Iterations of Sinkhorn-Knopp.
     pub sinkhorn_iterations: u32,
+    /// Which rows share a normalisation. A batch computed in one part, as here on one device, gives the same codes either way; in
+    /// micro-batches `local` is mmpretrain's per-GPU Sinkhorn, a micro-batch in the place of a GPU's batch.
+    pub sinkhorn: Sinkhorn,
     /// Crops that codes are computed for, counted from 0, all in the first group.
     pub crops_for_assign: Vec<usize>,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, crops_for_assign: vec![0, 1] }
+        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, sinkhorn: Sinkhorn::Global, crops_for_assign: vec![0, 1] }
     }
 }
 
