@@ -1,16 +1,21 @@
-//! `swav-wgpu info`: what a configuration needs, computed from its graph, before anything is allocated.
+//! `swav-wgpu info`: what a configuration needs, computed from its graph, before anything is allocated; and what it says, resolved.
+
+mod recipe;
 
 use super::args::{Global, InfoArgs};
 use super::report::progress::grouped;
 use super::{common, output};
 use crate::error::Result;
 use crate::gpu::{Gpu, megabytes};
-use crate::train::config::PretrainConfig;
+use crate::train::config::{Kind, PretrainConfig, kind_of};
 use crate::train::plan;
 use crate::tune::BestGuess;
 use serde_json::json;
 
 pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
+    if kind_of(&args.config, &args.set)? == Kind::Linear {
+        return recipe::linear(args, global);
+    }
     let (mut config, warnings) = PretrainConfig::load(&args.config, &args.set)?;
     for warning in warnings {
         common::note(global, &format!("warning: {warning}"));
@@ -18,6 +23,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     if let Some(batch) = args.batch {
         config.train.batch = batch;
     }
+    let recipe = recipe::Recipe::pretrain(&config, args, global)?;
     let gpu = Gpu::open(global.adapter.as_deref())?;
     let caps = gpu.caps();
     let model = plan::model(&config, caps.max_binding_bytes);
@@ -36,7 +42,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     let bindable = memory.largest_tensor <= caps.max_binding_bytes;
     let fits = plan::largest_batch(&config, caps, &BestGuess, u64::MAX);
     if global.json {
-        return output::json(&json!({
+        let mut all = json!({
             "parameters": parameters,
             "parameters_by_part": {"backbone": backbone, "neck": neck, "prototypes": prototypes},
             "flops": flops,
@@ -50,7 +56,9 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
             "fits_adapter_bindings": bindable,
             "largest_batch": fits,
             "adapter": gpu.description().name,
-        }));
+        });
+        recipe.add_to(&mut all);
+        return output::json(&all);
     }
     output::line(&format!("parameters   {:>15}", grouped(parameters)))?;
     output::line(&format!("  backbone   {:>15}", grouped(backbone)))?;
@@ -65,5 +73,5 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     if !bindable {
         common::note(global, &format!("warning: batch {batch} does not fit this adapter's binding limit"));
     }
-    Ok(())
+    recipe.print()
 }

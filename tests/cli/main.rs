@@ -3,6 +3,7 @@
 mod args;
 mod errors;
 mod evaluate;
+mod info;
 mod rig;
 mod stops;
 mod tools;
