@@ -109,13 +109,13 @@ impl CropsConfig {
     }
 }
 
-/// Where the flip stands among the augmentations.
+/// Where the flip stands among the augmentations, and how grey is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AugmentOrder {
-    /// Crop, flip, jitter, greyscale, blur.
+    /// Crop, flip, jitter, greyscale (Pillow's luma, rounded), blur.
     Official,
-    /// Crop, jitter, greyscale, blur, flip.
+    /// Crop, jitter, greyscale (mmcv's weights, truncated), blur, flip.
     Mmpretrain,
 }
 

@@ -134,6 +134,47 @@ const LINEAR: [&str; 5] = [
     "eval_semisup_1percent",
 ];
 
+/// Text between backquotes in `docs/differences.md`.
+fn quoted() -> Vec<String> {
+    let text = std::fs::read_to_string(configs().join("../docs/differences.md")).unwrap();
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_and_value_of_the_differences_exists() {
+    let errors = |set: &str| {
+        let sets = [set.to_owned()];
+        let pretrain = PretrainConfig::load(configs().join("digits.toml"), &sets).map(drop);
+        let linear = LinearConfig::load(configs().join("digits-linear.toml"), &sets).map(drop);
+        [pretrain, linear].map(|outcome| outcome.err().map(|e| e.to_string()))
+    };
+    let known = |key: &str| errors(&format!("{key}={{}}")).iter().any(|e| e.as_ref().is_some_and(|e| !e.contains("unknown key")));
+    assert!(known("optimizer.lr") && !known("optimizer.rate") && !known("nothing.here"));
+    let key = |text: &str| {
+        let tables = ["data", "model", "crops", "augment", "loss", "queue", "optimizer", "schedule", "train", "checkpoint", "image", "head"];
+        text.split_once('.')
+            .is_some_and(|(table, key)| tables.contains(&table) && key.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)))
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for text in quoted() {
+        match text.split_once(" = ") {
+            Some((key, value)) => assert!(errors(&format!("{key}={value}")).contains(&None), "{text}"),
+            None if key(&text) => {
+                assert!(known(&text), "{text}");
+                seen.insert(text);
+            }
+            None if text.starts_with("configs/") => assert!(configs().join("..").join(&text).is_file(), "{text}"),
+            None => {}
+        }
+    }
+    // Every key in which the two kinds of recipe differ has its row.
+    let [official, mmpretrain] = ["swav_200ep_bs256_pretrain", MMPRETRAIN].map(|file| load(file).to_toml().unwrap());
+    for (key, ..) in differences(&official, &mmpretrain).iter().filter(|(key, ..)| !key.starts_with("checkpoint.")) {
+        assert!(quoted().contains(key), "{key}");
+    }
+    assert!(seen.len() >= 20, "{seen:?}");
+}
+
 #[test]
 fn evaluations() {
     let [sgd, lars, official, ten, one] = LINEAR.map(|file| LinearConfig::load(configs().join(format!("{file}.toml")), &[]).unwrap().0);
