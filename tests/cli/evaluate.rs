@@ -141,6 +141,20 @@ fn fine_tuning_moves_what_it_should() {
     assert_eq!(said, classes());
 }
 
+#[test]
+fn the_official_semi_supervised_recipe_runs() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    let config = repository("configs/eval_semisup_10percent.toml").display().to_string();
+    let tiny = "--data data --set image.size=32 --set image.resize=0 --set train.batch=6";
+    let result = rig.run(&format!("finetune --config {config} --weights run --fraction 0.5 --out tuned --json -q {tiny}")).ok().json();
+    assert!(result["lr"] == 0.2 && result["top1"].as_f64().unwrap() > 60.0, "{result}");
+    // 18 images are 3 steps an epoch; the rate falls at epochs 12 and 16 of 20.
+    let lr: Vec<f64> = rig.metric("tuned", "lr").iter().map(|v| v.parse().unwrap()).collect();
+    let expected = |step: usize| 0.2 * [1.0, 0.2, 0.04][usize::from(step >= 36) + usize::from(step >= 48)];
+    assert!(lr.len() == 60 && lr.iter().enumerate().all(|(step, lr)| (lr - expected(step)).abs() < 1e-12), "{lr:?}");
+}
+
 /// Features of the whole set: path to row.
 fn features(rig: &Rig, weights: &str) -> BTreeMap<String, Vec<f32>> {
     rig.run(&format!("features --weights {weights} --data data --out all.safetensors -q")).ok();

@@ -122,8 +122,8 @@ impl Recipe {
         output::line(&format!("images       {images:>15}  {}: {iterations} iterations an epoch, {steps} in all", self.source))?;
         output::line("learning rate at step")?;
         for Rate { step, epoch, lr, backbone_lr } in &self.rates {
-            let backbone = backbone_lr.map_or(String::new(), |lr| format!(", of the backbone {lr}"));
-            output::line(&format!("  {:>12}  (epoch {epoch}) {lr}{backbone}", grouped(*step)))?;
+            let backbone = backbone_lr.map_or(String::new(), |lr| format!(", of the backbone {}", short(lr)));
+            output::line(&format!("  {:>12}  (epoch {epoch}) {}{backbone}", grouped(*step), short(*lr)))?;
         }
         output::line("\n# resolved recipe")?;
         output::line(self.config.1.trim_end())
@@ -141,6 +141,11 @@ pub(super) fn linear(args: &InfoArgs, global: &Global) -> Result<()> {
     let mut all = json!({});
     recipe.add_to(&mut all);
     output::json(&all)
+}
+
+/// At most nine decimal places, for people.
+fn short(lr: f64) -> String {
+    format!("{lr:.9}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn to_json(config: &impl Serialize) -> Result<Value> {
