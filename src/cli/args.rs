@@ -56,7 +56,7 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Run every kernel on this adapter and compare it with the CPU
     Check(CheckArgs),
-    /// Say what a configuration needs: parameters, FLOPs, memory
+    /// Say what a configuration is and needs: recipe, learning rates, parameters, FLOPs, memory
     Info(InfoArgs),
     /// Pre-train a backbone with SwAV
     Train(TrainArgs),

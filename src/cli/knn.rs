@@ -4,7 +4,7 @@ use super::args::{EvalKnnArgs, Global};
 use super::{common, output};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::train::knn::{Labelled, knn as classify};
+use crate::train::knn::{KnnAccuracy, Labelled, knn as classify};
 use crate::train::{Extracted, Extractor};
 use crate::tune::BestGuess;
 use std::sync::Arc;
@@ -36,15 +36,14 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
         Labelled { features: &bank.0, labels: &bank.1 },
         Labelled { features: &queries.0, labels: &queries.1 },
         classes,
-        &[args.k],
+        &args.k,
         args.temperature,
     )?;
-    let result = all[0];
-    if global.json {
-        output::json(&result)
-    } else {
-        let line =
-            format!("k-NN (k {}): top-1 {:.2} %, top-5 {:.2} %, mean of classes {:.2} %", result.k, result.top1, result.top5, result.mean_class);
-        output::line(&line)
+    match (global.json, &all[..]) {
+        (true, [single]) => output::json(single),
+        (true, several) => output::json(&several),
+        (false, several) => several.iter().try_for_each(|KnnAccuracy { top1, top5, mean_class, k }| {
+            output::line(&format!("k-NN (k {k}): top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} %"))
+        }),
     }
 }

@@ -16,7 +16,12 @@ const BATCH: usize = 32;
 pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let head_file = head_file(args);
     let (head, classes) = load_classifier(&head_file)?;
-    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
+    let mut image = args.image.clone();
+    if image.config.is_none() {
+        // Images are prepared as those that the head was judged by.
+        image.config = head_file.parent().map(|folder| folder.join("config.toml")).filter(|own| own.is_file());
+    }
+    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &image, global)?;
     let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
     if inputs != features {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());

@@ -21,7 +21,8 @@ pub enum SinkhornScope {
     /// The whole batch, as the official code does over its devices: all embeddings first, then the codes.
     #[default]
     Global,
-    /// Each micro-batch by itself, with its own share of the queue, as mmpretrain does on each device.
+    /// Each micro-batch by itself, with its own share of the queue, as mmpretrain does on each device: there sums are reduced across devices
+    /// only when one of them is 0.
     Local,
 }
 

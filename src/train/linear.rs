@@ -93,7 +93,7 @@ impl Learner for Probe<'_> {
         let Self { gpu, variants, config, sets, source, trainer, .. } = self;
         let mut update = |step: u64, rows: &[f32], labels: &[u32]| {
             let shape = [labels.len(), width];
-            let rates = Rates { backbone: 0.0, head: config.lr(config.base_lr(), step, steps) };
+            let rates = Rates { backbone: 0.0, head: config.lr(config.base_lr(sets.batch), step, steps) };
             let loss = trainer.step(gpu, *variants, &classify, (&pad_rows(rows, &shape), &shape), labels, rates)?;
             tell(step, loss)
         };

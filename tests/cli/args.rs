@@ -14,11 +14,13 @@ fn every_command_of_the_interface_parses() {
         "devices --json",
         "check --filter conv",
         "info --config c.toml --batch 4",
+        "info --config c.toml --images 50000 --data d --lr-at 0,10,99",
         "train --config c.toml --data d --out o --resume --max-steps 3 --set a.b=1 --set c=x",
         "train --out runs/a --resume",
         "train --config c.toml --init w.pth",
         "eval-linear --config c.toml --weights w.safetensors --data d --out o",
         "eval-knn --weights random:3 --data d --k 20 --temperature 0.07",
+        "eval-knn --weights w --k 10,20,100,200",
         "finetune --config c.toml --weights w --fraction 0.01",
         "features --weights w --data d --out f.safetensors",
         "features --weights w --input t.safetensors --out f.safetensors",
@@ -40,7 +42,7 @@ fn values_arrive() {
     let cli = parse("eval-knn --weights random:7 --adapter llvm -v").unwrap();
     assert_eq!((cli.global.adapter.as_deref(), cli.global.verbose, cli.global.json), (Some("llvm"), 1, false));
     let Command::EvalKnn(knn) = cli.command else { panic!() };
-    assert_eq!((knn.weights, knn.k, knn.temperature), (Weights::Random { seed: 7 }, 20, 0.07));
+    assert_eq!((knn.weights, knn.k, knn.temperature), (Weights::Random { seed: 7 }, vec![20], 0.07));
     let Command::Convert(convert) = parse("convert a b --to swav").unwrap().command else { panic!() };
     assert_eq!(convert.to, Layout::Swav);
     let Command::Train(train) = parse("train --config c --set seed=1 --set optimizer.lr=-1").unwrap().command else { panic!() };
@@ -64,6 +66,9 @@ fn wrong_use_exits_2() {
         "train --config c --max-steps -1",
         "eval-knn --weights random:x",
         "eval-knn --weights w --k 0",
+        "eval-knn --weights w --k 10,",
+        "info --config c --lr-at -1",
+        "info --config c --images 0",
         "eval-knn --weights w --temperature 0",
         "finetune --config c --weights w --fraction 1.5",
         "finetune --config c --weights w --fraction nan",

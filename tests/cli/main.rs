@@ -5,6 +5,7 @@ mod errors;
 mod evaluate;
 #[path = "../support/hostile_files.rs"]
 mod hostile_files;
+mod info;
 mod rig;
 mod stops;
 mod tools;

@@ -61,7 +61,7 @@ pub struct ModelConfig {
     pub stem: Stem,
     /// The last batch norm of each block starts with weight 0 (mmpretrain yes, official code no).
     pub zero_init_residual: bool,
-    /// Hidden units of the projection head.
+    /// Hidden units of the projection head; 0 for a single linear layer.
     pub hidden: usize,
     /// D, dimensions of the embedding.
     pub feat_dim: usize,
@@ -111,13 +111,13 @@ impl CropsConfig {
     }
 }
 
-/// Where the flip stands among the augmentations.
+/// Where the flip stands among the augmentations, and how grey is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AugmentOrder {
-    /// Crop, flip, jitter, greyscale, blur.
+    /// Crop, flip, jitter, greyscale (Pillow's luma, rounded), blur.
     Official,
-    /// Crop, jitter, greyscale, blur, flip.
+    /// Crop, jitter, greyscale (mmcv's weights, truncated), blur, flip.
     Mmpretrain,
 }
 
@@ -165,16 +165,16 @@ pub struct LossConfig {
     pub epsilon: f64,
     /// Iterations of Sinkhorn-Knopp.
     pub sinkhorn_iterations: u32,
-    /// Crops that codes are computed for, counted from 0, all in the first group.
-    pub crops_for_assign: Vec<usize>,
     /// What the codes of a batch in micro-batches are computed over: `global`, the whole batch, as the official code over its devices;
     /// `local`, each micro-batch, as mmpretrain on each device. The same without micro-batches.
     pub sinkhorn: SinkhornScope,
+    /// Crops that codes are computed for, counted from 0, all in the first group.
+    pub crops_for_assign: Vec<usize>,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, crops_for_assign: vec![0, 1], sinkhorn: SinkhornScope::Global }
+        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, sinkhorn: SinkhornScope::Global, crops_for_assign: vec![0, 1] }
     }
 }
 

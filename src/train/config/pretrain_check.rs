@@ -12,7 +12,7 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     c.count("seed", config.seed, 0, i64::MAX as u64)?;
     data.validate(c)?;
     model.backbone().validate(c)?;
-    c.count("model.hidden", model.hidden as u64, 1, 1 << 20)?;
+    c.count("model.hidden", model.hidden as u64, 0, 1 << 20)?;
     c.count("model.feat_dim", model.feat_dim as u64, 1, 1 << 16)?;
     c.count("model.prototypes", model.prototypes as u64, 2, 1 << 24)?;
     validate_crops(config, c)?;
