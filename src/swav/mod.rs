@@ -11,7 +11,10 @@
 //! 4. Every crop predicts the codes of every other assigned crop at temperature τ (eq. 2):
 //!    `loss = mean over assigned crops c, over crops v ≠ c, over images of −Σ_k q_c[k] · log softmax(s_v / τ)[k]`.
 //! 5. Backward; the optimiser moves everything but frozen prototypes.
+//!
+//! [`deepcluster`] is the same network trained on clusters of the whole data set instead of codes.
 
+pub mod deepcluster;
 mod model;
 mod step;
 

@@ -1,19 +1,21 @@
 //! From a configuration as written to what will run: network, step, data pipeline, memory.
 
-use super::config::{AugmentOrder, DataConfig, LinearConfig, OptimizerKind as Kind, PretrainConfig};
+use super::config::{AugmentOrder, DataConfig, LinearConfig, Method, OptimizerKind as Kind, PretrainConfig};
 use crate::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order};
 use crate::gpu::Caps;
-use crate::graph::{DType, Graph, Plan, Storage, Variants, lower, plan};
+use crate::graph::{DType, Graph, Plan, Storage, TensorId, Variants, lower, plan};
 use crate::nn::ResNet;
 use crate::nn::architecture::Head;
 use crate::ops::BatchNormMode;
 use crate::optim::{Optimizer, OptimizerKind};
+use crate::swav::deepcluster::ClusterStep;
 use crate::swav::{Crops, StepRunner, StepSettings, SwavModel, TrainStep};
 
 /// The network of a configuration.
 pub fn model(config: &PretrainConfig, max_binding_bytes: u64) -> SwavModel {
     let m = &config.model;
-    let head = Head { hidden: m.hidden, feat_dim: m.feat_dim, prototypes: m.prototypes };
+    let heads = (config.method == Method::DeepclusterV2).then_some(config.deepcluster.heads);
+    let head = Head { hidden: m.hidden, feat_dim: m.feat_dim, prototypes: m.prototypes, heads };
     SwavModel::new(m.backbone().architecture(), head, max_binding_bytes)
 }
 
@@ -116,9 +118,17 @@ pub fn memory(config: &PretrainConfig, batch: usize, caps: &Caps, variants: &dyn
     let runner = StepRunner::new(&mut model, settings.clone(), false);
     let (queues, _) = runner.queue();
     let queue = queues.iter().map(|q| model.parameters.variables().info(*q).bytes()).sum();
-    let step = TrainStep::record(&model, &settings, queues, !queues.is_empty());
-    let keep: Vec<_> = step.outputs().iter().map(|(_, t)| t.id()).collect();
-    let lowered = lower(step.graph(), &keep, caps, variants);
+    let (graph, keep): (Graph, Vec<TensorId>) = match config.method {
+        Method::Swav => {
+            let step = TrainStep::record(&model, &settings, queues, !queues.is_empty());
+            (step.graph().clone(), step.outputs().iter().map(|(_, t)| t.id()).collect())
+        }
+        Method::DeepclusterV2 => {
+            let step = ClusterStep::record(&model, &settings);
+            (step.graph().clone(), step.outputs().iter().map(|(_, t)| t.id()).collect())
+        }
+    };
+    let lowered = lower(&graph, &keep, caps, variants);
     let Plan { slots, .. } = plan(&lowered, &keep);
     let own = lowered.tensors.iter().filter(|t| !matches!(t.storage, Storage::Variable(_)));
     let largest = own.max_by_key(|t| t.bytes()).map_or((0, String::new()), |t| (t.bytes(), t.name.clone()));

@@ -5,11 +5,13 @@
 //! files win), `--set a.b=VALUE` overrides. What was read can be written back with `to_toml` and gives the same run.
 
 mod check;
+mod deepcluster;
 mod linear;
 mod load;
 mod pretrain;
 mod pretrain_check;
 
+pub use deepcluster::{DeepclusterConfig, Method};
 pub use linear::{
     HeadConfig, ImageConfig, LinearAugment, LinearConfig, LinearOptimizer, LinearOptimizerKind, LinearSchedule, LinearTrain, Per, ScheduleKind,
 };
