@@ -139,12 +139,7 @@ struct Running {
 impl Training<'_> {
     fn go(&mut self, data: Arc<Dataset>) -> Result<Finished> {
         let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
-        if let Err(error) = self.state.fill_memory(self.config, self.run, &data) {
-            if matches!(error, Error::Stopped) {
-                self.observer.event(&Event::Stopped { step: self.state.step })?;
-            }
-            return Err(advise(self.config, self.run, error));
-        }
+        self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?;
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
         let mut running: Option<Running> = None;
         self.last = Instant::now();
@@ -155,7 +150,7 @@ impl Training<'_> {
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
             let epoch = step / self.steps_per_epoch;
             if step.is_multiple_of(self.steps_per_epoch) {
-                self.state.begin_epoch(self.config, self.run, epoch)?;
+                self.state.begin_epoch(self.config, self.run, epoch, self.observer)?;
             }
             let queue = epoch >= self.config.queue.start_epoch;
             if self.state.runner.will_rebuild(queue) {

@@ -86,8 +86,7 @@ fn weighted(rows: usize, columns: usize, scale: f64, shift: f64) -> Entry {
         #[expect(clippy::cast_precision_loss, reason = "test sizes")]
         let values = labels.iter().map(|&l| l as f64).collect();
         let forward = move |v: &[Vec<f64>]| {
-            let targets: Vec<f64> =
-                labels.iter().zip(&v[2]).flat_map(|(&l, &w)| (0..columns).map(move |k| if k == l { w } else { 0.0 })).collect();
+            let targets: Vec<f64> = labels.iter().zip(&v[2]).flat_map(|(&l, &w)| (0..columns).map(move |k| if k == l { w } else { 0.0 })).collect();
             vec![vec![reference::soft_cross_entropy(&v[0], &targets, columns, f64::from(TEMPERATURE), 1.0)]]
         };
         Case::new(Box::new(|t: &[Tensor]| vec![t[0].weighted_cross_entropy(&t[1], &t[2], TEMPERATURE)]), Box::new(forward))

@@ -22,9 +22,8 @@ pub(super) fn embeddings_name(bank: usize) -> String {
 /// The forward pass in training mode, and the embeddings (B, D) of the assigned crops.
 fn forward(graph: &Graph, model: &SwavModel, settings: &StepSettings) -> (Forward, Vec<Tensor>) {
     let batch = settings.batch;
-    let groups: Vec<Tensor> = (settings.crops.iter().enumerate())
-        .map(|(i, c)| graph.input(&crops_name(i), &[c.count * batch, c.size, c.size, 3], DType::F32))
-        .collect();
+    let groups: Vec<Tensor> =
+        (settings.crops.iter().enumerate()).map(|(i, c)| graph.input(&crops_name(i), &[c.count * batch, c.size, c.size, 3], DType::F32)).collect();
     let forward = model.forward(&groups, BatchNormMode::Training { momentum: settings.bn_momentum });
     let assigned = settings.crops_for_assign.iter().map(|crop| forward.embeddings.slice_rows(crop * batch, batch)).collect();
     (forward, assigned)

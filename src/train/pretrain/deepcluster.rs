@@ -11,18 +11,21 @@ use crate::error::{Error, Result};
 use crate::swav::deepcluster::{DeepCluster, FirstPass, Labels, Memory};
 use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::PretrainConfig;
+use crate::train::event::{Event, Observer};
 use crate::train::plan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 impl State {
     /// Fills memory banks that are not full yet. A stop request ends it with [`Error::Stopped`], and nothing is kept.
-    pub(super) fn fill_memory(&mut self, config: &PretrainConfig, run: &Run<'_>, data: &Arc<Dataset>) -> Result<()> {
+    pub(super) fn fill_memory(&mut self, config: &PretrainConfig, run: &Run<'_>, data: &Arc<Dataset>, observer: &mut dyn Observer) -> Result<()> {
         let Self { runner: Runner::DeepCluster(runner), model, store, .. } = self else { return Ok(()) };
         if runner.memory().is_full() {
             return Ok(());
         }
+        observer.event(&Event::FirstPass { images: runner.memory().rows() as u64 })?;
         let (batch, workers) = (config.train.batch, config.data.workers);
         let mut pass = FirstPass::new(run.gpu, model, store, run.variants, runner.settings())?;
         let mut loader = Loader::first_pass(Arc::clone(data), plan::multi_crop(config), batch, workers)?;
@@ -34,6 +37,7 @@ impl State {
             row += batch;
             loader.recycle(crops);
             if run.stop.load(Ordering::Relaxed) {
+                observer.event(&Event::Stopped { step: 0 })?;
                 return Err(Error::Stopped);
             }
         }
@@ -41,11 +45,14 @@ impl State {
     }
 
     /// New prototypes and labels for `epoch`.
-    pub(super) fn begin_epoch(&mut self, config: &PretrainConfig, run: &Run<'_>, epoch: u64) -> Result<()> {
+    pub(super) fn begin_epoch(&mut self, config: &PretrainConfig, run: &Run<'_>, epoch: u64, observer: &mut dyn Observer) -> Result<()> {
+        let (step, began) = (self.step, Instant::now());
         let Self { runner: Runner::DeepCluster(runner), model, store, .. } = self else { return Ok(()) };
         let rows = u32::try_from(runner.memory().rows()).expect("a data set has fewer than 2^32 images");
         let first = |head: usize| rng::sample(config.seed, epoch, head as u64, rows, config.model.prototypes);
-        runner.cluster(run.gpu, model, store, run.variants, config.deepcluster.kmeans_iterations, first)
+        runner.cluster(run.gpu, model, store, run.variants, config.deepcluster.kmeans_iterations, first)?;
+        let used = (0..runner.labels().heads()).map(|head| runner.labels().usage(head).0).collect();
+        observer.event(&Event::Clustered { epoch, step, used, seconds: began.elapsed().as_secs_f64() })
     }
 }
 
@@ -89,9 +96,8 @@ pub(super) fn restore(runner: &mut DeepCluster, saved: &Checkpoint) -> Result<()
     let numbers = integers("memory/images", &[rows])?;
     let numbers: Option<Vec<u32>> = numbers.iter().map(|n| u32::try_from(*n).ok().filter(|n| (*n as usize) < images)).collect();
     let numbers = numbers.ok_or_else(|| bad("memory/images", "names an image that is not there"))?;
-    let banks: Result<Vec<Vec<f32>>> = (0..runner.memory().banks())
-        .map(|b| Ok(bytemuck::pod_collect_to_vec(saved.expect(&format!("memory/{b}"), Dtype::F32, &bank)?)))
-        .collect();
+    let banks: Result<Vec<Vec<f32>>> =
+        (0..runner.memory().banks()).map(|b| Ok(bytemuck::pod_collect_to_vec(saved.expect(&format!("memory/{b}"), Dtype::F32, &bank)?))).collect();
     let labels: Result<Vec<Vec<i64>>> = (0..runner.labels().heads())
         .map(|head| {
             let name = format!("labels/{head}");
