@@ -148,10 +148,10 @@ fn a_recorded_run_is_reproduced() {
         if step == 0 {
             let (ours, theirs) = (model.parameters.read_gradients(gpu, &store).unwrap(), recorded.values("grad0", &model));
             let error = relative(&joined(&ours, |_| true), &joined(&theirs, |_| true));
-            assert!(error < 1e-5, "gradients are off by {error:.1e}");
+            assert!(error < 1e-4, "gradients are off by {error:.1e}");
             for (name, gradient) in theirs.iter().filter(|(name, _)| *name != NOISE) {
                 let error = relative(&ours[name], gradient);
-                assert!(error < 1e-4, "the gradient of {name} is off by {error:.1e}");
+                assert!(error < 1e-3, "the gradient of {name} is off by {error:.1e}");
             }
         }
     }

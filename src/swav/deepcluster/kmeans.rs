@@ -5,6 +5,7 @@ use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Pending, Program, Store, Variables, Variants, pad_rows, pad4};
 use crate::nn::architecture::{TensorKind, TensorSpec};
 use crate::nn::layout::to_device;
+use std::borrow::Cow;
 
 /// Result of a clustering.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,9 +93,7 @@ impl Assigner {
         let mut labels = Vec::with_capacity(rows.len() / dim);
         let mut running: Option<(Pending, usize)> = None;
         for (i, part) in rows.chunks(self.tile * dim).enumerate() {
-            let mut tile = part.to_vec();
-            tile.resize(self.tile * dim, 0.0);
-            let tile = pad_rows(&tile, &[self.tile, dim]);
+            let tile = self.stored(part);
             let mut inputs: Vec<(&str, &[u8])> = vec![("rows", bytemuck::cast_slice(&tile))];
             if i == 0 {
                 inputs.push(("centroids", bytemuck::cast_slice(&weight)));
@@ -110,6 +109,17 @@ impl Assigner {
         }
         assert!(labels.iter().all(|&l| (l as usize) < prototypes), "a product of embedding and centroid is not a number");
         Ok(labels)
+    }
+
+    /// A tile in stored form, the last one filled up with zeros; without a copy where it is that already.
+    fn stored<'a>(&self, part: &'a [f32]) -> Cow<'a, [f32]> {
+        let dim = self.centroids.shape[1];
+        if part.len() == self.tile * dim && dim == pad4(dim) {
+            return Cow::Borrowed(part);
+        }
+        let mut whole = part.to_vec();
+        whole.resize(self.tile * dim, 0.0);
+        Cow::Owned(pad_rows(&whole, &[self.tile, dim]))
     }
 
     fn take(&mut self, gpu: &Gpu, (pending, rows): (Pending, usize), labels: &mut Vec<u32>) -> Result<()> {

@@ -33,7 +33,7 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// SwAV pre-training: `train`.
+    /// Pre-training: `train`.
     #[default]
     Pretrain,
     /// A linear head on a frozen backbone, or fine-tuning: `eval-linear`, `finetune`.
