@@ -184,7 +184,7 @@ mod tests {
             let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt();
             rows.extend(row.iter().map(|v| (v / norm) as f32));
         }
-        let got = run(&rows, dim, &rows[..groups * dim].to_vec(), 10);
+        let got = run(&rows, dim, &rows[..groups * dim], 10);
         assert!(got.labels.iter().enumerate().all(|(i, &l)| l as usize == i % groups));
         let lengths = got.centroids.chunks_exact(dim).map(|c| c.iter().map(|v| v * v).sum::<f32>().sqrt());
         assert!(lengths.into_iter().all(|l| (l - 1.0).abs() < 1e-6));

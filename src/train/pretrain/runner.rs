@@ -12,7 +12,7 @@ use crate::train::plan;
 /// Runs the steps of one method.
 pub(super) enum Runner {
     /// Codes, perhaps with a queue.
-    Swav(StepRunner),
+    Swav(Box<StepRunner>),
     /// Clusters of memory banks.
     DeepCluster(Box<DeepCluster>),
 }
@@ -22,7 +22,7 @@ impl Runner {
     pub(super) fn new(model: &mut SwavModel, config: &PretrainConfig, images: usize) -> Result<Self> {
         let settings = plan::settings(config);
         match config.method {
-            Method::Swav => Ok(Self::Swav(StepRunner::new(model, settings, false))),
+            Method::Swav => Ok(Self::Swav(Box::new(StepRunner::new(model, settings, false)))),
             Method::DeepclusterV2 => {
                 let runner = DeepCluster::new(model, settings, images);
                 let (rows, clusters) = (runner.memory().rows(), model.head.prototypes);
