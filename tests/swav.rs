@@ -37,7 +37,7 @@ fn settings(batch: usize, micro_batches: usize, batch_norm: BatchNormMode) -> St
 
 fn model() -> SwavModel {
     let backbone = Backbone { block: Block::Bottleneck, blocks: vec![1, 2, 1, 1], width: 4, stem: Stem::Standard };
-    SwavModel::new(backbone, Head { hidden: 24, feat_dim: 12, prototypes: 14 }, GPU.caps().max_binding_bytes)
+    SwavModel::new(backbone, Head { hidden: 24, feat_dim: 12, prototypes: 14, heads: None }, GPU.caps().max_binding_bytes)
 }
 
 /// A runner with its network, initialised alike every time.

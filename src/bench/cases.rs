@@ -262,7 +262,7 @@ fn resnet_step(depth: usize, size: usize, batch: usize) -> Case {
     // Three forwards of convolutions and classifier.
     let model = SwavModel::new(
         Backbone::resnet(depth).expect("a usual depth"),
-        crate::nn::architecture::Head { hidden: 0, feat_dim: 4, prototypes: 4 },
+        crate::nn::architecture::Head { hidden: 0, feat_dim: 4, prototypes: 4, heads: None },
         u64::MAX,
     );
     let graph = Graph::new();
@@ -277,7 +277,7 @@ fn resnet_step(depth: usize, size: usize, batch: usize) -> Case {
 
 fn swav_step(name: &str, backbone: Backbone, batch: usize, sizes: [usize; 2], locals: usize, prototypes: usize) -> Case {
     let build = move |gpu: &Gpu| {
-        let head = crate::nn::architecture::Head { hidden: backbone.features(), feat_dim: 128, prototypes };
+        let head = crate::nn::architecture::Head { hidden: backbone.features(), feat_dim: 128, prototypes, heads: None };
         let mut model = SwavModel::new(backbone.clone(), head, gpu.caps().max_binding_bytes);
         let settings = StepSettings {
             crops: vec![Crops { count: 2, size: sizes[0] }, Crops { count: locals, size: sizes[1] }],

@@ -175,8 +175,11 @@ fn dense(results: &Outputs, name: &str, dtype: DType, owner: Option<&Operand>) -
     if !results.padding_is_zero(name) {
         return None;
     }
-    let values = if dtype == DType::F16 { results.f16(name) } else { results.f32(name) };
-    let values = values.into_iter().map(f64::from).collect();
+    let values: Vec<f64> = match dtype {
+        DType::F32 => results.f32(name).into_iter().map(f64::from).collect(),
+        DType::F16 => results.f16(name).into_iter().map(f64::from).collect(),
+        DType::U32 => results.u32(name).into_iter().map(f64::from).collect(),
+    };
     match owner {
         Some(operand) => operand.dense(values),
         None => Some(values),

@@ -40,7 +40,7 @@ fn of_images(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written>
         frozen.network.calibrate(gpu, &BestGuess, Arc::clone(&data), frozen.transform, frozen.normalize, BATCH)?;
     }
     let (n, size) = (data.len(), frozen.transform.crop);
-    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [size, size], false)?;
+    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [size, size], None)?;
     let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.normalize, frozen.workers)?;
     // -1 stands for an image without a class.
     let labels: Vec<i64> = all.labels.iter().map(|l| l.map_or(-1, |l| i64::try_from(l).unwrap_or(i64::MAX))).collect();
@@ -62,7 +62,7 @@ fn of_tensors(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written
     if n == 0 || h == 0 || w == 0 {
         return Err(Error::weights(path, "tensor images is empty"));
     }
-    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [h, w], true)?;
+    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [h, w], Some(0))?;
     let mut all = Extracted::default();
     let stored = nhwc4(&images.data, n, h, w);
     for batch in stored.chunks(BATCH.min(n) * h * w * 4) {

@@ -21,7 +21,7 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
         frozen.network.calibrate(&gpu, &BestGuess, Arc::clone(&train), frozen.transform, frozen.normalize, BATCH)?;
     }
     let size = frozen.transform.crop;
-    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, BATCH, [size, size], false)?;
+    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, BATCH, [size, size], None)?;
     let mut features = |data: &Arc<Dataset>| -> Result<(Vec<f32>, Vec<usize>)> {
         let Extracted { features, labels, .. } = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.normalize, frozen.workers)?;
         let label = |(i, l): (usize, &Option<usize>)| l.ok_or_else(|| Error::data(data.path(i), "has no class"));

@@ -29,7 +29,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     }
     let size = frozen.transform.crop;
     let batch = BATCH.min(args.images.len());
-    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, batch, [size, size], false)?;
+    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, batch, [size, size], None)?;
     let (mut scratch, mut extracted) = (Scratch::default(), Extracted::default());
     let stored = size * size * 4;
     for paths in args.images.chunks(batch) {

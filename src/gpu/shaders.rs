@@ -3,6 +3,7 @@
 /// Kernels and their importable pieces: (name, text).
 pub static SHADERS: &[(&str, &str)] = &[
     ("add", include_str!("../../shaders/add.wgsl")),
+    ("argmax", include_str!("../../shaders/argmax.wgsl")),
     ("batch_norm", include_str!("../../shaders/batch_norm.wgsl")),
     ("cast", include_str!("../../shaders/cast.wgsl")),
     ("conv2d_broadcast", include_str!("../../shaders/conv2d_broadcast.wgsl")),

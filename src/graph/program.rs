@@ -194,6 +194,15 @@ impl Outputs {
         raw.iter().map(|v| v.to_f32()).collect()
     }
 
+    /// The u32 tensor `name`, without padding.
+    ///
+    /// # Panics
+    /// When the program has no such output.
+    pub fn u32(&self, name: &str) -> Vec<u32> {
+        let (bytes, info) = self.get(name);
+        unpad_rows(&bytemuck::pod_collect_to_vec(bytes), &info.shape)
+    }
+
     /// The first element of `name`.
     pub fn scalar(&self, name: &str) -> f32 {
         self.f32(name)[0]

@@ -251,8 +251,11 @@ pub struct Head {
     pub hidden: usize,
     /// Length of the embedding that is compared with the prototypes.
     pub feat_dim: usize,
-    /// Number of prototypes.
+    /// Number of prototypes, of each head where there are several.
     pub prototypes: usize,
+    /// Prototype heads in a list, `prototypes.prototypes0.weight` and on (the official code's `MultiPrototypes`); `None` for the single
+    /// matrix `prototypes.weight`.
+    pub heads: Option<usize>,
 }
 
 impl Head {
@@ -266,8 +269,23 @@ impl Head {
             specs.batch_norm("projection_head.1", self.hidden);
             specs.linear("projection_head.3", self.feat_dim, self.hidden);
         }
-        specs.push("prototypes.weight".to_owned(), &[self.prototypes, self.feat_dim], TensorKind::LinearWeight);
+        for head in 0..self.prototype_heads() {
+            specs.push(self.prototypes_name(head), &[self.prototypes, self.feat_dim], TensorKind::LinearWeight);
+        }
         specs.0
+    }
+
+    /// Number of prototype matrices.
+    pub fn prototype_heads(&self) -> usize {
+        self.heads.unwrap_or(1)
+    }
+
+    /// Name of prototype matrix `head`, counted from 0.
+    pub fn prototypes_name(&self, head: usize) -> String {
+        match self.heads {
+            None => "prototypes.weight".to_owned(),
+            Some(_) => format!("prototypes.prototypes{head}.weight"),
+        }
     }
 }
 
@@ -282,10 +300,13 @@ mod tests {
     #[test]
     fn counts_are_those_of_the_reference_networks() {
         let resnet50 = Backbone::resnet(50).unwrap();
-        let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000 };
+        let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000, heads: None };
         assert_eq!(resnet50.features(), 2048);
         assert_eq!(parameters(&resnet50.tensors()), 23_508_032);
         assert_eq!(parameters(&head.tensors(2048)), 4_462_720 + 384_000);
+        let three = Head { heads: Some(3), ..head }.tensors(2048);
+        assert_eq!(parameters(&three), 4_462_720 + 3 * 384_000);
+        assert_eq!(three.last().unwrap().name, "prototypes.prototypes2.weight");
         assert_eq!(resnet50.tensors().len() + head.tensors(2048).len(), 328);
         let elements: usize = resnet50.tensors().iter().chain(&head.tensors(2048)).map(TensorSpec::elements).sum();
         assert_eq!(elements, 28_412_022);

@@ -11,10 +11,12 @@
 //! 4. Every crop predicts the codes of every other assigned crop at temperature τ (eq. 2):
 //!    `loss = mean over assigned crops c, over crops v ≠ c, over images of −Σ_k q_c[k] · log softmax(s_v / τ)[k]`.
 //! 5. Backward; the optimiser moves everything but frozen prototypes.
-
 //!
 //! A batch can be computed in micro-batches ([`StepSettings::micro_batches`]): the codes then still see all of it, batch norm does not.
+//!
+//! [`deepcluster`] is the same network trained on clusters of the whole data set instead of codes.
 
+pub mod deepcluster;
 mod model;
 mod record;
 mod runner;

@@ -1,7 +1,7 @@
 //! Training steps on a device.
 
 use super::SwavModel;
-use super::record::{Part, StepVariables, record};
+use super::record::{Part, StepVariables, crops_name, record};
 use super::step::{QueueUse, SinkhornScope, StepInputs, StepSettings};
 use crate::error::Result;
 use crate::gpu::Gpu;
@@ -87,7 +87,7 @@ impl StepRunner {
         self.prepare(gpu, model, store, variants, inputs.queue_active)?;
         let queue = self.queue_use(inputs.queue_active);
         let micro_batches = self.settings.micro_batches;
-        let names: Vec<String> = (0..inputs.crops.len()).map(|i| format!("crops{i}")).collect();
+        let names: Vec<String> = (0..inputs.crops.len()).map(crops_name).collect();
         let (_, mut programs) = self.programs.take().expect("built above");
         let outcome = (|| {
             #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]

@@ -56,7 +56,7 @@ const INFERENCE_ROWS: usize = 256;
 impl<'a> Probe<'a> {
     fn new(gpu: &'a Gpu, variants: &'a dyn Variants, network: &Network, config: &'a LinearConfig, sets: &'a ClassSets) -> Result<Self> {
         let (size, features) = (config.image.size, network.backbone.features());
-        let mut extractor = Extractor::new(gpu, variants, network, sets.batch, [size, size], false)?;
+        let mut extractor = Extractor::new(gpu, variants, network, sets.batch, [size, size], None)?;
         let mut all = |data| -> Result<(Vec<f32>, Vec<u32>)> {
             let Extracted { features, labels, .. } = extractor.dataset(gpu, data, eval_transform(config), sets.normalize(), config.data.workers)?;
             Ok((features, classifier::numbers(&labels)?))

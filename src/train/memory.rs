@@ -1,9 +1,10 @@
 //! Memory of a training run, known before anything is allocated, and what would fit.
 
-use super::config::PretrainConfig;
+use super::config::{Method, PretrainConfig};
 use super::plan::{model, settings};
 use crate::gpu::Caps;
-use crate::graph::{Storage, Variants, lower, plan};
+use crate::graph::{Graph, Storage, Tensor, TensorId, Variants, lower, plan};
+use crate::swav::deepcluster::ClusterStep;
 use crate::swav::{QueueUse, StepVariables, record};
 
 /// Memory in bytes.
@@ -58,9 +59,19 @@ pub fn memory(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants) -> 
     let queue = model.parameters.variables().bytes() - weights - optimizer;
     let mut memory = Memory { weights, optimizer, queue, ..Memory::default() };
     let use_queue = if step.queues.is_empty() { QueueUse::Absent } else { QueueUse::Used };
-    for part in record(&model, &settings, &step, use_queue, false) {
-        let keep: Vec<_> = part.outputs.iter().map(|(_, t)| t.id()).collect();
-        let lowered = lower(&part.graph, &keep, caps, variants);
+    let ids = |tensors: &mut dyn Iterator<Item = &Tensor>| tensors.map(Tensor::id).collect::<Vec<_>>();
+    let parts: Vec<(Graph, Vec<TensorId>)> = match config.method {
+        Method::Swav => record(&model, &settings, &step, use_queue, false)
+            .into_iter()
+            .map(|part| (part.graph, ids(&mut part.outputs.iter().map(|(_, t)| t))))
+            .collect(),
+        Method::DeepclusterV2 => {
+            let step = ClusterStep::record(&model, &settings);
+            vec![(step.graph().clone(), ids(&mut step.outputs().into_iter().map(|(_, t)| t)))]
+        }
+    };
+    for (graph, keep) in parts {
+        let lowered = lower(&graph, &keep, caps, variants);
         let plan = plan(&lowered, &keep);
         memory.activations += plan.bytes();
         let inputs = plan.places.keys().map(|t| lowered.info(*t)).filter(|t| matches!(t.storage, Storage::Input(_)));

@@ -1,9 +1,11 @@
-//! SwAV pre-training: data, steps, events, checkpoints.
+//! Pre-training: data, steps, events, checkpoints.
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
 //! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint.
 
+mod deepcluster;
 mod memory;
+mod runner;
 mod state;
 
 use super::config::PretrainConfig;
@@ -136,6 +138,7 @@ struct Running {
 impl Training<'_> {
     fn go(&mut self, data: Arc<Dataset>) -> Result<Finished> {
         let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
+        self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?;
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
         let mut running: Option<Running> = None;
         self.last = Instant::now();
@@ -145,6 +148,9 @@ impl Training<'_> {
             let crops = loader.next().ok_or_else(|| Error::Failed("the data ended before the run".into()))??;
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
             let epoch = step / self.steps_per_epoch;
+            if step.is_multiple_of(self.steps_per_epoch) {
+                self.state.begin_epoch(self.config, self.run, epoch, self.observer)?;
+            }
             let queue = epoch >= self.config.queue.start_epoch;
             if self.state.runner.will_rebuild(queue) {
                 // A step in flight belongs to the program that is about to go.
@@ -156,7 +162,7 @@ impl Training<'_> {
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;
             let groups: Vec<&[f32]> = crops.groups.iter().map(Vec::as_slice).collect();
-            let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue });
+            let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue }, &crops.indices);
             let pending = started.map_err(|e| advise(self.config, self.run, e))?;
             loader.recycle(crops);
             self.settle(&mut running)?;
@@ -219,7 +225,7 @@ impl Training<'_> {
 
     fn end_epoch(&mut self, done: u64) -> Result<()> {
         let record = std::mem::take(&mut self.epoch);
-        let (used, entropy) = record.codes();
+        let (used, entropy) = self.state.runner.usage().unwrap_or_else(|| record.codes());
         self.last_loss = record.loss();
         self.observer.event(&Event::Epoch(Epoch {
             epoch: done / self.steps_per_epoch - 1,
@@ -263,7 +269,7 @@ impl EpochRecord {
         self.steps += 1;
         self.used.resize(prototypes, false);
         self.mass.resize(prototypes, 0.0);
-        for code in outputs.f32("codes").chunks_exact(prototypes) {
+        for code in outputs.get_f32("codes").unwrap_or_default().chunks_exact(prototypes) {
             let best = code.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(k, _)| k);
             self.used[best] = true;
             for (mass, share) in self.mass.iter_mut().zip(code) {

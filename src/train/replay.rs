@@ -161,7 +161,7 @@ impl Recorded {
     }
 
     fn head(&self) -> Head {
-        Head { hidden: self.hidden, feat_dim: self.feat_dim, prototypes: self.prototypes }
+        Head { hidden: self.hidden, feat_dim: self.feat_dim, prototypes: self.prototypes, heads: None }
     }
 
     fn settings(&self, path: &Path) -> Result<StepSettings> {

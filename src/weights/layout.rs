@@ -239,6 +239,9 @@ fn role(core: Core, name: &str) -> Role {
             if let Some(role) = heads.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| tensor(to, rest))) {
                 return role;
             }
+            if name.starts_with("head.loss_module.prototypes.prototypes") {
+                return tensor("", &name["head.loss_module.".len()..]);
+            }
             if let Some(rest) = name.strip_prefix("neck.norm.") {
                 return Role::Twin(format!("projection_head.1.{rest}"));
             }

@@ -28,7 +28,7 @@ pub struct Classifier {
 pub struct Checkpoint {
     /// Whose names the file used.
     pub layout: Layout,
-    /// Weights and running statistics by official name: torchvision's for the backbone, `projection_head.*`, `prototypes.weight`.
+    /// Weights and running statistics by official name: torchvision's for the backbone, `projection_head.*`, `prototypes.weight` (or `prototypes.prototypes0.weight` and on).
     pub tensors: BTreeMap<String, HostTensor>,
     /// `num_batches_tracked` of each batch norm that has one, by its official name.
     pub counters: BTreeMap<String, i64>,
@@ -59,9 +59,10 @@ impl Checkpoint {
     /// The architecture in words.
     pub fn describe(&self) -> String {
         let mut text = describe(&self.backbone);
-        if let Some(Head { hidden, feat_dim, prototypes }) = self.head {
+        if let Some(Head { hidden, feat_dim, prototypes, heads }) = self.head {
             let hidden = if hidden == 0 { String::new() } else { format!("{hidden}-") };
-            text += &format!(", SwAV head {}-{hidden}{feat_dim} with {prototypes} prototypes", self.backbone.features());
+            let heads = heads.map_or_else(String::new, |heads| format!("{heads} times "));
+            text += &format!(", SwAV head {}-{hidden}{feat_dim} with {heads}{prototypes} prototypes", self.backbone.features());
         }
         if let Some(classifier) = &self.classifier {
             text += &format!(", classifier of {} classes", classifier.bias.data.len());
@@ -154,11 +155,18 @@ fn head(shapes: &BTreeMap<String, Vec<usize>>, layout: Layout, features: usize) 
         Some(&[rows, columns]) => Some((rows, columns)),
         _ => None,
     };
-    let prototypes = matrix("prototypes.weight").or_else(|| matrix("prototypes.weight_v"));
+    let (prototypes, heads) = match matrix("prototypes.weight").or_else(|| matrix("prototypes.weight_v")) {
+        Some(single) => (Some(single), None),
+        None => {
+            let several: Vec<_> = (0..).map_while(|i| matrix(&format!("prototypes.prototypes{i}.weight"))).collect();
+            // Heads of different sizes are no head of this program's, and stay unmatched.
+            (several.first().copied().filter(|first| several.iter().all(|m| m == first)), Some(several.len()))
+        }
+    };
     let hidden = matrix("projection_head.0.weight").zip(matrix("projection_head.3.weight"));
     let head = match (prototypes, hidden, matrix("projection_head.weight")) {
-        (Some((prototypes, _)), Some(((hidden, _), (feat_dim, _))), _) => Head { hidden, feat_dim, prototypes },
-        (Some((prototypes, _)), None, Some((feat_dim, _))) => Head { hidden: 0, feat_dim, prototypes },
+        (Some((prototypes, _)), Some(((hidden, _), (feat_dim, _))), _) => Head { hidden, feat_dim, prototypes, heads },
+        (Some((prototypes, _)), None, Some((feat_dim, _))) => Head { hidden: 0, feat_dim, prototypes, heads },
         _ => return Ok(None),
     };
     let mut specs = head.tensors(features);

@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_shortly_and_completely() {
         let backbone = Backbone::resnet(50).unwrap().tensors();
-        let head = Head { hidden: 8, feat_dim: 4, prototypes: 3 }.tensors(2048);
+        let head = Head { hidden: 8, feat_dim: 4, prototypes: 3, heads: None }.tensors(2048);
         let shapes = |specs: &[TensorSpec], gone: &dyn Fn(&str) -> bool| {
             specs.iter().filter(|spec| !gone(&spec.name)).map(|spec| (spec.name.clone(), spec.shape.clone())).collect::<BTreeMap<_, _>>()
         };

@@ -1,6 +1,7 @@
 //! The command line through its binary.
 
 mod args;
+mod deepcluster;
 mod errors;
 mod evaluate;
 #[path = "../support/hostile_files.rs"]

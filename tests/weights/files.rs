@@ -33,7 +33,7 @@ fn headless(mut checkpoint: Checkpoint) -> Checkpoint {
 fn every_layout_and_container_gives_the_same_network() {
     let official = load(golden("tiny.official.safetensors")).unwrap();
     assert_eq!(official.backbone, Backbone { block: Block::Bottleneck, blocks: vec![1; 4], width: 2, stem: Stem::Standard });
-    assert_eq!(official.head, Some(Head { hidden: 6, feat_dim: 5, prototypes: 7 }));
+    assert_eq!(official.head, Some(Head { hidden: 6, feat_dim: 5, prototypes: 7, heads: None }));
     assert_eq!((official.layout, official.tensors.len(), official.counters.len()), (Layout::Swav, 112 - 18, 18));
     let raw = read_safetensors(golden("tiny.official.safetensors")).unwrap();
     for (name, tensor) in &official.tensors {
@@ -288,7 +288,7 @@ fn files_are_written_under_the_names_of_the_reference() {
 #[test]
 fn resnet50_has_the_sizes_of_the_reference() {
     let backbone = Backbone::resnet(50).unwrap();
-    let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000 };
+    let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000, heads: None };
     let specs: Vec<_> = backbone.tensors().into_iter().chain(head.tensors(2048)).collect();
     let zeros = vec![0f32; 2048 * 2048 + 512 * 512 * 9];
     let tensors: BTreeMap<_, _> = specs

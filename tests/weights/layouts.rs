@@ -39,6 +39,28 @@ fn refused(tensors: &Tensors, expected: &str) {
 }
 
 #[test]
+fn several_prototype_heads_are_one_head_where_they_are_of_one_size() {
+    let several = |prefix: &str, third: usize| {
+        let mut tensors = renamed(|name| format!("{prefix}{name}"));
+        let one = tensors.remove(&format!("{prefix}prototypes.weight")).unwrap();
+        for (i, rows) in [7, 7, third].into_iter().enumerate() {
+            let data: Vec<f32> = one.to_f32().unwrap().iter().cycle().take(rows * 5).map(|v| v + i as f32).collect();
+            tensors.insert(format!("{prefix}prototypes.prototypes{i}.weight"), owned(&[rows, 5], &data));
+        }
+        tensors
+    };
+    let found = load_tensors(&several("module.", 7)).unwrap();
+    assert_eq!((found.layout, found.head.unwrap().heads, found.unmatched.len()), (Layout::Swav, Some(3), 0));
+    let single = load(golden()).unwrap();
+    assert_eq!(single.head.unwrap().heads, None);
+    let shifted: Vec<f32> = single.tensors["prototypes.weight"].data.iter().map(|v| v + 2.0).collect();
+    assert_eq!(found.tensors["prototypes.prototypes2.weight"].data, shifted);
+    // Without a place for different sizes the backbone is still good.
+    let other = load_tensors(&several("", 6)).unwrap();
+    assert!(other.head.is_none() && other.unmatched.iter().any(|n| n == "prototypes.prototypes2.weight"), "{:?}", other.unmatched);
+}
+
+#[test]
 fn prefixes_are_found() {
     let expected = load(golden()).unwrap();
     for (prefix, layout) in [

@@ -173,7 +173,7 @@ pub struct FinetuneArgs {
   swav-wgpu features --weights resnet50.pth --input images.safetensors --out features.safetensors
 
 From --data: features (N, C), labels (N), metadata paths. From --input, which holds images (N, 3, H, W) normalised already: features (N, C),
-map (N, C, h, w), and with a SwAV head in the weights embeddings (N, D) and scores (N, K).")]
+map (N, C, h, w), and with a SwAV head in the weights embeddings (N, D) and scores (N, K; of the first head where there are several).")]
 pub struct FeaturesArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
@@ -205,6 +205,9 @@ pub struct ClustersArgs {
     /// Folder for the gallery
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Prototype head, counted from 0, of weights that have several (DeepCluster-v2)
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub head: usize,
     /// Image preparation.
     #[command(flatten)]
     pub image: ImageArgs,

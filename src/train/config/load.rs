@@ -25,6 +25,11 @@ impl Origins {
         Self { root: file.into(), keys: BTreeMap::new() }
     }
 
+    /// Whether `key` was given anywhere.
+    pub(super) fn gives(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+
     /// The file that gave `key`, or the table it is in, or else the file that was loaded.
     pub fn file_of(&self, key: &str) -> &str {
         let mut key = key.split('[').next().unwrap_or(key);

@@ -5,12 +5,14 @@
 //! files win), `--set a.b=VALUE` overrides. What was read can be written back with `to_toml` and gives the same run.
 
 mod check;
+mod deepcluster;
 mod linear;
 mod load;
 mod normalize_std;
 mod pretrain;
 mod pretrain_check;
 
+pub use deepcluster::{DeepclusterConfig, Method};
 pub use linear::{
     HeadConfig, ImageConfig, LinearAugment, LinearConfig, LinearOptimizer, LinearOptimizerKind, LinearSchedule, LinearTrain, Per, ScheduleKind,
 };
@@ -33,7 +35,7 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// SwAV pre-training: `train`.
+    /// Pre-training: `train`.
     #[default]
     Pretrain,
     /// A linear head on a frozen backbone, or fine-tuning: `eval-linear`, `finetune`.

@@ -1,9 +1,9 @@
-//! `kind = "pretrain"`: SwAV pre-training.
+//! `kind = "pretrain"`: SwAV and DeepCluster-v2 pre-training.
 //!
 //! Defaults are mmpretrain's recipe `swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px`, but for `train.batch`, which is one device's 32.
 
 use super::check::Check;
-use super::{BackboneConfig, Block, DataConfig, Kind, Origins, Stem, load, scaled, to_toml};
+use super::{BackboneConfig, Block, DataConfig, DeepclusterConfig, Kind, Method, Origins, Stem, load, scaled, to_toml};
 use crate::error::Result;
 use crate::nn::Recompute;
 use crate::optim::schedule::Cosine;
@@ -20,6 +20,8 @@ pub struct PretrainConfig {
     pub kind: Kind,
     /// Seed of initialisation, shuffling and augmentation.
     pub seed: u64,
+    /// SwAV or DeepCluster-v2.
+    pub method: Method,
     /// Images.
     pub data: DataConfig,
     /// Network and head.
@@ -32,6 +34,8 @@ pub struct PretrainConfig {
     pub loss: LossConfig,
     /// Queue of earlier embeddings.
     pub queue: QueueConfig,
+    /// Memory and clusters of DeepCluster-v2.
+    pub deepcluster: DeepclusterConfig,
     /// LARS or LARC.
     pub optimizer: OptimizerConfig,
     /// Learning rate over time.
@@ -294,7 +298,8 @@ impl Default for CheckpointConfig {
 impl PretrainConfig {
     /// Reads a file with its `extends` and `sets` (`a.b=VALUE`), checks every value.
     pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<(Self, Vec<Warning>)> {
-        let (config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Pretrain)?;
+        let (mut config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Pretrain)?;
+        config.fill_in(&origins);
         let warnings = config.validate(&origins)?;
         Ok((config, warnings))
     }

@@ -205,6 +205,8 @@ fn every_range_is_checked() {
         ("train.epochs=0", "must be >= 1"),
         ("train.batch=1", "must be >= 2"),
         ("checkpoint.keep=0", "must be >= 1"),
+        ("deepcluster.heads=65", "must be <= 64"),
+        ("deepcluster.kmeans_iterations=0", "must be >= 1"),
     ] {
         let message = failure("", &[set]);
         let key = set.split('=').next().unwrap();
@@ -231,6 +233,40 @@ fn warnings_and_schedules() {
     assert!(linear.lr(0.3, 37, 38) < 0.3);
     linear.schedule.kind = ScheduleKind::Step;
     assert_eq!((linear.lr(1.0, 60 * 38 - 1, 38), linear.lr(1.0, 60 * 38, 38)), (1.0, 0.1));
+}
+
+#[test]
+fn deepcluster_has_its_own_defaults_and_the_official_numbers() {
+    let of = |text: &str, set: &[&str]| {
+        let (_dir, path) = folder(&[("c.toml", text)]);
+        PretrainConfig::load(&path, &sets(set)).unwrap()
+    };
+    let (config, warnings) = of("method = 'deepcluster-v2'", &[]);
+    assert_eq!((config.queue_rows(), config.train.freeze_prototypes_steps, warnings), (0, 10_000_000_000, vec![]));
+    assert_eq!(config.deepcluster, DeepclusterConfig { heads: 3, kmeans_iterations: 10 });
+    assert_eq!(of("", &["method=deepcluster-v2", "train.freeze_prototypes_steps=7"]).0.train.freeze_prototypes_steps, 7);
+    assert_eq!((of("", &[]).0.method, of("", &[]).0.queue.length), (Method::Swav, 3840));
+    // What was resolved loads again without a word.
+    let (again, warnings) = of(&config.to_toml().unwrap(), &[]);
+    assert_eq!((again, warnings), (config, vec![]));
+    let about = |text: &str, set: &[&str]| of(text, set).1.iter().map(|w| w.about.clone()).collect::<Vec<_>>();
+    let method = "method = 'deepcluster-v2'\n[crops]\nnum = [1]\nsize = [32]\nscale = [[0.5, 1.0]]\n[loss]\ncrops_for_assign = [0]\n";
+    assert_eq!(about(method, &["loss.epsilon=0.03", "loss.sinkhorn_iterations=4"]), ["loss.epsilon", "loss.sinkhorn_iterations"]);
+    assert_eq!(about("", &["deepcluster.heads=4", "train.batch=256"]), ["deepcluster"]);
+    let refused = failure("method = 'deepcluster-v2'\n[queue]\nlength = 512", &[]);
+    assert_eq!(refused, "c.toml: queue.length: is 512: must be 0 with method = \"deepcluster-v2\", which has memory banks instead of a queue");
+
+    for (name, crops, epochs) in
+        [("400ep", vec![(2, 160), (4, 96)], 400), ("400ep_2x224", vec![(2, 224)], 400), ("800ep", vec![(2, 224), (6, 96)], 800)]
+    {
+        let config = PretrainConfig::load(configs().join(format!("deepclusterv2_{name}_pretrain.toml")), &[]).unwrap().0;
+        let c: Vec<(usize, usize)> = config.crops.num.iter().copied().zip(config.crops.size.iter().copied()).collect();
+        assert_eq!((c, config.train.epochs, config.train.batch, config.method), (crops, epochs, 4096, Method::DeepclusterV2), "{name}");
+        assert_eq!((config.deepcluster.heads, config.model.prototypes, config.train.freeze_prototypes_steps), (3, 3000, 300_000), "{name}");
+        let schedule = config.schedule(312);
+        assert_eq!((schedule.lr(0), schedule.lr(10 * 312)), (0.3, 4.8), "{name}");
+        assert!(schedule.lr(epochs * 312 - 1) > 0.0048 && schedule.lr(epochs * 312 - 1) < 0.00481, "{name}");
+    }
 }
 
 #[test]

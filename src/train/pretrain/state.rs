@@ -1,16 +1,17 @@
 //! Everything that a run carries from step to step, and its form on disk.
 //!
 //! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
-//! `optimizer/NAME`, the queue as `queue/CROP`, and in its metadata the step and the state of the queue. Random choices are functions
-//! of seed and step, so there is no generator to save.
+//! `optimizer/NAME`, the queue as `queue/CROP` (or what [`super::deepcluster`] has instead), and in its metadata the step and the state of the
+//! queue. Random choices are functions of seed and step, so there is no generator to save.
 
-use super::Run;
+use super::runner::Runner;
+use super::{Run, deepcluster};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Pending, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
-use crate::swav::{StepInputs, StepRunner, SwavModel};
+use crate::swav::{StepInputs, SwavModel};
 use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::{PretrainConfig, differences};
 use crate::train::event::Warning;
@@ -22,9 +23,9 @@ use std::path::{Path, PathBuf};
 
 pub(super) struct State {
     pub(super) model: SwavModel,
-    pub(super) runner: StepRunner,
+    pub(super) runner: Runner,
     pub(super) step: u64,
-    store: Store,
+    pub(super) store: Store,
     images: usize,
 }
 
@@ -39,7 +40,7 @@ impl State {
     ) -> Result<Self> {
         let gpu = run.gpu;
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
-        let runner = StepRunner::new(&mut model, plan::settings(config), false);
+        let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
         let mut state = Self { model, runner, step: 0, store, images };
         let saved = match run.folder {
@@ -81,11 +82,14 @@ impl State {
 
     /// Builds the first step's program.
     pub(super) fn prepare(&mut self, run: &Run<'_>, queue: bool) -> Result<()> {
-        self.runner.prepare(run.gpu, &self.model, &self.store, run.variants, queue)
+        self.runner.prepare(run, &self.model, &self.store, queue)
     }
 
-    pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>) -> Result<Pending> {
-        self.runner.run(run.gpu, &self.model, &self.store, run.variants, inputs)
+    /// Starts a step with the images numbered `images`.
+    pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>, images: &[u32]) -> Result<Pending> {
+        let batch = self.runner.settings().batch;
+        let row = usize::try_from(self.step % (self.images / batch) as u64).unwrap_or(0) * batch;
+        self.runner.run(run, &self.model, &self.store, inputs, (row, images))
     }
 
     /// Writes a checkpoint and returns its path.
@@ -100,11 +104,15 @@ impl State {
         };
         add("model", parameters.read(gpu, &self.store)?);
         add("optimizer", parameters.read_momentum(gpu, &self.store)?);
-        let (queues, pushed) = self.runner.queue();
-        let queue_shape = [self.runner.settings().queue_rows, self.model.head.feat_dim];
-        for (i, queue) in queues.iter().enumerate() {
-            let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
-            floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
+        let mut pushed = 0;
+        if let Runner::Swav(runner) = &self.runner {
+            let queue_shape = [runner.settings().queue_rows, self.model.head.feat_dim];
+            let queues;
+            (queues, pushed) = runner.queue();
+            for (i, queue) in queues.iter().enumerate() {
+                let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
+                floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
+            }
         }
         // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good
         // ones. A number whose square overflows has no finite norm, so no step can follow.
@@ -116,6 +124,13 @@ impl State {
             floats.iter().map(|(name, (shape, data))| (name.clone(), TensorRef::f32(shape, bytemuck::cast_slice(data)))).collect();
         for (name, count) in &counters {
             tensors.insert(name.clone(), TensorRef { dtype: Dtype::I64, shape: &[], bytes: bytemuck::bytes_of(count) });
+        }
+        let banks = match &self.runner {
+            Runner::DeepCluster(runner) => Some((runner, deepcluster::saved_images(runner), deepcluster::shapes(runner))),
+            Runner::Swav(_) => None,
+        };
+        if let Some((runner, images, shapes)) = &banks {
+            deepcluster::save(runner, images, shapes, &mut tensors);
         }
         let metadata = BTreeMap::from([
             ("format".to_owned(), "swav-wgpu 1".to_owned()),
@@ -129,7 +144,8 @@ impl State {
 
     /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once.
     fn counters(&self) -> Vec<(String, i64)> {
-        let steps = i64::try_from(self.step).unwrap_or(i64::MAX);
+        let first_pass = if matches!(self.runner, Runner::DeepCluster(_)) { self.images / self.runner.settings().batch } else { 0 };
+        let steps = i64::try_from(self.step + first_pass as u64).unwrap_or(i64::MAX);
         let settings = self.runner.settings();
         let passes = |name: &str| if name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() };
         SwavModel::specs(&self.model.backbone, &self.model.head)
@@ -163,13 +179,18 @@ impl State {
         };
         parameters.write(gpu, &self.store, &read("model")?)?;
         parameters.write_momentum(gpu, &self.store, &read("optimizer")?)?;
-        let shape = [self.runner.settings().queue_rows, self.model.head.feat_dim];
-        for (i, queue) in self.runner.queue().0.iter().enumerate() {
-            let rows: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(&format!("queue/{i}"), Dtype::F32, &shape)?);
-            self.store.write(gpu, *queue, &pad_rows(&rows, &shape))?;
+        match &mut self.runner {
+            Runner::Swav(runner) => {
+                let shape = [runner.settings().queue_rows, self.model.head.feat_dim];
+                for (i, queue) in runner.queue().0.iter().enumerate() {
+                    let rows: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(&format!("queue/{i}"), Dtype::F32, &shape)?);
+                    self.store.write(gpu, *queue, &pad_rows(&rows, &shape))?;
+                }
+                let pushed = text("queue_pushed")?.parse();
+                runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
+            }
+            Runner::DeepCluster(runner) => deepcluster::restore(runner, saved)?,
         }
-        let pushed = text("queue_pushed")?.parse();
-        self.runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
         self.step = saved.step;
         Ok(())
     }
