@@ -1,6 +1,6 @@
 //! A planned graph on a device: allocated once, then replayed.
 
-use super::{Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, pad4, plan, unpad_rows};
+use super::{Choices, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, pad4, plan, unpad_rows};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
 use std::collections::{HashMap, VecDeque};
@@ -13,6 +13,7 @@ pub struct Program {
     ring: UploadRing,
     readbacks: VecDeque<Readback>,
     plan: Plan,
+    choices: Choices,
 }
 
 /// Results of a run by name: stored bytes and what they are.
@@ -29,7 +30,11 @@ impl Program {
     /// Lowers and plans `graph`, allocates its memory and builds its pipelines. `outputs` can be read after each run.
     pub fn new(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(&str, &Tensor)], variants: &dyn Variants) -> Result<Self> {
         let ids: Vec<TensorId> = outputs.iter().map(|(_, t)| t.id()).collect();
-        let lowered = lower(graph, &ids, gpu.caps(), variants);
+        let mut lowered = lower(graph, &ids, gpu.caps(), variants);
+        if variants.prepare(gpu, graph, &lowered.decisions)? {
+            lowered = lower(graph, &ids, gpu.caps(), variants);
+        }
+        let choices = lowered.decisions.iter().map(|d| (d.key(), d.chosen.clone())).collect();
         let plan = plan(&lowered, &ids);
         check_limits(gpu, &lowered, &plan)?;
         let buffers = plan
@@ -56,19 +61,19 @@ impl Program {
                 _ => {}
             }
         }
+        let kernels = gpu.kernels(&lowered.launches.iter().map(|launch| &launch.kernel).collect::<Vec<_>>())?;
         let dispatches = lowered
             .launches
             .iter()
-            .map(|launch| {
-                Ok(Dispatch {
-                    kernel: gpu.kernel(&launch.kernel)?,
-                    params: launch.params.clone(),
-                    bindings: launch.reads.iter().chain(&launch.writes).map(|&t| binding(t)).collect(),
-                    grid: launch.grid,
-                    label: launch.label.clone(),
-                })
+            .zip(kernels)
+            .map(|(launch, kernel)| Dispatch {
+                kernel,
+                params: launch.params.clone(),
+                bindings: launch.reads.iter().chain(&launch.writes).map(|&t| binding(t)).collect(),
+                grid: launch.grid,
+                label: launch.label.clone(),
             })
-            .collect::<Result<Vec<_>>>()?;
+            .collect();
         let recording = Recording::new(gpu, dispatches)?;
         let outputs: Vec<_> = outputs.iter().map(|(name, t)| ((*name).to_owned(), binding(t.id()), lowered.tensors[t.id().0].clone())).collect();
         let upload = inputs.values().map(|(_, info)| info.bytes().next_multiple_of(16)).sum();
@@ -80,7 +85,7 @@ impl Program {
                 readbacks.push_back(Readback::new(gpu, bytes)?);
             }
         }
-        Ok(Self { recording, inputs, outputs, ring, readbacks, plan })
+        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, choices })
     }
 
     /// Number of dispatches a run encodes.
@@ -91,6 +96,11 @@ impl Program {
     /// Bytes of the program's own memory.
     pub fn bytes(&self) -> u64 {
         self.plan.bytes()
+    }
+
+    /// Which kernel variants it uses, where there was a choice.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// Starts a run with `inputs`, each in stored (padded) form; inputs left out keep their last contents. Does not wait.

@@ -164,6 +164,10 @@ impl Graph {
     pub fn record(&self, op: impl Op + 'static, inputs: &[&Tensor], outputs: &[&Tensor]) {
         let scope = self.scoped("");
         let node = Node { op: Rc::new(op), inputs: inputs.iter().map(|t| t.id).collect(), outputs: outputs.iter().map(|t| t.id).collect(), scope };
+        self.append(node);
+    }
+
+    pub(super) fn append(&self, node: Node) {
         self.0.borrow_mut().nodes.push(node);
     }
 
