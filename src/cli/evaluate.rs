@@ -13,7 +13,6 @@ use crate::train::event::Observers;
 use crate::train::plan::eval_transform;
 use crate::train::run_folder::RunFolder;
 use crate::train::{finetune as train_all, linear as train_linear};
-use crate::tune::BestGuess;
 use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HostTensor, Layout, Target, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -27,13 +26,14 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
     let sets = ClassSets::open(&config, 1.0)?;
     let gpu = common::open(global)?;
+    let variants = common::variants(global, &gpu);
     let network = common::load(&gpu, &args.weights, Some(&args.config))?;
     if let Weights::Random { .. } = args.weights {
-        network.calibrate(&gpu, &BestGuess, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
+        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
     }
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
-    let result = train_linear::evaluate(&gpu, &BestGuess, &network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
     tell("linear", &result, head, None, global)
 }
@@ -42,11 +42,12 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
     let sets = ClassSets::open(&config, args.fraction)?;
     let gpu = common::open(global)?;
+    let variants = common::variants(global, &gpu);
     let network = common::load(&gpu, &args.weights, Some(&args.config))?;
     let backbone = network.backbone.clone();
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
-    let result = train_all::finetune(&gpu, &BestGuess, network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
     let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
     tell("fine-tuned", &result, head, tuned, global)

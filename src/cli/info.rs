@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::gpu::{Gpu, megabytes};
 use crate::train::config::PretrainConfig;
 use crate::train::plan;
-use crate::tune::BestGuess;
 use serde_json::json;
 
 pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
@@ -32,9 +31,10 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     let size = config.crops.size[0];
     let flops = plan::backbone_flops(&model, size);
     let batch = config.train.batch;
-    let (memory, largest) = plan::memory(&config, batch, caps, &BestGuess);
+    let variants = common::variants(global, &gpu);
+    let (memory, largest) = plan::memory(&config, batch, caps, &variants);
     let bindable = memory.largest_tensor <= caps.max_binding_bytes;
-    let fits = plan::largest_batch(&config, caps, &BestGuess, u64::MAX);
+    let fits = plan::largest_batch(&config, caps, &variants, u64::MAX);
     if global.json {
         return output::json(&json!({
             "parameters": parameters,

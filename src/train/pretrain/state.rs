@@ -7,7 +7,7 @@
 use super::Run;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Pending, Store, pad_rows, unpad_rows};
+use crate::graph::{Choices, Pending, Program, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
 use crate::swav::{StepInputs, StepRunner, SwavModel};
@@ -16,6 +16,7 @@ use crate::train::config::{PretrainConfig, differences};
 use crate::train::event::Warning;
 use crate::train::plan;
 use crate::train::run_folder::RunFolder;
+use crate::tune::Repeat;
 use crate::weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub(super) step: u64,
     store: Store,
     images: usize,
+    /// Kernel variants that the run uses, as far as its programs needed any: other variants round differently.
+    choices: Choices,
 }
 
 impl State {
@@ -35,7 +38,7 @@ impl State {
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = StepRunner::new(&mut model, plan::settings(config), false);
         let store = model.parameters.allocate(gpu)?;
-        let mut state = Self { model, runner, step: 0, store, images };
+        let mut state = Self { model, runner, step: 0, store, images, choices: Choices::new() };
         let saved = match run.folder {
             Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
             None => None,
@@ -74,12 +77,23 @@ impl State {
         self.model.parameters.write(gpu, &self.store, &values)
     }
 
-    /// Builds the first step's program.
+    /// Builds the next step's program, where it is not built yet. Shapes that the run has met keep their kernels.
     pub(super) fn prepare(&mut self, run: &Run<'_>, queue: bool) -> Result<()> {
-        self.runner.prepare(run.gpu, &self.model, &self.store, run.variants, queue)
+        let variants = Repeat { choices: &self.choices, otherwise: run.variants };
+        self.runner.prepare(run.gpu, &self.model, &self.store, &variants, queue)?;
+        let used = self.runner.program().into_iter().flat_map(Program::choices);
+        let new: Vec<_> = used.filter(|(key, variant)| self.choices.get(*key) != Some(*variant)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        if !new.is_empty() {
+            self.choices.extend(new);
+            if let Some(folder) = run.folder {
+                folder.write_kernels(run.gpu.description(), &self.choices)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>) -> Result<Pending> {
+        self.prepare(run, inputs.queue_active)?;
         self.runner.run(run.gpu, &self.model, &self.store, run.variants, inputs)
     }
 
@@ -118,6 +132,7 @@ impl State {
             ("images".to_owned(), self.images.to_string()),
             ("queue_pushed".to_owned(), pushed.to_string()),
             ("adapter".to_owned(), gpu.description().name.clone()),
+            ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
         ]);
         folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
     }
@@ -146,6 +161,7 @@ impl State {
                 warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now")));
             }
         }
+        self.restore_kernels(gpu, saved, warnings)?;
         let parameters = &self.model.parameters;
         let read = |prefix: &str| -> Result<Values> {
             let one = |name: &str| {
@@ -165,6 +181,18 @@ impl State {
         let pushed = text("queue_pushed")?.parse();
         self.runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
         self.step = saved.step;
+        Ok(())
+    }
+
+    /// Takes the kernels of the checkpoint, on the adapter that it was written on.
+    fn restore_kernels(&mut self, gpu: &Gpu, saved: &Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
+        let (before, now) = (saved.metadata.get("adapter"), &gpu.description().name);
+        if let Some(before) = before.filter(|before| *before != now) {
+            let message = format!("was {before} when the checkpoint was written and is {now} now: the run goes on, but rounds differently");
+            warnings.push(Warning::new("adapter", message));
+        } else if let Some(text) = saved.metadata.get("kernels") {
+            self.choices = serde_json::from_str(text).map_err(|e| Error::weights(&saved.path, format!("metadata `kernels`: {e}")))?;
+        }
         Ok(())
     }
 }
