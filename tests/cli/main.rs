@@ -7,3 +7,4 @@ mod rig;
 mod stops;
 mod tools;
 mod train;
+mod tune;
