@@ -4,7 +4,8 @@
 //! check that it was made for this adapter and driver. Anything else is as if there were no file.
 
 use super::Gpu;
-use crate::{atomic, error::Result};
+use crate::atomic;
+use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the checksum at the start of a file.
@@ -42,6 +43,8 @@ impl PipelineFile {
         if std::fs::read(&self.path).is_ok_and(|old| old == file) {
             return Ok(());
         }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(Error::output(folder))?;
         atomic::write(&self.path, &file)
     }
 }

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::gpu::{Caps, Gpu, KernelSpec, Params, grid_fold};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 /// Which of several kernels for one op to use; `tune/` decides, the ops offer.
 pub trait Variants {
@@ -34,6 +35,8 @@ pub struct Decision {
     pub chosen: String,
     /// The node of the graph that it is for.
     pub node: usize,
+    /// The launches that follow from it: those of its node up to the next choice.
+    pub launches: Range<usize>,
 }
 
 impl Decision {
@@ -115,10 +118,18 @@ impl Lowering<'_> {
         let chosen = self.variants.choose(op, &shape, offered);
         if offered.len() > 1 {
             let offered = offered.iter().map(|&v| v.to_owned()).collect();
-            let decision = Decision { op: op.to_owned(), shape, offered, chosen: chosen.to_owned(), node: self.node };
-            self.decisions.borrow_mut().push(decision);
+            let (chosen, launches) = (chosen.to_owned(), self.launches.len()..usize::MAX);
+            self.end_decision();
+            self.decisions.borrow_mut().push(Decision { op: op.to_owned(), shape, offered, chosen, node: self.node, launches });
         }
         chosen
+    }
+
+    /// The launches that follow belong to another choice, or to none.
+    fn end_decision(&self) {
+        if let Some(last) = self.decisions.borrow_mut().last_mut().filter(|last| last.launches.end == usize::MAX) {
+            last.launches.end = self.launches.len();
+        }
     }
 
     /// Memory that lives only between launches of this node.
@@ -165,6 +176,7 @@ pub fn lower(graph: &Graph, outputs: &[TensorId], caps: &Caps, variants: &dyn Va
         cx.node = at;
         cx.types = node.inputs.iter().map(|t| cx.info(*t).dtype.wgsl()).collect::<Vec<_>>().join(",");
         node.op.lower(&mut cx, node);
+        cx.end_decision();
     }
     Lowered { tensors: cx.tensors, launches: cx.launches, decisions: cx.decisions.into_inner() }
 }

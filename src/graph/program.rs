@@ -1,6 +1,6 @@
 //! A planned graph on a device: allocated once, then replayed.
 
-use super::{Choices, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, pad4, plan, unpad_rows};
+use super::{Choices, Decision, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, lower, pad4, plan, unpad_rows};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
 use std::collections::{HashMap, VecDeque};
@@ -13,7 +13,7 @@ pub struct Program {
     ring: UploadRing,
     readbacks: VecDeque<Readback>,
     plan: Plan,
-    choices: Choices,
+    decisions: Vec<Decision>,
 }
 
 /// Results of a run by name: stored bytes and what they are.
@@ -34,7 +34,6 @@ impl Program {
         if variants.prepare(gpu, graph, &lowered.decisions)? {
             lowered = lower(graph, &ids, gpu.caps(), variants);
         }
-        let choices = lowered.decisions.iter().map(|d| (d.key(), d.chosen.clone())).collect();
         let plan = plan(&lowered, &ids);
         check_limits(gpu, &lowered, &plan)?;
         let buffers = plan
@@ -85,7 +84,7 @@ impl Program {
                 readbacks.push_back(Readback::new(gpu, bytes)?);
             }
         }
-        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, choices })
+        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, decisions: lowered.decisions })
     }
 
     /// Number of dispatches a run encodes.
@@ -99,8 +98,13 @@ impl Program {
     }
 
     /// Which kernel variants it uses, where there was a choice.
-    pub fn choices(&self) -> &Choices {
-        &self.choices
+    pub fn choices(&self) -> Choices {
+        self.decisions.iter().map(|d| (d.key(), d.chosen.clone())).collect()
+    }
+
+    /// The choices in order, each with the launches that follow from it: positions in [`Self::profile`].
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
     }
 
     /// Starts a run with `inputs`, each in stored (padded) form; inputs left out keep their last contents. Does not wait.

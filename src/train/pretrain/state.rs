@@ -81,8 +81,8 @@ impl State {
     pub(super) fn prepare(&mut self, run: &Run<'_>, queue: bool) -> Result<()> {
         let variants = Repeat { choices: &self.choices, otherwise: run.variants };
         self.runner.prepare(run.gpu, &self.model, &self.store, &variants, queue)?;
-        let used = self.runner.program().into_iter().flat_map(Program::choices);
-        let new: Vec<_> = used.filter(|(key, variant)| self.choices.get(*key) != Some(*variant)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let used = self.runner.program().map(Program::choices).unwrap_or_default();
+        let new: Vec<_> = used.into_iter().filter(|(key, variant)| self.choices.get(key) != Some(variant)).collect();
         if !new.is_empty() {
             self.choices.extend(new);
             if let Some(folder) = run.folder {
