@@ -82,3 +82,22 @@ fn a_resumed_run_keeps_its_kernels() {
     assert!(shapes.iter().all(|(key, times)| kernels(&rig, "last")[key] == names(times).last().unwrap().as_str()));
     assert_ne!(rig.metric("last", "loss"), rig.metric("first", "loss"), "variants are expected to round differently");
 }
+
+#[test]
+fn a_damaged_file_of_pipelines_is_told_and_replaced() {
+    let rig = Rig::new();
+    rig.run(BENCH).ok();
+    let mut files = std::fs::read_dir(rig.path("cache")).unwrap().map(|e| e.unwrap().path());
+    let kept = files.find(|path| path.extension().is_some_and(|e| e == "bin"));
+    let vulkan = rig.run("devices --json").ok().json()[0]["backend"] == "vulkan";
+    assert_eq!(kept.is_some(), vulkan);
+    if let Some(path) = kept {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let ran = rig.run(BENCH).ok();
+        assert!(ran.err.contains("damaged") && ran.err.contains(".bin"), "{}", ran.err);
+        assert_ne!(std::fs::read(&path).unwrap(), bytes);
+        assert!(!rig.run(BENCH).ok().err.contains("damaged"));
+    }
+}
