@@ -9,8 +9,8 @@ use super::{common, output};
 use crate::data::{Dataset, Loader, Split};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Variants;
 use crate::train::{Extracted, Extractor};
-use crate::tune::BestGuess;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     if args.head >= heads {
         return Err(Error::Usage(format!("--head {}: {} has {heads} prototype heads, counted from 0", args.head, args.weights.display())));
     }
-    let assigned = assign(&gpu, &frozen, &data, prototypes, args.head)?;
+    let assigned = assign(&gpu, &common::variants(global, &gpu), &frozen, &data, (prototypes, args.head))?;
     gallery::write(out.path(), &data, &assigned, prototypes)?;
     out.finish()?;
     if global.json {
@@ -52,9 +52,15 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
 }
 
 /// Passes every image and keeps its best score only: all scores of a large set would not fit into memory.
-fn assign(gpu: &Gpu, frozen: &common::Frozen, data: &Arc<Dataset>, prototypes: usize, head: usize) -> Result<Vec<Assignment>> {
+fn assign(
+    gpu: &Gpu,
+    variants: &dyn Variants,
+    frozen: &common::Frozen,
+    data: &Arc<Dataset>,
+    (prototypes, head): (usize, usize),
+) -> Result<Vec<Assignment>> {
     let (batch, size) = (BATCH.min(data.len()), frozen.transform.crop);
-    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, batch, [size, size], Some(head))?;
+    let mut extractor = Extractor::new(gpu, variants, &frozen.network, batch, [size, size], Some(head))?;
     let mut loader = Loader::evaluation(Arc::clone(data), frozen.transform, frozen.normalize, batch, frozen.workers)?;
     let mut all = Vec::with_capacity(data.len());
     while let Some(images) = loader.next() {

@@ -1,14 +1,16 @@
-//! What several commands do first: log, open the adapter, load the network.
+//! What several commands do first: log, open the adapter, settle how kernels are chosen, load the network.
 
-use super::args::{Global, ImageArgs, Weights};
+use super::args::{Global, ImageArgs, Tune, Weights};
 use crate::data::{EvalTransform, Normalize};
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
 use crate::train::config::{BackboneConfig, DataConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
 use crate::train::plan::{eval_transform, normalize};
 use crate::train::{Network, weight_file};
+use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
 use crate::weights::{self, Checkpoint};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Names that are left out are said one by one up to this number.
 const MOST_UNMATCHED: usize = 20;
@@ -27,9 +29,43 @@ pub(super) fn start_logging(global: &Global) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
 }
 
+/// The adapter the user asked for; its compiled pipelines are kept where the backend can.
+pub(super) fn gpu(global: &Global) -> Result<Gpu> {
+    let gpu = Gpu::open(global.adapter.as_deref())?;
+    Ok(match tune::cache_folder() {
+        Some(folder) => gpu.keeping_pipelines(&folder),
+        None => gpu,
+    })
+}
+
+/// How the user wants kernels chosen on `gpu`.
+pub(super) fn variants<'a>(global: &'a Global, gpu: &Gpu) -> Tuner<'a> {
+    let effort = match global.tune {
+        Tune::Off => Effort::Off,
+        Tune::Table => Effort::Table,
+        Tune::Full => Effort::Full,
+    };
+    let table = match tune::cache_folder().filter(|_| effort != Effort::Off) {
+        Some(folder) => Table::open(&folder, Identity::of(gpu.description())),
+        None => Table::in_memory(),
+    };
+    Tuner::new(effort, table, Duration::from_secs_f64(global.tune_seconds), move |progress| note(global, &tuning(progress)))
+}
+
+/// A line about a shape that was measured.
+fn tuning(progress: &Progress<'_>) -> String {
+    match progress {
+        Progress::Measured { done, total, key, times, guess } => {
+            let each: Vec<String> = times.iter().filter(|(_, ms)| **ms < f64::MAX).map(|(variant, ms)| format!("{variant} {ms:.2} ms")).collect();
+            format!("tuning {done}/{total}: {key}: {} (guess {guess})", each.join(", "))
+        }
+        Progress::TimeIsUp { left } => format!("tuning: the time is up, {left} shapes keep the best guess; --tune-seconds gives more"),
+    }
+}
+
 /// Opens the adapter the user asked for and says when it is a software one.
 pub(super) fn open(global: &Global) -> Result<Gpu> {
-    let gpu = Gpu::open(global.adapter.as_deref())?;
+    let gpu = gpu(global)?;
     let d = gpu.description();
     if gpu.caps().kind == DeviceKind::Cpu {
         note(global, &format!("{} is a software device: expect the speed of the processor", d.name));

@@ -13,7 +13,6 @@ use crate::train::event::Observers;
 use crate::train::plan::eval_transform;
 use crate::train::run_folder::RunFolder;
 use crate::train::{finetune as train_all, linear as train_linear};
-use crate::tune::BestGuess;
 use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HostTensor, Layout, Target, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -27,12 +26,13 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
     let sets = ClassSets::open(&config)?;
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
-        network.calibrate(&gpu, &BestGuess, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
+        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
     }
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
-    let result = train_linear::evaluate(&gpu, &BestGuess, &network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
     tell("linear", &result, &Rate::of(&config, sets.batch), [head, None], global)
 }
@@ -42,10 +42,11 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
     let sets = ClassSets::open(&config)?;
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    let variants = common::variants(global, &gpu);
     let backbone = network.backbone.clone();
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
-    let result = train_all::finetune(&gpu, &BestGuess, network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
     let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
     tell("fine-tuned", &result, &Rate::of(&config, sets.batch), [head, tuned], global)

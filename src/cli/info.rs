@@ -10,7 +10,6 @@ use crate::gpu::{Gpu, megabytes};
 use crate::train::config::{Kind, PretrainConfig, kind_of};
 use crate::train::memory::{largest_batch, memory, micro_batches_that_fit};
 use crate::train::plan;
-use crate::tune::BestGuess;
 use serde_json::json;
 
 pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
@@ -39,9 +38,10 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     let size = config.crops.size[0];
     let flops = plan::backbone_flops(&model, size);
     let batch = config.train.batch;
-    let needs = memory(&config, caps, &BestGuess);
-    let fits = largest_batch(&config, caps, &BestGuess);
-    let parts = if needs.fits(caps) { None } else { micro_batches_that_fit(&config, caps, &BestGuess) };
+    let variants = common::variants(global, &gpu);
+    let needs = memory(&config, caps, &variants);
+    let fits = largest_batch(&config, caps, &variants);
+    let parts = if needs.fits(caps) { None } else { micro_batches_that_fit(&config, caps, &variants) };
     if global.json {
         let mut all = json!({
             "parameters": parameters,

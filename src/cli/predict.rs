@@ -5,7 +5,6 @@ use super::{common, output};
 use crate::data::{Scratch, read_image};
 use crate::error::{Error, Result};
 use crate::train::{Extracted, Extractor};
-use crate::tune::BestGuess;
 use crate::weights::{Classifier, load_classifier};
 use serde_json::json;
 use std::path::PathBuf;
@@ -29,7 +28,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     }
     let size = frozen.transform.crop;
     let batch = BATCH.min(args.images.len());
-    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, batch, [size, size], None)?;
+    let mut extractor = Extractor::new(&gpu, &common::variants(global, &gpu), &frozen.network, batch, [size, size], None)?;
     let (mut scratch, mut extracted) = (Scratch::default(), Extracted::default());
     let stored = size * size * 4;
     for paths in args.images.chunks(batch) {

@@ -1,15 +1,13 @@
 //! `swav-wgpu replay`.
 
 use super::args::{Global, ReplayArgs};
-use super::output;
+use super::{common, output};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
 use crate::train::replay::replay;
-use crate::tune::BestGuess;
 
 pub(super) fn run(args: &ReplayArgs, global: &Global) -> Result<()> {
-    let gpu = Gpu::open(global.adapter.as_deref())?;
-    let result = replay(&gpu, &BestGuess, &args.file, args.tolerance, args.steps)?;
+    let gpu = common::gpu(global)?;
+    let result = replay(&gpu, &common::variants(global, &gpu), &args.file, args.tolerance, args.steps)?;
     if global.json {
         output::json(&result)?;
     } else {

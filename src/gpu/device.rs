@@ -2,8 +2,10 @@
 
 use super::adapter::{self, AdapterDescription, Caps};
 use super::kernel::PipelineCache;
+use super::pipeline_file::PipelineFile;
 use super::{Buffer, Kernel, KernelSpec};
 use crate::error::{Error, Result};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// An open adapter: device, queue, capabilities and the pipelines built so far.
@@ -12,7 +14,9 @@ pub struct Gpu {
     pub(super) queue: wgpu::Queue,
     caps: Caps,
     description: AdapterDescription,
+    info: wgpu::AdapterInfo,
     pipelines: PipelineCache,
+    pipeline_file: Option<PipelineFile>,
     faults: Arc<Faults>,
     checked: bool,
 }
@@ -50,6 +54,7 @@ impl Gpu {
         let (adapter, description) = adapter::choose(selector)?;
         let wanted = wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
+            | wgpu::Features::PIPELINE_CACHE
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
@@ -73,7 +78,8 @@ impl Gpu {
         }));
         let caps = adapter::caps(&adapter, features, queue.get_timestamp_period());
         tracing::debug!(?caps, adapter = description.name, "opened");
-        Ok(Self { device, queue, caps, description, pipelines: PipelineCache::default(), faults, checked })
+        let (info, pipelines) = (adapter.get_info(), PipelineCache::default());
+        Ok(Self { device, queue, caps, description, info, pipelines, pipeline_file: None, faults, checked })
     }
 
     /// What the adapter can do.
@@ -96,9 +102,27 @@ impl Gpu {
         &self.description
     }
 
-    /// Builds (or finds) the compute pipeline of `spec`.
-    pub fn kernel(&self, spec: &KernelSpec) -> Result<Kernel> {
-        self.pipelines.get(self, spec)
+    /// Keeps compiled pipelines in a file of `folder`, from one run of the program to the next, where the backend can: Vulkan.
+    #[must_use]
+    pub fn keeping_pipelines(mut self, folder: &Path) -> Self {
+        self.pipeline_file = PipelineFile::open(&self, &self.info, folder);
+        self
+    }
+
+    pub(super) fn pipeline_file(&self) -> Option<&PipelineFile> {
+        self.pipeline_file.as_ref()
+    }
+
+    /// Builds (or finds) the compute pipelines of `specs`, in order.
+    pub fn kernels(&self, specs: &[&KernelSpec]) -> Result<Vec<Kernel>> {
+        let started = std::time::Instant::now();
+        let (kernels, built) = self.pipelines.get(self, specs)?;
+        tracing::debug!("{built} pipelines built in {:?}", started.elapsed());
+        if let (Some(file), true) = (&self.pipeline_file, built > 0) {
+            // Without the file the next start is slower, no more.
+            file.save().unwrap_or_else(|error| tracing::warn!("compiled pipelines are not kept: {error}"));
+        }
+        Ok(kernels)
     }
 
     /// Runs `work` and turns what wgpu refuses meanwhile into an error that names `context`.

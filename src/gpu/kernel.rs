@@ -1,9 +1,10 @@
-//! Compute pipelines: one per (shader, entry point, specialisation), built on first use and kept.
+//! Compute pipelines: one per (shader, entry point, specialisation), built on first use, several at a time, and kept.
 
 use super::{Gpu, Specialization, compose, source};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Which pipeline: a file of `shaders/`, one of its entry points, and values for its knobs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,18 +93,29 @@ impl Kernel {
     }
 }
 
+/// The pipelines built so far.
 #[derive(Default)]
 pub(super) struct PipelineCache(Mutex<HashMap<KernelSpec, Kernel>>);
 
 impl PipelineCache {
-    pub(super) fn get(&self, gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
-        let mut built = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(kernel) = built.get(spec) {
-            return Ok(kernel.clone());
+    /// The kernels of `specs`, in order, and how many had to be built: those side by side on all cores.
+    pub(super) fn get(&self, gpu: &Gpu, specs: &[&KernelSpec]) -> Result<(Vec<Kernel>, usize)> {
+        let missing: Vec<&KernelSpec> = {
+            let built = self.built();
+            let distinct: HashSet<&KernelSpec> = specs.iter().copied().filter(|spec| !built.contains_key(spec)).collect();
+            // In order of use, so that the first error is the same every time.
+            specs.iter().copied().scan(distinct, |left, spec| Some(left.take(spec))).flatten().collect()
+        };
+        let new = missing.par_iter().map(|spec| build(gpu, spec)).collect::<Vec<_>>();
+        let mut built = self.built();
+        for (spec, kernel) in missing.iter().zip(new) {
+            built.insert((*spec).clone(), kernel?);
         }
-        let kernel = build(gpu, spec)?;
-        built.insert(spec.clone(), kernel.clone());
-        Ok(kernel)
+        Ok((specs.iter().map(|spec| built[*spec].clone()).collect(), missing.len()))
+    }
+
+    fn built(&self) -> MutexGuard<'_, HashMap<KernelSpec, Kernel>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -127,7 +139,7 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
             module: &module,
             entry_point: Some(spec.entry),
             compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: checked, ..Default::default() },
-            cache: None,
+            cache: gpu.pipeline_file().map(|file| &file.cache),
         })
     })?;
     Ok(Kernel { pipeline, label: label.into(), fields: fields.into() })

@@ -10,6 +10,7 @@ mod buffer;
 mod compose;
 mod device;
 mod kernel;
+mod pipeline_file;
 mod recording;
 mod shaders;
 mod staging;

@@ -7,6 +7,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("batch_norm", include_str!("../../shaders/batch_norm.wgsl")),
     ("cast", include_str!("../../shaders/cast.wgsl")),
     ("conv2d_broadcast", include_str!("../../shaders/conv2d_broadcast.wgsl")),
+    ("conv2d_narrow", include_str!("../../shaders/conv2d_narrow.wgsl")),
     ("conv2d_plain", include_str!("../../shaders/conv2d_plain.wgsl")),
     ("conv2d_tile", include_str!("../../shaders/conv2d_tile.wgsl")),
     ("conv2d_weight", include_str!("../../shaders/conv2d_weight.wgsl")),

@@ -1,6 +1,6 @@
 //! A planned graph on a device: allocated once, then replayed.
 
-use super::{Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, View, lower, pad4, plan, unpad_rows};
+use super::{Choices, Decision, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, View, lower, pad4, plan, unpad_rows};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
 use std::collections::{HashMap, VecDeque};
@@ -13,6 +13,7 @@ pub struct Program {
     ring: UploadRing,
     readbacks: VecDeque<Readback>,
     plan: Plan,
+    decisions: Vec<Decision>,
 }
 
 /// Results of a run by name: stored bytes and what they are.
@@ -29,7 +30,10 @@ impl Program {
     /// Lowers and plans `graph`, allocates its memory and builds its pipelines. `outputs` can be read after each run.
     pub fn new(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(&str, &Tensor)], variants: &dyn Variants) -> Result<Self> {
         let ids: Vec<TensorId> = outputs.iter().map(|(_, t)| t.id()).collect();
-        let lowered = lower(graph, &ids, gpu.caps(), variants);
+        let mut lowered = lower(graph, &ids, gpu.caps(), variants);
+        if variants.prepare(gpu, graph, &lowered.decisions)? {
+            lowered = lower(graph, &ids, gpu.caps(), variants);
+        }
         let plan = plan(&lowered, &ids);
         check_limits(gpu, &lowered)?;
         let buffers = plan
@@ -64,19 +68,19 @@ impl Program {
                 _ => {}
             }
         }
+        let kernels = gpu.kernels(&lowered.launches.iter().map(|launch| &launch.kernel).collect::<Vec<_>>())?;
         let dispatches = lowered
             .launches
             .iter()
-            .map(|launch| {
-                Ok(Dispatch {
-                    kernel: gpu.kernel(&launch.kernel)?,
-                    params: launch.params.clone(),
-                    bindings: launch.reads.iter().chain(&launch.writes).map(view).collect(),
-                    grid: launch.grid,
-                    label: launch.label.clone(),
-                })
+            .zip(kernels)
+            .map(|(launch, kernel)| Dispatch {
+                kernel,
+                params: launch.params.clone(),
+                bindings: launch.reads.iter().chain(&launch.writes).map(view).collect(),
+                grid: launch.grid,
+                label: launch.label.clone(),
             })
-            .collect::<Result<Vec<_>>>()?;
+            .collect();
         let recording = Recording::new(gpu, dispatches)?;
         let outputs: Vec<_> = outputs.iter().map(|(name, t)| ((*name).to_owned(), binding(t.id()), lowered.tensors[t.id().0].clone())).collect();
         let upload = inputs.values().map(|(_, info)| info.bytes().next_multiple_of(16)).sum();
@@ -88,7 +92,7 @@ impl Program {
                 readbacks.push_back(Readback::new(gpu, bytes)?);
             }
         }
-        Ok(Self { recording, inputs, outputs, ring, readbacks, plan })
+        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, decisions: lowered.decisions })
     }
 
     /// Number of dispatches a run encodes.
@@ -99,6 +103,16 @@ impl Program {
     /// Bytes of the program's own memory.
     pub fn bytes(&self) -> u64 {
         self.plan.bytes()
+    }
+
+    /// Which kernel variants it uses, where there was a choice.
+    pub fn choices(&self) -> Choices {
+        self.decisions.iter().map(|d| (d.key(), d.chosen.clone())).collect()
+    }
+
+    /// The choices in order, each with the launches that follow from it: positions in [`Self::profile`].
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
     }
 
     /// Starts a run with `inputs`, each in stored (padded) form; inputs left out keep their last contents. Does not wait.

@@ -4,7 +4,7 @@
 //! Gradient of the input: the same gather with transposed weights, once per class of input pixels modulo the stride, so no multiply is
 //! wasted. Gradient of the weight: a sum over output pixels, dealt out to partial sums that are added in order.
 //!
-//! Variants: `broadcast` for software devices with subgroups of 8, `tile` for GPUs, `plain` everywhere.
+//! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile` for GPUs, `plain` everywhere.
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params, Specialization};
@@ -195,6 +195,23 @@ fn offered(cx: &Lowering<'_>) -> Vec<&'static str> {
     }
 }
 
+/// As [`offered`] for `rows` by `columns` quads, with the kinds of `broadcast` that gather has; their results are the same to the last bit.
+fn gathers(cx: &Lowering<'_>, rows: usize, columns: usize) -> Vec<&'static str> {
+    // Few columns, such as the gradient of an image has, would leave most lanes idle.
+    let narrow = columns <= 2;
+    // Large tiles are a fifth faster; they must not waste as much, and there must be enough of them for all cores.
+    let large = rows.div_ceil(32) * 32 * 5 < rows.div_ceil(16) * 16 * 6 && rows.div_ceil(32) * columns.div_ceil(8) >= 32;
+    let kinds: &[&str] = if narrow {
+        &["narrow", "broadcast"]
+    } else if large {
+        &["broadcast32", "broadcast"]
+    } else {
+        &["broadcast", "broadcast32"]
+    };
+    let all = offered(cx);
+    all.into_iter().flat_map(|name| if name == "broadcast" { kinds.to_vec() } else { vec![name] }).collect()
+}
+
 /// Launches a gather, window by window of images.
 fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weight: TensorId, output: TensorId) {
     for images in cx.windows(g.grid[0], 1, &[input, output]) {
@@ -207,8 +224,10 @@ fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, images: usize, [in
     let [_, kernel_w, in_channels, out_channels] = cx.nhwc(weight.tensor);
     let (in_quads, out_quads) = (in_channels / 4, out_channels.div_ceil(4));
     let key = format!("{rows}x{}x{in_channels}x{out_channels}", g.taps[0] * g.taps[1]);
-    let (shader, tile_rows, tile_quads) = match cx.choose(op, &key, &offered(cx)) {
+    let (shader, tile_rows, tile_quads) = match cx.choose(op, &key, &gathers(cx, rows, out_quads)) {
+        "narrow" => ("conv2d_narrow", 32, 1),
         "broadcast" => ("conv2d_broadcast", 16, 8),
+        "broadcast32" => ("conv2d_broadcast", 32, 8),
         "tile" => ("conv2d_tile", 64, 16),
         _ => ("conv2d_plain", 1, 1),
     };
@@ -244,6 +263,9 @@ fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, images: usize, [in
         .u32("out_quads", out_quads)
         .u32("column_tiles", column_tiles)
         .u32("tiles", tiles);
+    if tile_rows == 32 && shader == "conv2d_broadcast" {
+        knobs = knobs.u32("ROWS", 32);
+    }
     let groups = if shader == "conv2d_plain" { groups(tiles) } else { tiles };
     cx.launch(KernelSpec::new(shader, "gather").with(knobs), params, groups, &[input, weight], &[output]);
 }
@@ -264,7 +286,7 @@ impl Op for WeightGradient {
         let windows = cx.windows(n, 1, &[x, dy]);
         let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
         let variant = match cx.choose(self.name(), &key, &offered(cx)) {
-            "broadcast" => ReduceVariant { shader: "conv2d_weight_broadcast", tile: [4, 8] },
+            "broadcast" => ReduceVariant { shader: "conv2d_weight_broadcast", tile: [8, 8] },
             "tile" => ReduceVariant { shader: "conv2d_weight_tile", tile: [16, 16] },
             _ => ReduceVariant { shader: "conv2d_weight_plain", tile: [1, 1] },
         };

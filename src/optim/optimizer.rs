@@ -121,7 +121,10 @@ impl Op for Update {
         let partials = cx.scratch("norms", &[self.chunks.div_ceil(2), 4], DType::F32);
         let factors = cx.scratch("factors", &[self.tensors, 4], DType::F32);
         let kernel = |entry| KernelSpec::new("optimizer", entry);
-        cx.launch(kernel("norms"), params.clone(), self.chunks, &[chunks, weights, gradients], &[partials]);
+        // Plain momentum has no use for norms; `ratios` then makes nothing of what it finds in their place.
+        if matches!(o.kind, OptimizerKind::Larc | OptimizerKind::Lars) {
+            cx.launch(kernel("norms"), params.clone(), self.chunks, &[chunks, weights, gradients], &[partials]);
+        }
         let kind = Specialization::default().u32("KIND", o.kind as u32);
         cx.launch(kernel("ratios").with(kind.clone()), params.clone(), self.tensors.div_ceil(64), &[tensors, partials, step], &[factors]);
         cx.launch(kernel("update").with(kind), params, self.chunks, &[chunks, factors, gradients], &[momentum, weights]);

@@ -5,7 +5,7 @@ use super::record::{Part, StepVariables, crops_name, record};
 use super::step::{QueueUse, SinkhornScope, StepInputs, StepSettings};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{Outputs, Pending, Program, Store, VariableId, Variants};
+use crate::graph::{Choices, Outputs, Pending, Program, Store, VariableId, Variants};
 use std::collections::BTreeMap;
 
 /// Runs training steps: owns the programs of the present way to use the queue, and the queue's state.
@@ -69,17 +69,24 @@ impl StepRunner {
         }
     }
 
-    /// Builds the next step's programs, where they are not built yet, so that what does not fit shows before anything runs.
-    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, queue_active: bool) -> Result<()> {
+    /// Builds the next step's programs, where they are not built yet, so that what does not fit shows before anything runs. Says whether
+    /// it built them.
+    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, queue_active: bool) -> Result<bool> {
         let queue = self.queue_use(queue_active);
-        if self.programs.as_ref().is_none_or(|(built, _)| *built != queue) {
+        let stale = self.programs.as_ref().is_none_or(|(built, _)| *built != queue);
+        if stale {
             // The old programs' memory goes first.
             self.programs = None;
             let parts = record(model, &self.settings, &self.variables, queue, self.keep_scores);
             let build = |part: &super::StepPart| Ok((part.part, Program::new(gpu, store, &part.graph, &part.named_outputs(), variants)?));
             self.programs = Some((queue, parts.iter().map(build).collect::<Result<_>>()?));
         }
-        Ok(())
+        Ok(stale)
+    }
+
+    /// Kernel variants that the programs use, where there was a choice.
+    pub fn choices(&self) -> Choices {
+        self.programs.iter().flat_map(|(_, programs)| programs.values()).flat_map(Program::choices).collect()
     }
 
     /// Starts a step. Does not wait for its results.

@@ -1,7 +1,7 @@
 //! The command line's grammar: what parses, what does not, and that every command explains itself.
 
 use clap::{CommandFactory, Parser};
-use swav_wgpu::cli::args::{Cli, Command, Layout, Weights};
+use swav_wgpu::cli::args::{Cli, Command, Layout, Tune, Weights};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("swav-wgpu").chain(line.split_whitespace()))
@@ -29,6 +29,7 @@ fn every_command_of_the_interface_parses() {
         "convert a.pth b.safetensors --to mmpretrain",
         "replay f.safetensors --tolerance 1e-2 --steps 1",
         "bench --filter step --list",
+        "bench --filter step --seconds 0.5 --tune full --tune-seconds 30",
         "completions zsh",
         "--adapter 1 -vv --json devices",
         "devices --adapter nvidia -q",
@@ -41,6 +42,7 @@ fn every_command_of_the_interface_parses() {
 fn values_arrive() {
     let cli = parse("eval-knn --weights random:7 --adapter llvm -v").unwrap();
     assert_eq!((cli.global.adapter.as_deref(), cli.global.verbose, cli.global.json), (Some("llvm"), 1, false));
+    assert_eq!((cli.global.tune, cli.global.tune_seconds), (Tune::Table, 120.0));
     let Command::EvalKnn(knn) = cli.command else { panic!() };
     assert_eq!((knn.weights, knn.k, knn.temperature), (Weights::Random { seed: 7 }, vec![20], 0.07));
     let Command::Convert(convert) = parse("convert a b --to swav").unwrap().command else { panic!() };
@@ -78,6 +80,9 @@ fn wrong_use_exits_2() {
         "convert a b --to onnx",
         "completions cmd",
         "devices -q -v",
+        "bench --tune some",
+        "bench --tune-seconds -1",
+        "bench --seconds 0",
     ] {
         let error = parse(line).expect_err(line);
         assert!(error.use_stderr() && error.exit_code() == 2, "{line}");

@@ -111,7 +111,7 @@ fn a_batch_that_does_not_fit() {
     let info = rig.run(&format!("info --config {config} --batch 4096 --json -q")).ok().json();
     assert_eq!(info["fits"].as_bool(), Some(false), "batch 4096 of ResNet-50 fits no device: {info}");
     let (fits, parts) = (info["largest_batch"].as_u64().unwrap(), info["micro_batches_that_fit"].as_u64().unwrap());
-    assert!(fits >= 2 && fits < 4096 && 4096 / parts <= fits, "{info}");
+    assert!((2..4096).contains(&fits) && 4096 / parts <= fits, "{info}");
     let (fits, parts) = (format!("the largest batch that fits is {fits}"), format!("train.accumulate = {parts}"));
     let big = format!("train --config {config} --data data --out run -q --set train.batch=4096 --set queue.length=0");
     rig.run(&big).fails(7, &["out of GPU memory", "batch 4096", &fits, &parts, "hint: lower train.batch"]);

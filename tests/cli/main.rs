@@ -11,4 +11,5 @@ mod rig;
 mod stops;
 mod tools;
 mod train;
+mod tune;
 mod weights;

@@ -1,4 +1,4 @@
-//! Convolution: the kernels' tiles are 16, 64 rows by 32, 64 columns, the weight gradient's 16, 64 by 32, 64.
+//! Convolution: the kernels' tiles are 16, 32, 64 rows by 4, 32, 64 columns, the weight gradient's 32, 64 by 32, 64.
 
 use super::super::case::{Case, Entry, Kind};
 use super::super::reference;
@@ -26,6 +26,7 @@ const SIZES: &[Size] = &[
     [1, 7, 9, 65, 64, 1, 1, 0],
     [1, 8, 8, 64, 64, 3, 1, 1],
     [1, 5, 13, 17, 257, 1, 1, 0],
+    [1, 3, 11, 36, 40, 3, 1, 1],
 ];
 
 /// Beyond what a driver that cuts loops lets one invocation count, and beyond 65,535 workgroups of the plain kernel.

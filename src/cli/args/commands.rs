@@ -271,6 +271,9 @@ pub struct BenchArgs {
     /// Only list the names
     #[arg(long)]
     pub list: bool,
+    /// Time to spend on each case after its first run
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = positive)]
+    pub seconds: f64,
     /// Device time of every kernel instead of whole runs
     #[arg(long)]
     pub profile: bool,

@@ -23,7 +23,7 @@ use super::record::crops_name;
 use super::{StepInputs, StepSettings, SwavModel};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Outputs, Pending, Program, Store, Variants, pad_rows};
+use crate::graph::{Choices, Outputs, Pending, Program, Store, Variants, pad_rows};
 use crate::nn::Values;
 use std::collections::VecDeque;
 
@@ -82,13 +82,19 @@ impl DeepCluster {
         (self.memory, self.labels) = (memory, labels);
     }
 
-    /// Builds the step's program, where it is not built yet.
-    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants) -> Result<()> {
-        if self.program.is_none() {
+    /// Builds the step's program, where it is not built yet; says whether it did.
+    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants) -> Result<bool> {
+        let missing = self.program.is_none();
+        if missing {
             let step = ClusterStep::record(model, &self.settings);
             self.program = Some(step.program(gpu, store, variants)?);
         }
-        Ok(())
+        Ok(missing)
+    }
+
+    /// Kernel variants that the step's program uses, where there was a choice.
+    pub fn choices(&self) -> Choices {
+        self.program.as_ref().map(Program::choices).unwrap_or_default()
     }
 
     /// Stores what the first pass says of a batch, whose rows start at `row`.

@@ -3,7 +3,7 @@
 use super::Run;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Outputs, Pending, Store};
+use crate::graph::{Choices, Outputs, Pending, Store, Variants};
 use crate::swav::deepcluster::DeepCluster;
 use crate::swav::{StepInputs, StepRunner, StepSettings, SwavModel};
 use crate::train::config::{Method, PretrainConfig};
@@ -51,11 +51,19 @@ impl Runner {
         matches!(self, Self::Swav(runner) if runner.queue_is_full())
     }
 
-    /// Builds the next step's program.
-    pub(super) fn prepare(&mut self, run: &Run<'_>, model: &SwavModel, store: &Store, queue_active: bool) -> Result<()> {
+    /// Builds the next step's programs; says whether they were not built yet.
+    pub(super) fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, queue_active: bool) -> Result<bool> {
         match self {
-            Self::Swav(runner) => runner.prepare(run.gpu, model, store, run.variants, queue_active),
-            Self::DeepCluster(runner) => runner.prepare(run.gpu, model, store, run.variants),
+            Self::Swav(runner) => runner.prepare(gpu, model, store, variants, queue_active),
+            Self::DeepCluster(runner) => runner.prepare(gpu, model, store, variants),
+        }
+    }
+
+    /// Kernel variants that the programs use.
+    pub(super) fn choices(&self) -> Choices {
+        match self {
+            Self::Swav(runner) => runner.choices(),
+            Self::DeepCluster(runner) => runner.choices(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::runner::Runner;
 use super::{Run, deepcluster};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Pending, Store, pad_rows, unpad_rows};
+use crate::graph::{Choices, Pending, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
 use crate::swav::{StepInputs, SwavModel};
@@ -17,6 +17,7 @@ use crate::train::config::{PretrainConfig, differences};
 use crate::train::event::Warning;
 use crate::train::plan;
 use crate::train::run_folder::RunFolder;
+use crate::tune::Repeat;
 use crate::weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) step: u64,
     pub(super) store: Store,
     images: usize,
+    /// Kernel variants that the run uses, as far as its programs needed any: other variants round differently.
+    choices: Choices,
 }
 
 impl State {
@@ -42,7 +45,7 @@ impl State {
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
-        let mut state = Self { model, runner, step: 0, store, images };
+        let mut state = Self { model, runner, step: 0, store, images, choices: Choices::new() };
         let saved = match run.folder {
             Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
             None => None,
@@ -80,13 +83,26 @@ impl State {
         self.model.parameters.write(gpu, &self.store, &values)
     }
 
-    /// Builds the first step's program.
+    /// Builds the next step's program, where it is not built yet. Shapes that the run has met keep their kernels.
     pub(super) fn prepare(&mut self, run: &Run<'_>, queue: bool) -> Result<()> {
-        self.runner.prepare(run, &self.model, &self.store, queue)
+        let variants = Repeat { choices: &self.choices, otherwise: run.variants };
+        if !self.runner.prepare(run.gpu, &self.model, &self.store, &variants, queue)? {
+            return Ok(());
+        }
+        let used = self.runner.choices();
+        let new: Vec<_> = used.into_iter().filter(|(key, variant)| self.choices.get(key) != Some(variant)).collect();
+        if !new.is_empty() {
+            self.choices.extend(new);
+            if let Some(folder) = run.folder {
+                folder.write_kernels(run.gpu.description(), &self.choices)?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts a step with the images numbered `images`.
     pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>, images: &[u32]) -> Result<Pending> {
+        self.prepare(run, inputs.queue_active)?;
         let batch = self.runner.settings().batch;
         let row = usize::try_from(self.step % (self.images / batch) as u64).unwrap_or(0) * batch;
         self.runner.run(run, &self.model, &self.store, inputs, (row, images))
@@ -138,6 +154,7 @@ impl State {
             ("images".to_owned(), self.images.to_string()),
             ("queue_pushed".to_owned(), pushed.to_string()),
             ("adapter".to_owned(), gpu.description().name.clone()),
+            ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
         ]);
         folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
     }
@@ -168,6 +185,7 @@ impl State {
                 warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now")));
             }
         }
+        self.restore_kernels(gpu, saved, warnings)?;
         let parameters = &self.model.parameters;
         let read = |prefix: &str| -> Result<Values> {
             let one = |name: &str| {
@@ -192,6 +210,18 @@ impl State {
             Runner::DeepCluster(runner) => deepcluster::restore(runner, saved)?,
         }
         self.step = saved.step;
+        Ok(())
+    }
+
+    /// Takes the kernels of the checkpoint, on the adapter that it was written on.
+    fn restore_kernels(&mut self, gpu: &Gpu, saved: &Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
+        let (before, now) = (saved.metadata.get("adapter"), &gpu.description().name);
+        if let Some(before) = before.filter(|before| *before != now) {
+            let message = format!("was {before} when the checkpoint was written and is {now} now: the run goes on, but rounds differently");
+            warnings.push(Warning::new("adapter", message));
+        } else if let Some(text) = saved.metadata.get("kernels") {
+            self.choices = serde_json::from_str(text).map_err(|e| Error::weights(&saved.path, format!("metadata `kernels`: {e}")))?;
+        }
         Ok(())
     }
 }
