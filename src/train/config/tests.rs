@@ -171,7 +171,7 @@ fn every_range_is_checked() {
         ("model.prototypes=1", "must be >= 2"),
         ("model.hidden=-1", "whole number"),
         ("model.hidden=9999999", "must be <= 1048576"),
-        ("loss.sinkhorn=none", "allowed: local, global"),
+        ("loss.sinkhorn=none", "allowed: global, local"),
         ("data.std=offical", "is \"offical\": allowed: mmpretrain, official (did you mean official?)"),
         ("data.std=[0.2,0.2]", "has a wrong length of 2: must be a list of 3"),
         ("model.feat_dim=99999999999", "must be <= 65536"),
