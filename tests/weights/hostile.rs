@@ -85,8 +85,8 @@ fn pickle_bombs_are_refused() {
         refused(&legacy(&pickle), "");
     }
     let lists = [b"\x80\x02(".to_vec(), vec![b']'; 8_000_000], b"l.".to_vec()].concat();
-    refused(&torch_zip(&lists), "more than 600000 operations");
-    refused(&legacy(&lists), "more than 600000 operations");
+    refused(&torch_zip(&lists), "a pickle that would take more than");
+    refused(&legacy(&lists), "a pickle that would take more than");
 }
 
 #[test]
