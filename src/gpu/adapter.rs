@@ -1,5 +1,6 @@
 //! Which adapters there are, and what the chosen one can do.
 
+use super::CooperativeMatrix;
 use crate::error::{Error, Result};
 use serde::Serialize;
 
@@ -28,6 +29,8 @@ pub struct Caps {
     pub f16: bool,
     /// Lanes of a subgroup, when subgroups exist and have one fixed size.
     pub subgroup_size: Option<u32>,
+    /// Cooperative matrices (tensor cores) that kernels may use.
+    pub cooperative_matrix: Option<CooperativeMatrix>,
     /// Largest range a storage binding may span, in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
@@ -164,6 +167,7 @@ pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_
         kind: kind_of(&info),
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroup_size: fixed.then_some(info.subgroup_min_size),
+        cooperative_matrix: CooperativeMatrix::of(adapter),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         max_workgroups: limits.max_compute_workgroups_per_dimension,

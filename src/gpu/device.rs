@@ -2,19 +2,21 @@
 
 use super::adapter::{self, AdapterDescription, Caps};
 use super::kernel::PipelineCache;
-use super::{Buffer, Kernel, KernelSpec};
+use super::{Buffer, CooperativeMatrix, Kernel, KernelSpec, Specialization, self_test};
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// An open adapter: device, queue, capabilities and the pipelines built so far.
 pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     caps: Caps,
+    tested: OnceLock<(Caps, Option<String>)>,
     description: AdapterDescription,
     pipelines: PipelineCache,
     faults: Arc<Faults>,
     checked: bool,
+    repairs_spirv: bool,
 }
 
 /// What wgpu reported outside any error scope.
@@ -53,11 +55,18 @@ impl Gpu {
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
-        let features = wanted & adapter.features();
+        let mut features = wanted & adapter.features();
+        let backend = adapter.get_info().backend;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if CooperativeMatrix::of(&adapter).is_some() {
+            features |= CooperativeMatrix::features(backend);
+            experimental_features = experimental();
+        }
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("swav-wgpu"),
             required_features: features,
             required_limits: adapter.limits(),
+            experimental_features,
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request).map_err(|e| Error::NoAdapter(format!("{}: {e}", description.name)))?;
@@ -73,17 +82,52 @@ impl Gpu {
         }));
         let caps = adapter::caps(&adapter, features, queue.get_timestamp_period());
         tracing::debug!(?caps, adapter = description.name, "opened");
-        Ok(Self { device, queue, caps, description, pipelines: PipelineCache::default(), faults, checked })
+        let (pipelines, repairs_spirv) = (PipelineCache::default(), backend == wgpu::Backend::Vulkan);
+        Ok(Self { device, queue, caps, tested: OnceLock::new(), description, pipelines, faults, checked, repairs_spirv })
     }
 
-    /// What the adapter can do.
+    /// What the adapter can do, as it says.
     pub fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    /// What the adapter can do, without cooperative matrices where they compute wrong: programs in f16 are lowered for this. The first
+    /// call runs kernels to find out, and logs a warning when they fail.
+    pub fn tested_caps(&self) -> &Caps {
+        self.tested_caps_with(&Specialization::default())
+    }
+
+    /// As [`Gpu::tested_caps`], with `fault` added to the knobs of the kernels under test when it is the first call: how a test shows
+    /// that a wrong kernel is found.
+    pub fn tested_caps_with(&self, fault: &Specialization) -> &Caps {
+        &self.test_result(fault).0
+    }
+
+    /// Why [`Gpu::tested_caps`] is without cooperative matrices that the adapter has.
+    pub fn cooperative_matrix_fault(&self) -> Option<&str> {
+        self.test_result(&Specialization::default()).1.as_deref()
+    }
+
+    fn test_result(&self, fault: &Specialization) -> &(Caps, Option<String>) {
+        self.tested.get_or_init(|| {
+            let reason = self.caps.cooperative_matrix.and_then(|matrix| self_test::fault(self, matrix, fault));
+            let mut caps = self.caps.clone();
+            if let Some(reason) = &reason {
+                tracing::warn!("{}: cooperative matrices are not used: {reason}", self.description.name);
+                caps.cooperative_matrix = None;
+            }
+            (caps, reason)
+        })
     }
 
     /// Whether kernels are built with runtime checks.
     pub(super) fn checked(&self) -> bool {
         self.checked
+    }
+
+    /// Whether kernels with cooperative matrices go round wgpu's own translation, which is not ordered by barriers.
+    pub(super) fn repairs_spirv(&self) -> bool {
+        self.repairs_spirv
     }
 
     /// Name, driver and limits of the adapter.
@@ -178,4 +222,12 @@ impl Gpu {
     pub fn destroy(&self) {
         self.device.destroy();
     }
+}
+
+#[expect(unsafe_code, reason = "wgpu asks for a promise before it opens experimental features")]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: wgpu warns that experimental features may have undefined behaviour in safe use. The one that is asked for, cooperative
+    // matrices, serves kernels of this crate alone; what is wrong with it is repaired (`spirv_repair`), and it is used only after a
+    // test on the device at hand (`self_test`).
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

@@ -8,6 +8,11 @@ use std::collections::HashSet;
 pub trait Variants {
     /// The variant to use for `op`, out of `offered` (best guess first), at a shape described by `shape`.
     fn choose<'a>(&self, op: &str, shape: &str, offered: &[&'a str]) -> &'a str;
+
+    /// Whether kernels are offered that round f32 factors to f16 as well; only checks ask for them.
+    fn may_round(&self) -> bool {
+        false
+    }
 }
 
 /// One kernel launch over tensors.
@@ -69,6 +74,11 @@ impl Lowering<'_> {
     /// Chooses one of the offered kernel variants.
     pub fn choose<'v>(&self, op: &str, shape: &str, offered: &[&'v str]) -> &'v str {
         self.variants.choose(op, shape, offered)
+    }
+
+    /// Whether kernels that round f32 factors to f16 may be offered.
+    pub fn may_round(&self) -> bool {
+        self.variants.may_round()
     }
 
     /// Memory that lives only between launches of this node.

@@ -4,8 +4,12 @@
 //! Gradient of the input: the same gather with transposed weights, once per class of input pixels modulo the stride, so no multiply is
 //! wasted. Gradient of the weight: a sum over output pixels, dealt out to partial sums that are added in order.
 //!
-//! Variants: `broadcast` for software devices with subgroups of 8, `tile` for GPUs, `plain` everywhere.
+//! Variants: `broadcast` for software devices with subgroups of 8, `tile` for GPUs, `plain` everywhere; for activations in f16 also
+//! `coop` and `coop128`, on cooperative matrices.
 
+mod kernels;
+
+use self::kernels::Product;
 use super::groups;
 use crate::gpu::{KernelSpec, Params, Specialization};
 use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, pad4};
@@ -180,35 +184,19 @@ fn weight_knob(dtype: DType) -> Specialization {
     }
 }
 
-/// Kernel variants this adapter can run, the likely best first.
-fn offered(cx: &Lowering<'_>) -> Vec<&'static str> {
-    use crate::gpu::DeviceKind;
-    match (cx.caps().kind, cx.caps().subgroup_size) {
-        (DeviceKind::Cpu, Some(8)) => vec!["broadcast", "plain", "tile"],
-        (DeviceKind::Cpu, _) => vec!["plain", "tile"],
-        (_, Some(8)) => vec!["tile", "broadcast", "plain"],
-        _ => vec!["tile", "plain"],
-    }
-}
-
 fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weight: TensorId, output: TensorId) {
     let rows = g.grid.iter().product::<usize>();
     let [_, _, in_channels, out_channels] = cx.nhwc(weight);
     let (in_quads, out_quads) = (in_channels / 4, out_channels.div_ceil(4));
     let kernel_w = cx.nhwc(weight)[1];
     let key = format!("{rows}x{}x{in_channels}x{out_channels}", g.taps[0] * g.taps[1]);
-    let (shader, tile_rows, tile_quads) = match cx.choose(op, &key, &offered(cx)) {
-        "broadcast" => ("conv2d_broadcast", 16, 8),
-        "tile" => ("conv2d_tile", 64, 16),
-        _ => ("conv2d_plain", 1, 1),
-    };
+    let dtype = cx.info(input).dtype;
+    let product = Product { rows, columns: out_channels, depth: g.taps[0] * g.taps[1] * in_channels, dtype, reduces: false };
+    let kernel = product.kernel(cx, op, &key);
+    let [tile_rows, tile_quads] = kernel.tile.unwrap_or([1, 1]);
     let column_tiles = out_quads.div_ceil(tile_quads);
     let tiles = rows.div_ceil(tile_rows) * column_tiles;
-    let dtype = cx.info(input).dtype;
-    let mut knobs = weight_knob(cx.info(weight).dtype);
-    if dtype != DType::F32 {
-        knobs = knobs.alias("Element", dtype.wgsl());
-    }
+    let knobs = super::element(dtype).and(&weight_knob(cx.info(weight).dtype)).and(&kernel.knobs);
     let params = Params::default()
         .u32("rows", rows)
         .u32("grid_h", g.grid[1])
@@ -234,8 +222,8 @@ fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weight: 
         .u32("out_quads", out_quads)
         .u32("column_tiles", column_tiles)
         .u32("tiles", tiles);
-    let groups = if shader == "conv2d_plain" { groups(tiles) } else { tiles };
-    cx.launch(KernelSpec::new(shader, "gather").with(knobs), params, groups, &[input, weight], &[output]);
+    let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
+    cx.launch(KernelSpec::new(kernel.shader, "gather").with(knobs), params, launched, &[input, weight], &[output]);
 }
 
 impl Op for WeightGradient {
@@ -257,16 +245,14 @@ impl Op for WeightGradient {
         let (in_h, in_w, out_h, segment) = if pointwise { (1, SEGMENT, 1, SEGMENT) } else { (h, w, p, q) };
         let segments = pixels.div_ceil(segment);
         let key = format!("{pixels}x{}x{i}x{o}", r * s);
-        let (shader, tile_quads, tile_columns) = match cx.choose(self.name(), &key, &offered(cx)) {
-            "broadcast" => ("conv2d_weight_broadcast", 4, 8),
-            "tile" => ("conv2d_weight_tile", 16, 16),
-            _ => ("conv2d_weight_plain", 1, 1),
-        };
-        let column_tiles = out_quads.div_ceil(tile_columns);
-        let row_tiles = quads.div_ceil(tile_quads);
+        let dtype = cx.info(x).dtype;
+        let kernel = Product { rows: r * s * i, columns: o, depth: segment, dtype, reduces: true }.kernel(cx, self.name(), &key);
+        let [tile_rows, tile_quads] = kernel.tile.unwrap_or([4, 1]);
+        let column_tiles = out_quads.div_ceil(tile_quads);
+        let row_tiles = quads.div_ceil(tile_rows / 4);
         let wanted = if cx.caps().kind == crate::gpu::DeviceKind::Cpu { 16 } else { 1024 };
-        let parallel = if shader == "conv2d_weight_plain" { row_tiles * column_tiles / super::WORKGROUP } else { row_tiles * column_tiles };
-        let splits = split_count(segments, segment, quads * out_quads * 64, wanted / parallel.max(1));
+        let parallel = if kernel.tile.is_none() { row_tiles * column_tiles / super::WORKGROUP } else { row_tiles * column_tiles };
+        let splits = split_count(segments, segment, quads * out_quads * 64, wanted / parallel.max(1), kernel.longest_sum);
         let per_split = segments.div_ceil(splits);
         let splits = segments.div_ceil(per_split);
         let tiles = row_tiles * column_tiles * splits;
@@ -288,9 +274,9 @@ impl Op for WeightGradient {
             .u32("segments_per_split", per_split)
             .u32("column_tiles", column_tiles)
             .u32("tiles", tiles);
-        let launched = if shader == "conv2d_weight_plain" { groups(tiles) } else { tiles };
-        let kernel = super::kernel_for(cx, x, shader, "reduce");
-        cx.launch(kernel, params, launched, &[x, dy], &[target]);
+        let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
+        let spec = KernelSpec::new(kernel.shader, "reduce").with(super::element(dtype).and(&kernel.knobs));
+        cx.launch(spec, params, launched, &[x, dy], &[target]);
         if splits > 1 {
             let count = quads * 4 * out_quads;
             let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
@@ -303,10 +289,10 @@ impl Op for WeightGradient {
 const SEGMENT: usize = 64;
 
 /// Partial sums to deal `segments` of `segment` pixels out to: at least `wanted` for parallelism within 64 MiB of scratch, and always
-/// enough to keep an invocation far below the 65,535 loop iterations that some software drivers allow.
-fn split_count(segments: usize, segment: usize, bytes: usize, wanted: usize) -> usize {
-    const MOST_PIXELS: usize = 16_384;
-    let least = (segments * segment).div_ceil(MOST_PIXELS);
+/// enough that none sums more than `longest` pixels and a segment, which keeps an invocation far below the 65,535 loop iterations that some
+/// software drivers allow.
+fn split_count(segments: usize, segment: usize, bytes: usize, wanted: usize, longest: usize) -> usize {
+    let least = (segments * segment).div_ceil(longest);
     let affordable = ((64 << 20) / bytes.max(1)).max(1);
     wanted.min(affordable).max(least).clamp(1, segments.max(1))
 }
@@ -320,10 +306,13 @@ mod tests {
     fn no_invocation_sums_more_pixels_than_any_driver_allows() {
         for (segments, segment) in [(1, 1), (1, 65_535), (144_400, 1), (760, 190), (4_096 * 112, 112), (1_000_000, 64), (7, 9_000)] {
             for wanted in [0, 1, 16, 1_024] {
-                let splits = split_count(segments, segment, 1 << 20, wanted);
+                let splits = split_count(segments, segment, 1 << 20, wanted, 16_384);
                 let per_split: usize = segments.div_ceil(splits);
                 assert!((1..=segments).contains(&splits));
                 assert!(per_split == 1 || per_split * (segment + 1) < 65_535, "{segments} of {segment}: {per_split} each");
+                // A kernel with more to do for each pixel.
+                let few = segments.div_ceil(split_count(segments, segment, 1 << 20, wanted, 9_000));
+                assert!(few == 1 || few * segment < 9_000 + segment, "{segments} of {segment}: {few} each");
             }
         }
     }
