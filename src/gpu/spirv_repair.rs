@@ -224,7 +224,8 @@ mod tests {
     fn says_what_it_cannot_repair() {
         assert!(order_workgroup_memory(&[1, 2]).unwrap_err().contains("header"));
         let mut cut = words(EXAMPLE, false);
-        cut.pop();
+        // Behind the last store come only a return and the end of the function.
+        cut.truncate(cut.len() - 3);
         assert!(order_workgroup_memory(&cut).unwrap_err().contains("past the end"));
         // A volatile access, which naga never makes.
         let mut odd = words(EXAMPLE, false);
