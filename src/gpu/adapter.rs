@@ -62,6 +62,8 @@ pub struct AdapterDescription {
     pub subgroup_size: Option<[u32; 2]>,
     /// Cooperative matrix shapes, for example `8x8x8 f16->f32`.
     pub cooperative_matrix: Vec<String>,
+    /// Whether kernels use them: [`super::Gpu::cooperative_matrix_status`], where the device was opened to find out.
+    pub cooperative_matrix_status: Option<String>,
     /// Timestamps inside a pass.
     pub timestamps: bool,
     /// Largest storage binding in bytes.
@@ -108,6 +110,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
             .iter()
             .map(|p| format!("{}x{}x{} {:?}->{:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type).to_lowercase())
             .collect(),
+        cooperative_matrix_status: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,

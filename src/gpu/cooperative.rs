@@ -72,13 +72,13 @@ impl CooperativeMatrix {
         [16, 8].into_iter().find(|&tile| usable(tile)).map(|tile| Self { tile, subgroup })
     }
 
-    /// Subgroups of a workgroup along rows and columns: at most 256 invocations. Small subgroups belong to software devices, whose
+    /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to software devices, whose
     /// compilers take long over more than a few matrices each.
     fn subgroups(self, shape: ProductShape) -> [u32; 2] {
         match (shape, self.subgroup, self.tile) {
-            (ProductShape::Small, 8, 16) | (ProductShape::Large, 16, _) => [4, 4],
-            (_, 8, _) => [8, 4],
-            (ProductShape::Small, 16, _) | (ProductShape::Large, 32, _) => [4, 2],
+            (_, 8, 8) => [8, 4],
+            (ProductShape::Small, 8, _) | (ProductShape::Large, 16, 8) => [4, 4],
+            (ProductShape::Small, 16, _) | (ProductShape::Large, 8..=32, _) => [4, 2],
             _ => [2, 2],
         }
     }

@@ -103,9 +103,11 @@ impl Gpu {
         &self.test_result(fault).0
     }
 
-    /// Why [`Gpu::tested_caps`] is without cooperative matrices that the adapter has.
-    pub fn cooperative_matrix_fault(&self) -> Option<&str> {
-        self.test_result(&Specialization::default()).1.as_deref()
+    /// Whether kernels use the adapter's cooperative matrices: `in use`, or `not used: why`; nothing where it has none that they could.
+    pub fn cooperative_matrix_status(&self) -> Option<String> {
+        self.caps.cooperative_matrix?;
+        let fault = &self.test_result(&Specialization::default()).1;
+        Some(fault.as_ref().map_or_else(|| "in use".to_owned(), |reason| format!("not used: {reason}")))
     }
 
     fn test_result(&self, fault: &Specialization) -> &(Caps, Option<String>) {
