@@ -56,6 +56,13 @@ impl Specialization {
         self
     }
 
+    /// Adds the values of `other`, which win.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.0.extend(other.0.iter().map(|(name, value)| (*name, value.clone())));
+        self
+    }
+
     /// `NAME=value` pairs, for labels.
     pub fn label(&self) -> String {
         self.0.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")

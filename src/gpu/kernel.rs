@@ -1,5 +1,6 @@
 //! Compute pipelines: one per (shader, entry point, specialisation), built on first use, several at a time, and kept.
 
+use super::passthrough::Translated;
 use super::{Gpu, Specialization, compose, source};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -124,24 +125,30 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let label = spec.label();
     let text = compose(spec.shader, source, &spec.constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
     let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
-    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
     let checked = gpu.checked();
-    let pipeline = gpu.scoped(&label, || {
-        let module = if checked {
-            gpu.device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: every kernel is tested with the checks on (`tests/ops`), and no index depends on data.
-            unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
-        gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
-            layout: None,
-            module: &module,
-            entry_point: Some(spec.entry),
-            compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: checked, ..Default::default() },
-            cache: gpu.pipeline_file().map(|file| &file.cache),
-        })
-    })?;
+    let pipeline = if gpu.repairs_spirv() && text.contains("enable wgpu_cooperative_matrix;") {
+        let named = |message| Error::Gpu { context: label.clone(), message };
+        let translated = Translated::new(&text, spec.entry, checked).map_err(named)?;
+        gpu.scoped(&label, || translated.pipeline(&gpu.device, &label, spec.entry))?.map_err(named)?
+    } else {
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
+        gpu.scoped(&label, || {
+            let module = if checked {
+                gpu.device.create_shader_module(descriptor)
+            } else {
+                // SAFETY: every kernel is tested with the checks on (`tests/ops`), and no index depends on data.
+                unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+            };
+            gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&label),
+                layout: None,
+                module: &module,
+                entry_point: Some(spec.entry),
+                compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: checked, ..Default::default() },
+                cache: gpu.pipeline_file().map(|file| &file.cache),
+            })
+        })?
+    };
     Ok(Kernel { pipeline, label: label.into(), fields: fields.into() })
 }
 

@@ -17,6 +17,11 @@ pub trait Variants {
     fn prepare(&self, _gpu: &Gpu, _graph: &Graph, _decisions: &[Decision]) -> Result<bool> {
         Ok(false)
     }
+
+    /// Whether kernels are offered that round f32 factors to f16 as well; only checks ask for them.
+    fn may_round(&self) -> bool {
+        false
+    }
 }
 
 /// Which variant was taken, by op and shape.
@@ -130,6 +135,11 @@ impl Lowering<'_> {
         if let Some(last) = self.decisions.borrow_mut().last_mut().filter(|last| last.launches.end == usize::MAX) {
             last.launches.end = self.launches.len();
         }
+    }
+
+    /// Whether kernels that round f32 factors to f16 may be offered.
+    pub fn may_round(&self) -> bool {
+        self.variants.may_round()
     }
 
     /// Memory that lives only between launches of this node.

@@ -1,8 +1,10 @@
 //! A planned graph on a device: allocated once, then replayed.
 
-use super::{Choices, Decision, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, View, lower, pad4, plan, unpad_rows};
+use super::{
+    Choices, DType, Decision, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, View, lower, pad4, plan, unpad_rows,
+};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
+use crate::gpu::{Binding, Buffer, Caps, Dispatch, Gpu, Readback, Recording, UploadRing};
 use std::collections::{HashMap, VecDeque};
 
 /// A program ready to run.
@@ -23,6 +25,12 @@ pub struct Outputs(HashMap<String, (Vec<u8>, TensorInfo)>);
 #[must_use = "results are lost unless they are finished"]
 pub struct Pending(Readback);
 
+/// What to lower for: kernels on cooperative matrices must have passed their test where they may be chosen.
+fn caps<'a>(gpu: &'a Gpu, graph: &Graph, variants: &dyn Variants) -> &'a Caps {
+    let halves = (0..graph.tensor_count()).any(|t| graph.info(TensorId(t)).dtype == DType::F16);
+    if halves || variants.may_round() { gpu.tested_caps() } else { gpu.caps() }
+}
+
 /// Runs whose results may be outstanding at once.
 const IN_FLIGHT: usize = 3;
 
@@ -30,9 +38,10 @@ impl Program {
     /// Lowers and plans `graph`, allocates its memory and builds its pipelines. `outputs` can be read after each run.
     pub fn new(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(&str, &Tensor)], variants: &dyn Variants) -> Result<Self> {
         let ids: Vec<TensorId> = outputs.iter().map(|(_, t)| t.id()).collect();
-        let mut lowered = lower(graph, &ids, gpu.caps(), variants);
+        let caps = caps(gpu, graph, variants);
+        let mut lowered = lower(graph, &ids, caps, variants);
         if variants.prepare(gpu, graph, &lowered.decisions)? {
-            lowered = lower(graph, &ids, gpu.caps(), variants);
+            lowered = lower(graph, &ids, caps, variants);
         }
         let plan = plan(&lowered, &ids);
         check_limits(gpu, &lowered)?;
