@@ -120,7 +120,11 @@ fn run(gpu: &Gpu, images: [usize; 3], shape: Shape, variant: &str) -> ([Vec<f32>
     let [inputs, columns, k, ..] = shape;
     let mut state = 7;
     let x = random(&mut state, &[images[0], images[1], images[2], inputs]);
-    let w = random(&mut state, &[k, k, inputs.next_multiple_of(4), columns]);
+    let mut w = random(&mut state, &[k, k, inputs.next_multiple_of(4), columns]);
+    // Rows of padding channels are zero.
+    let row = 2 * columns.next_multiple_of(4);
+    let rows = w.chunks_exact_mut(row).enumerate();
+    rows.filter(|(i, _)| i % inputs.next_multiple_of(4) >= inputs).for_each(|(_, row)| row.fill(0));
     let dy = random(&mut state, &y.shape());
     let operands = [("x", x.as_slice()), ("w", &w), ("dy", &dy)];
     program.call(gpu, &operands).unwrap();

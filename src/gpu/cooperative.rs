@@ -72,8 +72,8 @@ impl CooperativeMatrix {
         [16, 8].into_iter().find(|&tile| usable(tile)).map(|tile| Self { tile, subgroup })
     }
 
-    /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to software devices, whose
-    /// compilers take long over more than a few matrices each.
+    /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to
+    /// software devices, whose compilers take long over more than a few matrices each.
     fn subgroups(self, shape: ProductShape) -> [u32; 2] {
         match (shape, self.subgroup, self.tile) {
             (_, 8, 8) => [8, 4],

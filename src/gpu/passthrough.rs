@@ -14,7 +14,7 @@ pub(super) struct Translated {
 }
 
 impl Translated {
-    /// Translates entry point `entry` of `text`, with bounds checks, bounded loops and zeroed workgroup memory when `checked`.
+    /// Translates entry point `entry` of `text`, with bounds checks and bounded loops when `checked`.
     pub(super) fn new(text: &str, entry: &str, checked: bool) -> Result<Self, String> {
         let module = wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
@@ -73,11 +73,8 @@ fn options(checked: bool) -> spv::Options<'static> {
         // Vulkan 1.2, which cooperative matrices are written against.
         lang_version: (1, 5),
         bounds_check_policies: BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array: policy },
-        zero_initialize_workgroup_memory: if checked {
-            spv::ZeroInitializeWorkgroupMemoryMode::Polyfill
-        } else {
-            spv::ZeroInitializeWorkgroupMemoryMode::None
-        },
+        // Never: one invocation would zero whole arrays element by element, which lavapipe takes minutes to compile.
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: checked,
         emit_int_div_checks: checked,
         ..Default::default()

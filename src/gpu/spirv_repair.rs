@@ -112,7 +112,7 @@ pub(super) fn order_workgroup_memory(module: &[u32]) -> Result<Vec<u32>, String>
     let mut declared = false;
     for i in &all {
         if i.op == OP_FUNCTION && !declared {
-            out.extend([4 << 16 | OP_CONSTANT, uint, scope, SCOPE_WORKGROUP]);
+            out.extend([(4 << 16) | OP_CONSTANT, uint, scope, SCOPE_WORKGROUP]);
             declared = true;
         }
         let touches = |id: &u32| pointers.contains(id);
@@ -122,7 +122,7 @@ pub(super) fn order_workgroup_memory(module: &[u32]) -> Result<Vec<u32>, String>
         match access(i).filter(|a| touches(&a.pointer)) {
             Some(a) if i.words.len() == a.bare => {
                 let length = u32::try_from(a.bare + 2).expect("an instruction is short");
-                out.push(length << 16 | i.op);
+                out.push((length << 16) | i.op);
                 out.extend(&i.words[1..]);
                 out.extend([a.make | NON_PRIVATE_POINTER, scope]);
             }
@@ -238,7 +238,7 @@ mod tests {
             }
             at += i.words.len();
         }
-        odd[at] = 5 << 16 | OP_LOAD;
+        odd[at] = (5 << 16) | OP_LOAD;
         odd.insert(at + 4, 1);
         assert!(order_workgroup_memory(&odd).unwrap_err().contains("opcode 61"));
     }

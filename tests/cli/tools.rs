@@ -31,6 +31,10 @@ fn devices_say_what_they_can() {
     }
     assert!(first["index"] == 0 && first["f16"].is_boolean() && first["cooperative_matrix"].is_array());
     assert!(first["max_binding_bytes"].as_u64().unwrap() >= 128 << 20);
+    // Cooperative matrices are tried before it is said that they are used.
+    let matrices = first["cooperative_matrix"].as_array().unwrap().iter().any(|m| m == "8x8x8 f16->f32" || m == "16x16x16 f16->f32");
+    let status = &first["cooperative_matrix_status"];
+    assert!(if matrices { status.is_null() || status.is_string() } else { status.is_null() }, "{first}");
     let name = first["name"].as_str().unwrap();
     assert!(rig.run("devices").ok().out.contains(name));
     let part = name.split_whitespace().next().unwrap().to_uppercase();
