@@ -20,6 +20,7 @@ fn caps(subgroup: u32) -> Caps {
         cooperative_matrix: Some(CooperativeMatrix { tile: 16, subgroup }),
         max_binding_bytes: 1 << 31,
         max_buffer_bytes: 1 << 31,
+        memory_bytes: None,
         max_workgroups: 65_535,
         offset_alignment: 256,
         timestamp_period: None,
