@@ -26,7 +26,8 @@ impl Op for WeightGradient {
         let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
         let dtype = cx.info(x).dtype;
         let kernel = Product { rows: r * s * i, columns: o, depth: segment, dtype, reduces: true }.kernel(cx, self.name(), &key);
-        let parts: Vec<Splits> = windows.iter().map(|w| self.splits(cx, &kernel, w.count * p * q, segment, weight)).collect();
+        let room = usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).unwrap_or(0) / windows.len();
+        let parts: Vec<Splits> = windows.iter().map(|w| self.splits(cx, &kernel, (w.count * p * q, segment), weight, room)).collect();
         let splits = parts.iter().map(|part| part.splits).sum();
         let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
         let spec = KernelSpec::new(kernel.shader, "reduce").with(element(dtype).and(&kernel.knobs));
@@ -65,13 +66,15 @@ impl WeightGradient {
         r * s == 1 && self.0.stride == 1 && self.0.padding == 0
     }
 
-    fn splits(&self, cx: &Lowering<'_>, kernel: &Kernel, pixels: usize, segment: usize, [r, s, i, o]: [usize; 4]) -> Splits {
+    /// `room`: bytes for the partial sums.
+    fn splits(&self, cx: &Lowering<'_>, kernel: &Kernel, (pixels, segment): (usize, usize), [r, s, i, o]: [usize; 4], room: usize) -> Splits {
         let (quads, out_quads, segments) = (r * s * (i / 4), o.div_ceil(4), pixels.div_ceil(segment));
         let [tile_quads, tile_columns] = tile(kernel);
         let tiles = quads.div_ceil(tile_quads) * out_quads.div_ceil(tile_columns);
         let parallel = if kernel.tile.is_none() { tiles / WORKGROUP } else { tiles };
         let wanted = if cx.caps().kind == DeviceKind::Cpu { 16 } else { 1024 };
-        let splits = split_count(segments, segment, quads * out_quads * 64, wanted / parallel.max(1), kernel.longest_sum);
+        let affordable = room / (quads * out_quads * 64).max(1);
+        let splits = split_count(segments, segment, affordable, wanted / parallel.max(1), kernel.longest_sum);
         let per_split = segments.div_ceil(splits);
         Splits { pixels, segment, segments, per_split, splits: segments.div_ceil(per_split) }
     }
@@ -110,13 +113,15 @@ impl WeightGradient {
 /// Pixels of a segment where the window is a single pixel.
 const SEGMENT: usize = 64;
 
-/// Partial sums to deal `segments` of `segment` pixels out to: at least `wanted` for parallelism within 64 MiB of scratch, and always
+/// Bytes that partial sums may take.
+const MOST_SCRATCH: u64 = 64 << 20;
+
+/// Partial sums to deal `segments` of `segment` pixels out to: at least `wanted` for parallelism where so many are `affordable`, and always
 /// enough that none sums more than `longest` pixels and a segment, which keeps an invocation far below the 65,535 loop iterations that some
 /// software drivers allow.
-fn split_count(segments: usize, segment: usize, bytes: usize, wanted: usize, longest: usize) -> usize {
+fn split_count(segments: usize, segment: usize, affordable: usize, wanted: usize, longest: usize) -> usize {
     let least = (segments * segment).div_ceil(longest);
-    let affordable = ((64 << 20) / bytes.max(1)).max(1);
-    wanted.min(affordable).max(least).clamp(1, segments.max(1))
+    wanted.min(affordable.max(1)).max(least).clamp(1, segments.max(1))
 }
 
 #[cfg(test)]
@@ -128,12 +133,12 @@ mod tests {
     fn no_invocation_sums_more_pixels_than_any_driver_allows() {
         for (segments, segment) in [(1, 1), (1, 65_535), (144_400, 1), (760, 190), (4_096 * 112, 112), (1_000_000, 64), (7, 9_000)] {
             for wanted in [0, 1, 16, 1_024] {
-                let splits = split_count(segments, segment, 1 << 20, wanted, 16_384);
+                let splits = split_count(segments, segment, 64, wanted, 16_384);
                 let per_split: usize = segments.div_ceil(splits);
                 assert!((1..=segments).contains(&splits));
                 assert!(per_split == 1 || per_split * (segment + 1) < 65_535, "{segments} of {segment}: {per_split} each");
                 // A kernel with more to do for each pixel.
-                let few = segments.div_ceil(split_count(segments, segment, 1 << 20, wanted, 9_000));
+                let few = segments.div_ceil(split_count(segments, segment, 64, wanted, 9_000));
                 assert!(few == 1 || few * segment < 9_000 + segment, "{segments} of {segment}: {few} each");
             }
         }
