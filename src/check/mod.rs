@@ -63,10 +63,10 @@ pub fn run(gpu: &Gpu, filter: Option<&Regex>, on_case: &mut dyn FnMut(&CaseResul
         report.cases.push(result);
     };
     let wanted = |op: &str, shape: &str| filter.is_none_or(|f| f.is_match(&format!("{op} {shape}")));
-    if wanted(cooperative::OP, "") {
-        if let Some(result) = cooperative::run(gpu) {
-            take(result);
-        }
+    if wanted(cooperative::OP, "")
+        && let Some(result) = cooperative::run(gpu)
+    {
+        take(result);
     }
     for entry in cases::all(gpu.caps()) {
         if wanted(entry.op, &entry.shape) {
