@@ -196,7 +196,7 @@ fn gathers(cx: &Lowering<'_>, rows: usize, columns: usize) -> Vec<&'static str> 
     // Few columns, such as the gradient of an image has, would leave most lanes idle.
     let narrow = columns <= 2;
     // Large tiles are a fifth faster; they must not waste as much, and there must be enough of them for all cores.
-    let large = rows.div_ceil(32) * 32 * 5 < rows.div_ceil(16) * 16 * 6 && rows.div_ceil(32) * columns.div_ceil(8) >= 32;
+    let large = rows.div_ceil(32) * 32 * 5 < rows.div_ceil(16) * 16 * 6 && rows.div_ceil(32) * columns.div_ceil(8) >= 16;
     let kinds: &[&str] = if narrow {
         &["narrow", "broadcast"]
     } else if large {
