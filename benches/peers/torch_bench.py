@@ -109,12 +109,13 @@ def batch_norm(bench, name, channels, size, batch):
 
 
 def step(bench, name, depth, size, batch):
-    """Supervised training: SGD with momentum 0.9 and weight decay 1e-4, 1000 classes."""
+    """Supervised training: SGD with momentum 0.9 and weight decay 1e-4, 1000 classes. The rate is 0: trained on one batch for long,
+    gradients would become subnormal numbers, which processors are slow at."""
     import torchvision
 
     size, batch = int(size), int(batch)
     model = getattr(torchvision.models, f"resnet{depth}")().to(bench.device).to(memory_format=bench.format).train()
-    sgd = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
     x = bench.normal(batch, 3, size, size)
     labels = torch.tensor([(i * 37 + 11) % 1000 for i in range(batch)], device=bench.device)
 

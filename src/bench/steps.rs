@@ -43,7 +43,8 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
         let mut stream = Stream::new(0, 0, 0, 0);
         #[expect(clippy::cast_possible_truncation, reason = "values are f32")]
         let pixels: Vec<f32> = (0..batch * size * size * 4).map(|i| if i % 4 == 3 { 0.0 } else { stream.normal() as f32 }).collect();
-        let step = [0.01_f32, 0.0, 0.0, 0.0];
+        // A rate of 0 keeps the weights. Trained on one batch for long, gradients become subnormal numbers, which processors are slow at.
+        let step = [0.0_f32; 4];
         program.run_only(gpu, &[("images", bytemuck::cast_slice(&pixels)), ("step", bytemuck::cast_slice(&step))])?;
         Ok(Ready::device(program, store))
     };

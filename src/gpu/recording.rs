@@ -30,8 +30,7 @@ pub struct Dispatch {
 }
 
 struct Prepared {
-    /// `None` where the dispatch before has the same.
-    pipeline: Option<wgpu::ComputePipeline>,
+    pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     grid: [u32; 3],
     label: String,
@@ -63,8 +62,8 @@ impl Recording {
             .into_iter()
             .zip(offsets)
             .map(|(dispatch, offset)| gpu.scoped(&dispatch.kernel.label.clone(), || prepare(gpu, dispatch, &uniforms, offset)))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self { prepared: without_repetitions(prepared) })
+            .collect::<Result<_>>()?;
+        Ok(Self { prepared })
     }
 
     /// Number of dispatches.
@@ -95,7 +94,9 @@ impl Recording {
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for item in &self.prepared {
-                item.encode(&mut pass);
+                pass.set_pipeline(&item.pipeline);
+                pass.set_bind_group(0, &item.group, &[]);
+                pass.dispatch_workgroups(item.grid[0], item.grid[1], item.grid[2]);
             }
         }
         if let Some(readback) = readback {
@@ -124,7 +125,6 @@ impl Recording {
         // A query set holds at most 8192 timestamps.
         let mut times = Vec::with_capacity(self.prepared.len());
         for chunk in self.prepared.chunks(4000) {
-            let done = times.len();
             let count = u32::try_from(chunk.len() + 1).expect("a chunk is small");
             let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count });
             let bytes = u64::from(count) * 8;
@@ -135,13 +135,10 @@ impl Recording {
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 pass.write_timestamp(&queries, 0);
-                // A later chunk may begin with a dispatch whose pipeline an earlier one set.
-                let before = &self.prepared[..done];
-                if let Some(pipeline) = before.iter().rev().find_map(|item| item.pipeline.as_ref()) {
-                    pass.set_pipeline(pipeline);
-                }
                 for (i, item) in (1..).zip(chunk) {
-                    item.encode(&mut pass);
+                    pass.set_pipeline(&item.pipeline);
+                    pass.set_bind_group(0, &item.group, &[]);
+                    pass.dispatch_workgroups(item.grid[0], item.grid[1], item.grid[2]);
                     pass.write_timestamp(&queries, i);
                 }
             }
@@ -159,29 +156,6 @@ impl Recording {
     }
 }
 
-impl Prepared {
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        if let Some(pipeline) = &self.pipeline {
-            pass.set_pipeline(pipeline);
-        }
-        pass.set_bind_group(0, &self.group, &[]);
-        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
-    }
-}
-
-/// Drops pipelines that are set already.
-fn without_repetitions(mut prepared: Vec<Prepared>) -> Vec<Prepared> {
-    let mut current: Option<wgpu::ComputePipeline> = None;
-    for item in &mut prepared {
-        if item.pipeline == current {
-            item.pipeline = None;
-        } else {
-            current.clone_from(&item.pipeline);
-        }
-    }
-    prepared
-}
-
 fn prepare(gpu: &Gpu, dispatch: Dispatch, uniforms: &Buffer, offset: u64) -> Prepared {
     let bytes = (dispatch.params.bytes().len() as u64).next_multiple_of(16);
     let mut entries = Vec::with_capacity(dispatch.bindings.len() + 1);
@@ -193,7 +167,7 @@ fn prepare(gpu: &Gpu, dispatch: Dispatch, uniforms: &Buffer, offset: u64) -> Pre
     }
     let layout = dispatch.kernel.pipeline.get_bind_group_layout(0);
     let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(&dispatch.label), layout: &layout, entries: &entries });
-    Prepared { pipeline: Some(dispatch.kernel.pipeline), group, grid: dispatch.grid, label: dispatch.label }
+    Prepared { pipeline: dispatch.kernel.pipeline, group, grid: dispatch.grid, label: dispatch.label }
 }
 
 fn range(buffer: &Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {

@@ -27,7 +27,13 @@ impl Variants for Forced<'_> {
 
 /// Milliseconds of the node of `decision` under each variant offered; `None` when `end` came before all had run.
 pub(super) fn variants(gpu: &Gpu, graph: &Graph, decision: &Decision, rest: &dyn Variants, end: Instant) -> Result<Option<BTreeMap<String, f64>>> {
-    let alone = Isolated::new(gpu, graph, decision.node)?;
+    let alone = match Isolated::new(gpu, graph, decision.node) {
+        Ok(alone) => alone,
+        Err(error) => {
+            let ms = unfit(error)?;
+            return Ok(Some(decision.offered.iter().map(|variant| (variant.clone(), ms)).collect()));
+        }
+    };
     let mut times = BTreeMap::new();
     for variant in &decision.offered {
         if Instant::now() >= end {
@@ -37,13 +43,22 @@ pub(super) fn variants(gpu: &Gpu, graph: &Graph, decision: &Decision, rest: &dyn
         let best = times.values().copied().fold(f64::MAX, f64::min);
         let ms = match alone.program(gpu, &forced) {
             Ok(mut program) => time(gpu, &mut program, &forced.key, best)?,
-            // Scratch memory of a variant that does not fit: it is out of the question here.
-            Err(Error::OutOfMemory(_)) => f64::MAX,
-            Err(error) => return Err(error),
+            Err(error) => unfit(error)?,
         };
         times.insert(variant.clone(), ms);
     }
     Ok(Some(times))
+}
+
+/// What does not fit the device is out of the question there; it is no reason to end a run.
+fn unfit(error: Error) -> Result<f64> {
+    match error {
+        Error::OutOfMemory(_) | Error::Gpu { .. } => {
+            tracing::warn!("a kernel is not measured: {error}");
+            Ok(f64::MAX)
+        }
+        other => Err(other),
+    }
 }
 
 /// The fastest of several runs, on the device's own clock where it has one.

@@ -84,7 +84,7 @@ impl Product {
             return &["narrow", "broadcast"];
         }
         // Large tiles are a fifth faster; they must not waste as much, and there must be enough of them for all cores.
-        let large = rows.div_ceil(32) * 32 * 5 < rows.div_ceil(16) * 16 * 6 && rows.div_ceil(32) * quads.div_ceil(8) >= 32;
+        let large = rows.div_ceil(32) * 32 * 5 < rows.div_ceil(16) * 16 * 6 && rows.div_ceil(32) * quads.div_ceil(8) >= 16;
         if large { &["broadcast32", "broadcast"] } else { &["broadcast", "broadcast32"] }
     }
 
