@@ -14,7 +14,7 @@ struct Params { count: u32 }
 fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    z[i] = x[i] + y[i];
+    z[i] = vec4<Element>(vec4<f32>(x[i]) + vec4<f32>(y[i]));
 }
 
 @group(0) @binding(2) var<storage, read_write> total: array<vec4<Element>>;
@@ -23,7 +23,7 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
 fn accumulate(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    total[i] += x[i];
+    total[i] = vec4<Element>(vec4<f32>(total[i]) + vec4<f32>(x[i]));
 }
 
 @group(0) @binding(1) var<storage, read_write> cleared: array<vec4<Element>>;
@@ -32,5 +32,5 @@ fn accumulate(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
 fn clear(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    cleared[i] = vec4<Element>();
+    cleared[i] = vec4<Element>(vec4<f32>());
 }

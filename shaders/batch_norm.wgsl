@@ -4,6 +4,7 @@
 // Sums over the batch are made in two ordered passes and nowhere else: `statistics` and `backward_reduce` per chunk of rows, then
 // `finalize` and `backward_finalize` over the chunks. Variances use the chunk's first row as a shift and Chan's merge, so large means do
 // no harm. All outputs are `=`, but the running statistics are updated in place.
+#import finite
 #import index
 #import reduce
 
@@ -82,6 +83,8 @@ fn finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
     f_mean[quad] = all.mean;
     f_invstd[quad] = 1.0 / sqrt(all.squares / all.count + params.eps);
     let unbiased = all.squares / max(all.count - 1.0, 1.0);
+    // A batch that overflowed f16 updates no weight either (see loss_scale.wgsl); the running statistics go on without it.
+    if not_finite(all.mean) || not_finite(unbiased) { return; }
     f_running_mean[quad] = mix(f_running_mean[quad], all.mean, params.momentum);
     f_running_var[quad] = mix(f_running_var[quad], unbiased, params.momentum);
 }

@@ -14,5 +14,5 @@ struct Params { count: u32, source_offset: u32, target_offset: u32 }
 fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    destination[params.target_offset + i] = vec4<Target>(source[params.source_offset + i]);
+    destination[params.target_offset + i] = vec4<Target>(vec4<f32>(source[params.source_offset + i]));
 }

@@ -18,15 +18,15 @@ fn transpose_blocks(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroup
     let row = i / params.out_quads % params.in_quads;
     let tap = i / (params.out_quads * params.in_quads);
     let at = (tap * params.in_quads + row) * 4u * params.out_quads + column;
-    let a = weight[at];
-    let b = weight[at + params.out_quads];
-    let c = weight[at + 2u * params.out_quads];
-    let d = weight[at + 3u * params.out_quads];
+    let a = vec4<f32>(weight[at]);
+    let b = vec4<f32>(weight[at + params.out_quads]);
+    let c = vec4<f32>(weight[at + 2u * params.out_quads]);
+    let d = vec4<f32>(weight[at + 3u * params.out_quads]);
     let to = (tap * params.out_quads + column) * 4u * params.in_quads + row;
-    transposed[to] = vec4(a.x, b.x, c.x, d.x);
-    transposed[to + params.in_quads] = vec4(a.y, b.y, c.y, d.y);
-    transposed[to + 2u * params.in_quads] = vec4(a.z, b.z, c.z, d.z);
-    transposed[to + 3u * params.in_quads] = vec4(a.w, b.w, c.w, d.w);
+    transposed[to] = vec4<Weight>(vec4(a.x, b.x, c.x, d.x));
+    transposed[to + params.in_quads] = vec4<Weight>(vec4(a.y, b.y, c.y, d.y));
+    transposed[to + 2u * params.in_quads] = vec4<Weight>(vec4(a.z, b.z, c.z, d.z));
+    transposed[to + 3u * params.in_quads] = vec4<Weight>(vec4(a.w, b.w, c.w, d.w));
 }
 
 @group(0) @binding(1) var<storage, read> partials: array<vec4<f32>>;

@@ -13,7 +13,7 @@ struct Params { count: u32 }
 fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    output[i] = max(input[i], vec4<Element>());
+    output[i] = vec4<Element>(max(vec4<f32>(input[i]), vec4<f32>()));
 }
 
 @group(0) @binding(1) var<storage, read> result: array<vec4<Element>>;
@@ -24,5 +24,5 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
 fn backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    grad_input[i] = select(vec4<Element>(), grad_output[i], result[i] > vec4<Element>());
+    grad_input[i] = vec4<Element>(select(vec4<f32>(), vec4<f32>(grad_output[i]), vec4<f32>(result[i]) > vec4<f32>()));
 }

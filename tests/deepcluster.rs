@@ -10,9 +10,9 @@ use swav_wgpu::graph::Store;
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
 use swav_wgpu::nn::{Recompute, Values};
 use swav_wgpu::ops::BatchNormMode;
-use swav_wgpu::optim::{Optimizer, OptimizerKind};
+use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
 use swav_wgpu::swav::deepcluster::{Assigner, DeepCluster, FirstPass};
-use swav_wgpu::swav::{Crops, SinkhornScope, StepInputs, StepSettings, SwavModel};
+use swav_wgpu::swav::{Crops, Precision, SinkhornScope, StepInputs, StepSettings, SwavModel};
 use swav_wgpu::train::nhwc4;
 use swav_wgpu::tune::BestGuess;
 use swav_wgpu::weights::{TensorFile, read_safetensors};
@@ -68,6 +68,8 @@ impl Recorded {
             sinkhorn: SinkhornScope::Global,
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
             recompute: Recompute::Norm,
+            precision: Precision::F32,
+            loss_scaling: LossScaling::default(),
         }
     }
 

@@ -5,10 +5,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use swav_wgpu::gpu::Gpu;
-use swav_wgpu::graph::{DType, Graph, Program, Store};
+use swav_wgpu::graph::{DType, Graph, Program, Store, VariableId};
 use swav_wgpu::nn::architecture::{TensorKind, TensorSpec};
 use swav_wgpu::nn::{Parameters, Values, layout};
-use swav_wgpu::optim::{Optimizer, OptimizerKind, Treatment};
+use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind, Treatment};
 use swav_wgpu::tune::BestGuess;
 use swav_wgpu::weights::{TensorFile, read_safetensors};
 
@@ -143,4 +143,76 @@ fn two_rates_and_frozen_tensors() {
         let expected: Vec<f32> = initial[name].iter().zip(&gradients[name]).map(|(p, g)| p - factor * g).collect();
         assert_eq!(after[name], expected, "{name}");
     }
+}
+
+/// An update of scaled gradients; every tensor is an arena of its own.
+struct ScaledRig {
+    rig: Rig,
+    state: VariableId,
+}
+
+const LAYERWISE: Optimizer = Optimizer { kind: OptimizerKind::Larc, momentum: 0.9, weight_decay: 1e-3, trust: 0.02, eps: 1e-8 };
+
+impl ScaledRig {
+    fn new(specs: &[TensorSpec]) -> Self {
+        let gpu = Gpu::open(None).unwrap();
+        let mut parameters = Parameters::new(specs, |_| true, 256);
+        assert_eq!(parameters.arenas().len(), specs.len());
+        let state = LossScaling::variable(parameters.variables_mut());
+        let store = parameters.allocate(&gpu).unwrap();
+        let graph = Graph::new();
+        let step = graph.input("step", &[4], DType::F32);
+        let scale = LossScaling::default().in_graph(&graph, parameters.variables(), state);
+        scale.begin();
+        LAYERWISE.record_scaled(&graph, &parameters, &step, |_| Treatment::default(), Some(&scale));
+        let program = Program::new(&gpu, &store, &graph, &[], &BestGuess).unwrap();
+        Self { rig: Rig { gpu, parameters, store, program }, state }
+    }
+
+    fn read(&self) -> [Values; 2] {
+        let Rig { gpu, parameters, store, .. } = &self.rig;
+        [parameters.read(gpu, store).unwrap(), parameters.read_momentum(gpu, store).unwrap()]
+    }
+}
+
+/// The scale is a power of two, and the ratios of norms are those of the gradients themselves: not a bit differs.
+#[test]
+fn a_scale_changes_no_bit_and_one_bad_gradient_skips_every_arena() {
+    let specs = [spec("a.weight", &[3, 5]), spec("b.weight", &[2, 3, 1, 1]), spec("c.bias", &[7])];
+    let values = |scale: f32, shift: f32| -> Values {
+        specs.iter().map(|s| (s.name.clone(), (0..s.elements()).map(|i| scale * (i as f32 * 0.37 - shift).sin()).collect())).collect()
+    };
+    let (initial, step) = (values(0.3, 1.0), [0.7, 0.0, 0.0, 0.0]);
+    let mut plain = Rig::new(&specs, "", LAYERWISE, |_| Treatment::default());
+    let mut scaled = ScaledRig::new(&specs);
+    plain.parameters.write(&plain.gpu, &plain.store, &initial).unwrap();
+    scaled.rig.parameters.write(&scaled.rig.gpu, &scaled.rig.store, &initial).unwrap();
+    for shift in [2.0, 3.0] {
+        plain.step(&values(1e-3, shift), step);
+        scaled.rig.step(&values(1e-3, shift).into_iter().map(|(n, v)| (n, v.iter().map(|g| g * 65_536.0).collect())).collect(), step);
+    }
+    let read = |rig: &Rig| [rig.parameters.read(&rig.gpu, &rig.store).unwrap(), rig.parameters.read_momentum(&rig.gpu, &rig.store).unwrap()];
+    let after = scaled.read();
+    assert!(after == read(&plain) && after[0] != initial);
+    for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+        for (name, at) in [("a.weight", 14), ("b.weight", 0), ("c.bias", 6)] {
+            let mut gradients = values(1.0, 4.0);
+            gradients.get_mut(name).unwrap()[at] = bad;
+            scaled.rig.step(&gradients, step);
+            assert!(scaled.read() == after, "{bad} in {name}");
+        }
+    }
+    let state = scaled.rig.store.read(&scaled.rig.gpu, scaled.state).unwrap();
+    assert_eq!(state[..3], [16.0, 0.0, 12.0], "halved twelve times");
+    // The largest finite number is finite, and the least scale is 1.
+    for _ in 0..6 {
+        let mut gradients = values(1.0, 4.0);
+        gradients.get_mut("c.bias").unwrap()[3] = f32::NAN;
+        scaled.rig.step(&gradients, step);
+    }
+    assert_eq!(scaled.rig.store.read(&scaled.rig.gpu, scaled.state).unwrap()[..3], [1.0, 0.0, 18.0]);
+    let mut gradients = values(1.0, 4.0);
+    gradients.get_mut("c.bias").unwrap()[3] = f32::MAX;
+    scaled.rig.step(&gradients, step);
+    assert_eq!(scaled.rig.store.read(&scaled.rig.gpu, scaled.state).unwrap()[..3], [1.0, 1.0, 18.0]);
 }

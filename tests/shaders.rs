@@ -3,7 +3,8 @@
 use swav_wgpu::gpu::{CooperativeMatrix, ProductShape, SHADERS, Specialization, compose, source};
 use wgpu::naga;
 
-/// Knobs a shader offers: types, and the shapes of cooperative matrices. (Those have no translation to HLSL, which lacks them.)
+/// Knobs a shader offers: types (f32, f16, and f16 packed for adapters that have none in shaders), and the shapes of cooperative matrices.
+/// (Those have no translation to HLSL, which lacks them.)
 fn specializations(text: &str) -> Vec<Specialization> {
     let mut all = vec![Specialization::default()];
     if text.contains("#import coop") {
@@ -17,7 +18,8 @@ fn specializations(text: &str) -> Vec<Specialization> {
             all = all.into_iter().flat_map(|s| [s.clone(), s.alias(name, "f16")]).collect();
         }
     }
-    all
+    let packed: Vec<Specialization> = all.iter().map(|s| s.clone().packed()).collect();
+    [all, packed].concat()
 }
 
 fn module(name: &str, spec: &Specialization) -> (naga::Module, naga::valid::ModuleInfo) {

@@ -8,7 +8,7 @@ use crate::nn::architecture::{Backbone, Head};
 use crate::nn::{Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::optim::OptimizerKind;
-use crate::swav::SwavModel;
+use crate::swav::{Precision, SwavModel};
 
 /// Images of a batch of single kernels.
 const BATCH: usize = 4;
@@ -34,9 +34,13 @@ pub fn cases() -> Vec<Case> {
     for (depth, size, batch) in [(18, 32, 16), (50, 64, 4), (50, 96, 4), (50, 224, 1), (50, 224, 4)] {
         all.push(steps::supervised(depth, size, batch));
     }
-    all.push(steps::swav("swav_step_small_2x32_4x16_b64", steps::small(), 64, [32, 16], 4, 60));
-    all.push(steps::swav("swav_step_resnet18_2x64_4x32_b8", Backbone::resnet(18).expect("a usual depth"), 8, [64, 32], 4, 300));
-    all.push(steps::swav("swav_step_resnet50_2x224_6x96_b2", Backbone::resnet(50).expect("a usual depth"), 2, [224, 96], 6, 3000));
+    for (precision, ending) in [(Precision::F32, ""), (Precision::F16, "_f16")] {
+        let resnet = |depth| Backbone::resnet(depth).expect("a usual depth");
+        let name = |of: &str| format!("swav_step_{of}{ending}");
+        all.push(steps::swav(&name("small_2x32_4x16_b64"), steps::small(), precision, 64, [32, 16], 4, 60));
+        all.push(steps::swav(&name("resnet18_2x64_4x32_b8"), resnet(18), precision, 8, [64, 32], 4, 300));
+        all.push(steps::swav(&name("resnet50_2x224_6x96_b2"), resnet(50), precision, 2, [224, 96], 6, 3000));
+    }
     all.extend(images::cases());
     all
 }

@@ -7,8 +7,8 @@ use crate::graph::{DType, Graph, Program, Variants};
 use crate::nn::architecture::{Backbone, Block, Head, Stem, TensorKind, TensorSpec};
 use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::BatchNormMode;
-use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, record};
+use crate::optim::{LossScaling, Optimizer, OptimizerKind};
+use crate::swav::{Crops, Precision, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, record};
 
 /// A network for small images.
 pub(super) fn small() -> Backbone {
@@ -32,7 +32,7 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
         let pooled = resnet.forward(&images).global_avg_pool2d();
         let tensor = |name| parameters.tensor(&graph, name);
         let loss = pooled.linear(&tensor("fc.weight"), Some(&tensor("fc.bias"))).cross_entropy(&labels);
-        parameters.record_gradients(&loss);
+        parameters.record_gradients(&loss, None);
         let step = graph.input("step", &[4], DType::F32);
         let sgd = Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, weight_decay: 1e-4, trust: 0.0, eps: 0.0 };
         sgd.record(&graph, &parameters, &step, |_| false);
@@ -61,7 +61,7 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
     Case::new(format!("resnet{depth}_step_{size}_b{batch}"), build).macs(macs).images(batch).step()
 }
 
-pub(super) fn swav(name: &str, backbone: Backbone, batch: usize, sizes: [usize; 2], locals: usize, prototypes: usize) -> Case {
+pub(super) fn swav(name: &str, backbone: Backbone, precision: Precision, batch: usize, sizes: [usize; 2], locals: usize, prototypes: usize) -> Case {
     let build = move |gpu: &Gpu, variants: &dyn Variants| {
         let head = Head { hidden: backbone.features(), feat_dim: 128, prototypes, heads: None };
         let mut model = SwavModel::new(backbone.clone(), head, gpu.caps().max_binding_bytes);
@@ -78,6 +78,8 @@ pub(super) fn swav(name: &str, backbone: Backbone, batch: usize, sizes: [usize; 
             optimizer: Optimizer { kind: OptimizerKind::Larc, momentum: 0.9, weight_decay: 1e-6, trust: 0.001, eps: 1e-8 },
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
             recompute: Recompute::Norm,
+            precision,
+            loss_scaling: LossScaling::default(),
         };
         let variables = StepVariables::new(&mut model, &settings);
         let step = record(&model, &settings, &variables, QueueUse::Absent, false).remove(0);

@@ -53,7 +53,7 @@ pub struct Report {
     pub cases: Vec<CaseResult>,
 }
 
-/// Runs the cases whose `op shape` matches `filter` and calls `on_case` after each comparison.
+/// Runs the cases whose `op shape type` matches `filter` and calls `on_case` after each comparison.
 pub fn run(gpu: &Gpu, filter: Option<&Regex>, on_case: &mut dyn FnMut(&CaseResult)) -> Result<Report> {
     let description = gpu.description();
     let mut report = Report { adapter: format!("{} ({})", description.name, description.driver), passed: 0, failed: 0, cases: Vec::new() };
@@ -62,18 +62,18 @@ pub fn run(gpu: &Gpu, filter: Option<&Regex>, on_case: &mut dyn FnMut(&CaseResul
         *(if result.pass { &mut report.passed } else { &mut report.failed }) += 1;
         report.cases.push(result);
     };
-    let wanted = |op: &str, shape: &str| filter.is_none_or(|f| f.is_match(&format!("{op} {shape}")));
-    if wanted(cooperative::OP, "")
+    let wanted = |op: &str, shape: &str, dtype: &str| filter.is_none_or(|f| f.is_match(format!("{op} {shape} {dtype}").trim_end()));
+    if wanted(cooperative::OP, "", "")
         && let Some(result) = cooperative::run(gpu)
     {
         take(result);
     }
-    for entry in cases::all(gpu.caps()) {
-        if wanted(entry.op, &entry.shape) {
+    for entry in cases::all() {
+        if wanted(entry.op, &entry.shape, entry.dtype.wgsl()) {
             execute::run(gpu, &entry, &mut take)?;
         }
     }
-    if wanted(loop_cap::OP, "") {
+    if wanted(loop_cap::OP, "", "") {
         take(loop_cap::run(gpu)?);
     }
     Ok(report)

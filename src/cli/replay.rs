@@ -3,11 +3,12 @@
 use super::args::{Global, ReplayArgs};
 use super::{common, output};
 use crate::error::{Error, Result};
-use crate::train::replay::replay;
+use crate::train::replay::{Judge, replay};
 
 pub(super) fn run(args: &ReplayArgs, global: &Global) -> Result<()> {
     let gpu = common::gpu(global)?;
-    let result = replay(&gpu, &common::variants(global, &gpu), &args.file, args.tolerance, args.steps)?;
+    let judge = Judge { precision: args.precision, tolerance: args.tolerance, steps: args.steps };
+    let result = replay(&gpu, &common::variants(global, &gpu), &args.file, &judge)?;
     if global.json {
         output::json(&result)?;
     } else {

@@ -25,7 +25,7 @@ pub enum DeviceKind {
 pub struct Caps {
     /// Kind of device: decides between kernels for GPUs and for processors.
     pub kind: DeviceKind,
-    /// `enable f16` works in storage and arithmetic.
+    /// `enable f16` works in storage and arithmetic. Elsewhere f16 is packed in storage, and computed in f32.
     pub f16: bool,
     /// Lanes of a subgroup, when subgroups exist and have one fixed size.
     pub subgroup_size: Option<u32>,

@@ -3,6 +3,10 @@
 //! Every file in `shaders/` is plain WGSL that other tools can read. A line `#import index` appends `shaders/lib/index.wgsl` once (module
 //! scope is free of order, so naga's line numbers stay those of the file). A top-level `const NAME: T = default;` or
 //! `alias NAME = type;` is a knob: [`Specialization`] replaces its value by name, and a name that no line declares is an error.
+//!
+//! Adapters without f16 in shaders store it all the same, packed in words, and compute in f32 ([`Specialization::packed`]). So that each
+//! kernel stays one source, a kernel over an alias `E` declares its buffers as `array<vec4<E>>`, reads them only as `vec4<f32>(buffer[..])`,
+//! and writes them only as `vec4<E>(..)` of a `vec4<f32>`; `widen` and `narrow` of `lib/packed.wgsl` then take the place of these conversions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -63,11 +67,21 @@ impl Specialization {
         self
     }
 
+    /// The same with f16 packed: storage only.
+    #[must_use]
+    pub fn packed(mut self) -> Self {
+        self.0.values_mut().filter(|value| *value == "f16").for_each(|value| *value = PACKED.to_owned());
+        self
+    }
+
     /// `NAME=value` pairs, for labels.
     pub fn label(&self) -> String {
         self.0.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
     }
 }
+
+/// Value of an alias that stands for packed f16; also the name of the shader that brings the conversions.
+const PACKED: &str = "packed";
 
 /// Composes shader `name`, whose text `find` gives.
 pub fn compose(name: &str, find: impl Fn(&str) -> Option<&'static str>, spec: &Specialization) -> Result<String, ShaderError> {
@@ -77,7 +91,12 @@ pub fn compose(name: &str, find: impl Fn(&str) -> Option<&'static str>, spec: &S
     if let Some(unused) = composer.unused.first() {
         return Err(ShaderError::UnknownConstant { shader: name.into(), name: (*unused).into() });
     }
-    let composed = body + &composer.tail;
+    let packed: Vec<&str> = spec.0.iter().filter(|(_, value)| *value == PACKED).map(|(alias, _)| *alias).collect();
+    if !packed.is_empty() {
+        let text = find(PACKED).ok_or_else(|| ShaderError::UnknownImport { shader: name.into(), line: 0, import: PACKED.into() })?;
+        composer.tail.push_str(text);
+    }
+    let composed = packed.into_iter().fold(body, pack) + &composer.tail;
     let f16 = composed.contains("f16>") || composed.contains("= f16;");
     // On one line with the file's first, so that line numbers stay true.
     Ok(if f16 { format!("enable f16; {composed}") } else { composed })
@@ -106,6 +125,11 @@ impl Composer<'_> {
                 continue;
             }
             match declared(line).and_then(|(head, name)| self.spec.0.get_key_value(name).map(|kv| (head, kv))) {
+                // Nothing is left of the type: the line keeps its default.
+                Some((_, (name, value))) if value == PACKED => {
+                    self.unused.remove(name);
+                    let _ = writeln!(out, "{line}");
+                }
                 Some((head, (name, value))) => {
                     self.unused.remove(name);
                     let _ = writeln!(out, "{head} = {value};");
@@ -117,6 +141,15 @@ impl Composer<'_> {
         }
         Ok(out)
     }
+}
+
+/// Packs the buffers over `alias`: see the head of this file.
+fn pack(text: String, alias: &str) -> String {
+    let array = format!("array<vec4<{alias}>>");
+    let buffers = text.lines().filter(|line| line.contains(&array)).filter_map(|line| line.split_once("> ")?.1.split_once(':'));
+    let names: Vec<String> = buffers.map(|(name, _)| name.to_owned()).collect();
+    let packed = text.replace(&array, "array<vec2<u32>>").replace(&format!("vec4<{alias}>("), "narrow(");
+    names.iter().fold(packed, |text, name| text.replace(&format!("vec4<f32>({name}["), &format!("widen({name}[")))
 }
 
 /// `const WG: u32 = 64u;` is (`const WG: u32`, `WG`); `alias Element = f32;` is (`alias Element`, `Element`).
@@ -134,6 +167,10 @@ mod tests {
         Some(match name {
             "main" => "#import lib\nconst SIZE: u32 = 1u;\nalias Element = f32;\nfn f() {}\n",
             "lib" => "#import lib\nfn g() {}\n",
+            "half" => {
+                "alias E = f32;\n@binding(1) var<storage, read> x: array<vec4<E>>;\nfn f() { y[0] = vec4<E>(vec4<f32>(x[i[0]]) + vec4<f32>(z[0])); }\n"
+            }
+            "packed" => "fn widen() {}\n",
             "broken" => "fn f() {}\n#import nowhere\n",
             _ => return None,
         })
@@ -144,6 +181,15 @@ mod tests {
         let spec = Specialization::default().u32("SIZE", 8).alias("Element", "f16");
         let text = compose("main", find, &spec).unwrap();
         assert_eq!(text, "enable f16; \nconst SIZE: u32 = 8u;\nalias Element = f16;\nfn f() {}\n\nfn g() {}\n");
+    }
+
+    #[test]
+    fn packs_f16_where_shaders_have_none() {
+        let text = compose("half", find, &Specialization::default().alias("E", "f16").packed()).unwrap();
+        let body = "@binding(1) var<storage, read> x: array<vec2<u32>>;\nfn f() { y[0] = narrow(widen(x[i[0]]) + vec4<f32>(z[0])); }\n";
+        assert_eq!(text, format!("alias E = f32;\n{body}fn widen() {{}}\n"));
+        let f32 = Specialization::default().alias("E", "f32");
+        assert_eq!(f32.clone().packed(), f32);
     }
 
     #[test]

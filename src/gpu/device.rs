@@ -133,6 +133,11 @@ impl Gpu {
         })
     }
 
+    /// Does without f16 in shaders from now on, as adapters that have none. For tests; pipelines that were built stay.
+    pub fn forget_f16(&mut self) {
+        self.caps.f16 = false;
+    }
+
     /// Whether kernels are built with runtime checks.
     pub(super) fn checked(&self) -> bool {
         self.checked

@@ -123,7 +123,8 @@ impl PipelineCache {
 #[expect(unsafe_code, reason = "runtime checks of shaders are switched off in release; the tests run with them on")]
 fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let label = spec.label();
-    let text = compose(spec.shader, source, &spec.constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
+    let constants = if gpu.caps().f16 { spec.constants.clone() } else { spec.constants.clone().packed() };
+    let text = compose(spec.shader, source, &constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
     let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
     let checked = gpu.checked();
     let pipeline = if gpu.repairs_spirv() && text.contains("enable wgpu_cooperative_matrix;") {

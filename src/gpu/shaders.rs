@@ -21,6 +21,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("linear", include_str!("../../shaders/linear.wgsl")),
     ("log_softmax", include_str!("../../shaders/log_softmax.wgsl")),
     ("loop_cap", include_str!("../../shaders/loop_cap.wgsl")),
+    ("loss_scale", include_str!("../../shaders/loss_scale.wgsl")),
     ("max_pool2d", include_str!("../../shaders/max_pool2d.wgsl")),
     ("normalize", include_str!("../../shaders/normalize.wgsl")),
     ("optimizer", include_str!("../../shaders/optimizer.wgsl")),
@@ -33,7 +34,9 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/columns", include_str!("../../shaders/lib/columns.wgsl")),
     ("lib/conv2d", include_str!("../../shaders/lib/conv2d.wgsl")),
     ("lib/coop", include_str!("../../shaders/lib/coop.wgsl")),
+    ("lib/finite", include_str!("../../shaders/lib/finite.wgsl")),
     ("lib/index", include_str!("../../shaders/lib/index.wgsl")),
+    ("lib/packed", include_str!("../../shaders/lib/packed.wgsl")),
     ("lib/reduce", include_str!("../../shaders/lib/reduce.wgsl")),
 ];
 

@@ -10,4 +10,4 @@ mod resnet;
 
 pub use init::{Init, initial_values};
 pub use parameters::{Arena, Parameters, Values};
-pub use resnet::{Recompute, ResNet};
+pub use resnet::{Recompute, ResNet, Working};

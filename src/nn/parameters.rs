@@ -6,7 +6,7 @@ use super::layout::{device_shape, from_device, to_device};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Store, Tensor, VariableId, Variables};
-use crate::ops::{BatchNormParameters, gradients};
+use crate::ops::{BatchNormParameters, gradients, gradients_from};
 use std::collections::BTreeMap;
 
 /// Tensor values by name, in PyTorch's layout.
@@ -146,24 +146,26 @@ impl Parameters {
         members.filter_map(|name| Some((self.tensor(graph, name), self.entries[name].training?.0))).collect()
     }
 
-    /// Records the reverse pass of the scalar `loss`: the gradient of every trained parameter goes where the optimiser looks for it.
-    pub fn record_gradients(&self, loss: &Tensor) {
-        let trained = self.trained(loss.graph());
-        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
-        for (gradient, (_, place)) in gradients(loss, &wrt).iter().zip(&trained) {
-            if let Some(gradient) = gradient {
-                loss.graph().place(gradient, &self.variables, *place);
-            }
-        }
+    /// Records the reverse pass of the scalar `loss`, times the first element of `scale` where there is one: the gradient of every trained
+    /// parameter goes where the optimiser looks for it.
+    pub fn record_gradients(&self, loss: &Tensor, scale: Option<&Tensor>) {
+        self.reverse(loss, scale, |gradient, place| loss.graph().place(gradient, &self.variables, place));
     }
 
-    /// Records the reverse pass of the scalar `loss`: the gradient of every trained parameter is added to what is there.
-    pub fn accumulate_gradients(&self, loss: &Tensor) {
-        let trained = self.trained(loss.graph());
-        let wrt: Vec<Tensor> = trained.iter().map(|(t, _)| t.clone()).collect();
-        for (gradient, (_, place)) in gradients(loss, &wrt).iter().zip(&trained) {
+    /// The same, but gradients are added to what is there.
+    pub fn accumulate_gradients(&self, loss: &Tensor, scale: Option<&Tensor>) {
+        self.reverse(loss, scale, |gradient, place| gradient.accumulate_into(&loss.graph().variable(&self.variables, place)));
+    }
+
+    fn reverse(&self, loss: &Tensor, scale: Option<&Tensor>, put: impl Fn(&Tensor, VariableId)) {
+        let (wrt, places): (Vec<Tensor>, Vec<VariableId>) = self.trained(loss.graph()).into_iter().unzip();
+        let all = match scale {
+            Some(scale) => gradients_from(loss, scale.clone(), &wrt),
+            None => gradients(loss, &wrt),
+        };
+        for (gradient, place) in all.iter().zip(places) {
             if let Some(gradient) = gradient {
-                gradient.accumulate_into(&loss.graph().variable(&self.variables, *place));
+                put(gradient, place);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! ResNet (He et al. 2015) in the v1.5 form of torchvision: the stride of a bottleneck is in its 3x3 convolution.
 
 use super::Parameters;
-use super::architecture::{Backbone, Block, Stem};
-use crate::graph::{Recomputes, Tensor};
+use super::architecture::{Backbone, Block, Stem, TensorKind};
+use crate::graph::{DType, Graph, Recomputes, Tensor};
 use crate::ops::BatchNormMode;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The forward pass of a backbone.
 pub struct ResNet<'a> {
@@ -34,21 +35,42 @@ pub enum Recompute {
     Block,
 }
 
+/// The convolutions' weights in the type of the activations: one copy of each serves every pass of a graph, and what the passes have to say
+/// about it is summed in f32.
+pub struct Working {
+    dtype: DType,
+    /// Weights by name; none where the type is the parameters' own.
+    copies: BTreeMap<String, Tensor>,
+}
+
 impl ResNet<'_> {
+    /// Working copies of the weights in `graph` for activations of type `dtype`. Batch norm's parameters and statistics stay f32.
+    pub fn working(&self, graph: &Graph, dtype: DType) -> Working {
+        let cast = |name: &str| (name.to_owned(), self.parameters.tensor(graph, name).cast(dtype));
+        let weights = self.backbone.tensors().into_iter().filter(|s| dtype != DType::F32 && s.kind == TensorKind::ConvWeight);
+        Working { dtype, copies: graph.scope("weights", || weights.map(|s| cast(&s.name)).collect()) }
+    }
+
     /// Feature map (N, h, w, C) of images (N, H, W, 3).
     #[must_use]
     pub fn forward(&self, images: &Tensor) -> Tensor {
+        self.forward_with(images, &self.working(images.graph(), DType::F32))
+    }
+
+    /// The same with activations of the working copies' type, the feature map included; `images` are f32.
+    #[must_use]
+    pub fn forward_with(&self, images: &Tensor, working: &Working) -> Tensor {
         let (kernel, standard) = (self.backbone.stem.kernel(), self.backbone.stem == Stem::Standard);
         let graph = images.graph();
         let stem = || {
             graph.scope("stem", || {
-                let x = self.conv_bn(images, ["conv1", "bn1"], if standard { 2 } else { 1 }, kernel / 2, None, true);
+                let x = self.conv_bn(&images.cast(working.dtype), working, ["conv1", "bn1"], [if standard { 2 } else { 1 }, kernel / 2], None, true);
                 if standard { x.max_pool2d(3, 2, 1) } else { x }
             })
         };
         let block = |x: &Tensor, stage: usize, block: usize| {
             let name = format!("layer{}.{block}", stage + 1);
-            graph.scope(&name, || self.block(x, &name, stage, block))
+            graph.scope(&name, || self.block(x, working, &name, stage, block))
         };
         let segment = |gives_up: Option<Recomputes>, record: &dyn Fn() -> Tensor| match gives_up {
             Some(gives_up) => graph.segment(gives_up, record),
@@ -71,17 +93,17 @@ impl ResNet<'_> {
         x.expect("a backbone has stages")
     }
 
-    fn block(&self, x: &Tensor, name: &str, stage: usize, block: usize) -> Tensor {
+    fn block(&self, x: &Tensor, working: &Working, name: &str, stage: usize, block: usize) -> Tensor {
         let stride = self.backbone.stride(stage, block);
         let full = |i: usize| [format!("{name}.conv{i}"), format!("{name}.bn{i}")];
         let layer = |x: &Tensor, i: usize, stride, padding, residual: Option<&Tensor>| {
             let [conv, bn] = full(i);
-            self.conv_bn(x, [&conv, &bn], stride, padding, residual, true)
+            self.conv_bn(x, working, [&conv, &bn], [stride, padding], residual, true)
         };
         let shortcut = || {
             if self.backbone.has_downsample(stage, block) {
                 let [conv, bn] = [format!("{name}.downsample.0"), format!("{name}.downsample.1")];
-                self.conv_bn(x, [&conv, &bn], stride, 0, None, false)
+                self.conv_bn(x, working, [&conv, &bn], [stride, 0], None, false)
             } else {
                 x.clone()
             }
@@ -100,9 +122,17 @@ impl ResNet<'_> {
     }
 
     /// relu?(bn(conv(x)) (+ residual))
-    fn conv_bn(&self, x: &Tensor, [conv, bn]: [&str; 2], stride: usize, padding: usize, residual: Option<&Tensor>, relu: bool) -> Tensor {
-        let graph = x.graph();
-        let weight = self.parameters.tensor(graph, &format!("{conv}.weight"));
+    fn conv_bn(
+        &self,
+        x: &Tensor,
+        working: &Working,
+        [conv, bn]: [&str; 2],
+        [stride, padding]: [usize; 2],
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Tensor {
+        let (graph, name) = (x.graph(), format!("{conv}.weight"));
+        let weight = working.copies.get(&name).cloned().unwrap_or_else(|| self.parameters.tensor(graph, &name));
         x.conv2d(&weight, stride, padding).batch_norm(&self.parameters.batch_norm(graph, bn), self.mode, residual, relu)
     }
 }

@@ -96,5 +96,10 @@ fn one(graph: &Graph) -> Tensor {
 
 /// Gradients of the scalar `loss` with respect to `wrt`. PyTorch: `torch.autograd.grad`.
 pub fn gradients(loss: &Tensor, wrt: &[Tensor]) -> Vec<Option<Tensor>> {
-    differentiate(loss, one(loss.graph()), wrt, Tensor::add)
+    gradients_from(loss, one(loss.graph()), wrt)
+}
+
+/// The same, times the first element of `seed`. PyTorch: `grad_outputs`.
+pub fn gradients_from(loss: &Tensor, seed: Tensor, wrt: &[Tensor]) -> Vec<Option<Tensor>> {
+    differentiate(loss, seed, wrt, Tensor::add)
 }

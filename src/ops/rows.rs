@@ -149,6 +149,8 @@ fn copy(cx: &mut Lowering<'_>, source: TensorId, target: TensorId, count: usize,
 
 /// The copying kernel between the types of two tensors; its parameters from the number of `vec4`s and the offsets in `vec4`s.
 fn copy_kernel(cx: &Lowering<'_>, source: TensorId, target: TensorId) -> (KernelSpec, fn(usize, usize, usize) -> Params) {
+    // Values pass through f32.
+    assert!([source, target].iter().all(|t| cx.info(*t).dtype != DType::U32), "copies are of floats");
     let (from, to) = (cx.info(source).dtype.wgsl(), cx.info(target).dtype.wgsl());
     let kernel = KernelSpec::new("cast", "forward").with(Specialization::default().alias("Source", from).alias("Target", to));
     let params = |count, source_offset, target_offset| {

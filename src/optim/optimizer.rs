@@ -6,8 +6,10 @@
 //! - LARS: r = ratio when both norms are positive, else 1; v ← μv + (g + λp)·r·lr; p ← p − v.
 //!
 //! Norms stay on the device. Tensors marked freezable are left alone, momentum too, while the step says so. A tensor follows one of two
-//! learning rates, as fine-tuning needs for backbone and head.
+//! learning rates, as fine-tuning needs for backbone and head. Where the loss was scaled, g is the gradient divided by that scale, and a step
+//! with a gradient that is not finite changes nothing (see [`LossScale`]).
 
+use super::LossScale;
 use crate::gpu::{KernelSpec, Params, Specialization};
 use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, pad_rows};
 use crate::nn::Parameters;
@@ -49,6 +51,10 @@ pub struct Optimizer {
     pub eps: f32,
 }
 
+/// Sums of squares of weights and gradients, and a look at whether the gradients are finite, chunk by chunk.
+struct Norms(Update);
+
+#[derive(Clone, Copy)]
 struct Update {
     optimizer: Optimizer,
     chunks: usize,
@@ -68,7 +74,22 @@ impl Optimizer {
     /// Records the update of every arena. `step` is a (4) f32 input: first learning rate, 1 while freezable tensors are frozen, second
     /// learning rate, unused.
     pub fn record_with(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, treatment: impl Fn(&str) -> Treatment) {
+        self.record_scaled(graph, parameters, step, treatment, None);
+    }
+
+    /// The same for gradients of a scaled loss: divides by the scale, skips the step where a gradient of any arena is not finite, and then
+    /// decides on the scale of the next.
+    pub fn record_scaled(
+        &self,
+        graph: &Graph,
+        parameters: &Parameters,
+        step: &Tensor,
+        treatment: impl Fn(&str) -> Treatment,
+        scale: Option<&LossScale>,
+    ) {
         graph.scope("optimizer", || {
+            let state = scale.map_or_else(|| LossScale::none(graph), |s| s.state.clone());
+            let mut updates = Vec::new();
             for arena in parameters.arenas() {
                 let (mut chunks, mut tensors) = (Vec::new(), Vec::new());
                 for (t, (name, first, length)) in parameters.arena_layout(arena).into_iter().enumerate() {
@@ -86,9 +107,23 @@ impl Optimizer {
                 };
                 let variable = |id| graph.variable(parameters.variables(), id);
                 let op = Update { optimizer: *self, chunks: chunks.len() / 4, tensors: tensors.len() / 4 };
+                let norms = graph.intermediate("norms", &[op.chunks, 4], DType::F32);
                 let (chunks, tensors) = (table("chunks", &chunks), table("tensors", &tensors));
                 let (weights, gradients, momentum) = (variable(arena.weights), variable(arena.gradients), variable(arena.momentum));
-                graph.record(op, &[&chunks, &tensors, &gradients, step], &[&momentum, &weights]);
+                // Plain momentum has no use for norms, unless overflow shows in them; `ratios` then makes nothing of what it finds in their place.
+                if matches!(self.kind, OptimizerKind::Larc | OptimizerKind::Lars) || scale.is_some() {
+                    graph.record(Norms(op), &[&chunks, &weights, &gradients, &state], &[&norms]);
+                }
+                updates.push((op, [chunks, tensors, gradients, norms], [momentum, weights]));
+            }
+            if let Some(scale) = scale {
+                updates.iter().for_each(|(_, [.., norms], _)| scale.inspect(norms));
+            }
+            for (op, [chunks, tensors, gradients, norms], [momentum, weights]) in updates {
+                graph.record(op, &[&chunks, &tensors, &gradients, step, &norms, &state], &[&momentum, &weights]);
+            }
+            if let Some(scale) = scale {
+                scale.decide();
             }
         });
     }
@@ -96,6 +131,20 @@ impl Optimizer {
 
 fn narrow(v: usize) -> u32 {
     u32::try_from(v).expect("an arena has fewer than 2^32 elements")
+}
+
+impl Op for Norms {
+    fn name(&self) -> &'static str {
+        "optimizer_norms"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        cx.launch(KernelSpec::new("optimizer", "norms"), self.0.params(), self.0.chunks, &node.inputs, &node.outputs);
+    }
 }
 
 impl Op for Update {
@@ -108,25 +157,24 @@ impl Op for Update {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let (chunks, tensors, gradients, step) = (node.inputs[0], node.inputs[1], node.inputs[2], node.inputs[3]);
-        let (momentum, weights) = (node.outputs[0], node.outputs[1]);
+        let [chunks, tensors, gradients, step, norms, state] = <[_; 6]>::try_from(node.inputs.as_slice()).expect("six inputs");
+        let params = self.params();
+        let factors = cx.scratch("factors", &[self.tensors, 4], DType::F32);
+        let kernel = |entry| KernelSpec::new("optimizer", entry).with(Specialization::default().u32("KIND", self.optimizer.kind as u32));
+        cx.launch(kernel("ratios"), params.clone(), self.tensors.div_ceil(64), &[tensors, norms, step, state], &[factors]);
+        cx.launch(kernel("update"), params, self.chunks, &[chunks, factors, gradients], &node.outputs);
+    }
+}
+
+impl Update {
+    fn params(&self) -> Params {
         let o = &self.optimizer;
-        let params = Params::default()
+        Params::default()
             .u32("chunks", self.chunks)
             .u32("tensors", self.tensors)
             .f32("momentum", o.momentum)
             .f32("weight_decay", o.weight_decay)
             .f32("trust", o.trust)
-            .f32("eps", o.eps);
-        let partials = cx.scratch("norms", &[self.chunks.div_ceil(2), 4], DType::F32);
-        let factors = cx.scratch("factors", &[self.tensors, 4], DType::F32);
-        let kernel = |entry| KernelSpec::new("optimizer", entry);
-        // Plain momentum has no use for norms; `ratios` then makes nothing of what it finds in their place.
-        if matches!(o.kind, OptimizerKind::Larc | OptimizerKind::Lars) {
-            cx.launch(kernel("norms"), params.clone(), self.chunks, &[chunks, weights, gradients], &[partials]);
-        }
-        let kind = Specialization::default().u32("KIND", o.kind as u32);
-        cx.launch(kernel("ratios").with(kind.clone()), params.clone(), self.tensors.div_ceil(64), &[tensors, partials, step], &[factors]);
-        cx.launch(kernel("update").with(kind), params, self.chunks, &[chunks, factors, gradients], &[momentum, weights]);
+            .f32("eps", o.eps)
     }
 }

@@ -12,6 +12,8 @@
 //!    `loss = mean over assigned crops c, over crops v ≠ c, over images of −Σ_k q_c[k] · log softmax(s_v / τ)[k]`.
 //! 5. Backward; the optimiser moves everything but frozen prototypes.
 //!
+//! The backbone may compute in f16 ([`Precision`]): the loss is then scaled, and a step whose gradients overflow is skipped.
+//!
 //! A batch can be computed in micro-batches ([`StepSettings::micro_batches`]): the codes then still see all of it, batch norm does not.
 //!
 //! [`deepcluster`] is the same network trained on clusters of the whole data set instead of codes.
@@ -25,4 +27,4 @@ mod step;
 pub use model::{Forward, SwavModel};
 pub use record::{Part, StepPart, StepVariables, record};
 pub use runner::StepRunner;
-pub use step::{Crops, QueueUse, SinkhornScope, StepInputs, StepSettings};
+pub use step::{Crops, Precision, QueueUse, SinkhornScope, StepInputs, StepSettings};

@@ -1,6 +1,6 @@
 //! Backbone, projection head and prototypes.
 
-use crate::graph::{Graph, Tensor};
+use crate::graph::{DType, Graph, Tensor};
 use crate::nn::architecture::{Backbone, Head, TensorSpec};
 use crate::nn::{Parameters, Recompute, ResNet};
 use crate::ops::{BatchNormMode, concat_rows};
@@ -40,12 +40,14 @@ impl SwavModel {
         specs
     }
 
-    /// Forward pass of groups of crops of one resolution each, (n·B, S, S, 3).
-    pub fn forward(&self, groups: &[Tensor], mode: BatchNormMode, recompute: Recompute) -> Forward {
+    /// Forward pass of groups of crops of one resolution each, (n·B, S, S, 3). The backbone's activations are of type `activations`; all that
+    /// is returned is f32.
+    pub fn forward(&self, groups: &[Tensor], activations: DType, mode: BatchNormMode, recompute: Recompute) -> Forward {
         let resnet = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode, recompute };
         let graph = groups[0].graph();
-        let pooled: Vec<Tensor> =
-            groups.iter().enumerate().map(|(i, images)| graph.scope(&format!("group{i}"), || resnet.forward(images).global_avg_pool2d())).collect();
+        let working = resnet.working(graph, activations);
+        let pool = |(i, images): (usize, &Tensor)| graph.scope(&format!("group{i}"), || resnet.forward_with(images, &working).global_avg_pool2d());
+        let pooled: Vec<Tensor> = groups.iter().enumerate().map(pool).collect();
         let features = concat_rows(&pooled.iter().collect::<Vec<_>>());
         graph.scope("head", || self.head(graph, features, mode))
     }

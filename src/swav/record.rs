@@ -5,10 +5,11 @@
 //! `Finish`. Gradients, loss and codes are collected in variables. `Embed` and `Learn` pass the same images through the same network, so
 //! the codes belong to the predictions; only `Learn` updates running statistics.
 
-use super::step::{Crops, QueueUse, StepSettings};
+use super::step::{Crops, Precision, QueueUse, StepSettings};
 use super::{Forward, SwavModel};
 use crate::graph::{DType, Graph, Tensor, VariableId};
 use crate::ops::{BatchNormMode, concat_rows};
+use crate::optim::{LossScale, LossScaling, Treatment};
 
 /// Which part of a step a graph is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +34,7 @@ pub struct StepPart {
     pub part: Part,
     /// What it computes.
     pub graph: Graph,
-    /// `loss` and `codes` of the last part; `scores` of a whole step when asked for.
+    /// `loss` and `codes` of the last part, in f16 also the state of the `loss_scale`; `scores` of a whole step when asked for.
     pub outputs: Vec<(&'static str, Tensor)>,
 }
 
@@ -54,6 +55,8 @@ pub struct StepVariables {
     /// Codes (B, K) of each assigned crop.
     codes: Vec<VariableId>,
     loss: Option<VariableId>,
+    /// State of the scale of the loss, in f16 (see [`LossScale::state`]).
+    pub loss_scale: Option<VariableId>,
 }
 
 impl StepVariables {
@@ -75,6 +78,9 @@ impl StepVariables {
                 this.embeddings = each("embeddings", settings.batch, head.feat_dim);
             }
             this.loss = Some(variables.add("loss", &[1], DType::F32));
+        }
+        if settings.precision == Precision::F16 {
+            this.loss_scale = Some(LossScaling::variable(variables));
         }
         this
     }
@@ -107,7 +113,7 @@ pub(super) fn forward(graph: &Graph, model: &SwavModel, settings: &StepSettings,
     // Neighbouring groups of one size share the statistics of their batch norms.
     let same = groups.chunk_by(|a, b| a.shape()[1] == b.shape()[1]);
     let passes: Vec<Tensor> = same.map(|run| concat_rows(&run.iter().collect::<Vec<_>>())).collect();
-    model.forward(&passes, mode, settings.recompute)
+    model.forward(&passes, settings.precision.dtype(), mode, settings.recompute)
 }
 
 struct Recorder<'a> {
@@ -120,14 +126,14 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn whole(&self, keep_scores: bool) -> StepPart {
         let graph = Graph::new();
-        self.prototypes(&graph).normalize_columns();
+        self.begin(&graph);
         let forward = self.forward(&graph, self.settings.batch_norm);
         let codes = self.own_codes(&graph, &forward);
         let codes = concat_rows(&codes.iter().collect::<Vec<_>>());
         let loss = self.loss(&forward, &codes);
-        self.model.parameters.record_gradients(&loss);
+        self.model.parameters.record_gradients(&loss, self.scale(&graph).as_ref());
         self.update(&graph);
-        let mut outputs = vec![("loss", loss), ("codes", codes)];
+        let mut outputs = self.outputs(loss, codes);
         if keep_scores {
             outputs.push(("scores", forward.scores));
         }
@@ -136,7 +142,7 @@ impl Recorder<'_> {
 
     fn start(&self) -> StepPart {
         let graph = Graph::new();
-        self.prototypes(&graph).normalize_columns();
+        self.begin(&graph);
         for arena in self.model.parameters.arenas() {
             self.variable(&graph, arena.gradients).clear();
         }
@@ -188,7 +194,7 @@ impl Recorder<'_> {
             codes
         };
         let loss = self.loss(&forward, &concat_rows(&codes.iter().collect::<Vec<_>>()));
-        self.model.parameters.accumulate_gradients(&loss);
+        self.model.parameters.accumulate_gradients(&loss, self.scale(&graph).as_ref());
         loss.accumulate_into(&self.total_loss(&graph));
         StepPart { part: Part::Learn, graph, outputs: Vec::new() }
     }
@@ -197,8 +203,31 @@ impl Recorder<'_> {
         let graph = Graph::new();
         self.update(&graph);
         let codes: Vec<Tensor> = self.variables.codes.iter().map(|&c| self.variable(&graph, c)).collect();
-        let outputs = vec![("loss", self.total_loss(&graph)), ("codes", concat_rows(&codes.iter().collect::<Vec<_>>()))];
+        let outputs = self.outputs(self.total_loss(&graph), concat_rows(&codes.iter().collect::<Vec<_>>()));
         StepPart { part: Part::Finish, graph, outputs }
+    }
+
+    /// What comes first in a step.
+    fn begin(&self, graph: &Graph) {
+        self.prototypes(graph).normalize_columns();
+        if let Some(scale) = self.loss_scale(graph) {
+            scale.begin();
+        }
+    }
+
+    fn outputs(&self, loss: Tensor, codes: Tensor) -> Vec<(&'static str, Tensor)> {
+        let scale = self.scale(loss.graph()).map(|state| ("loss_scale", state));
+        [("loss", loss), ("codes", codes)].into_iter().chain(scale).collect()
+    }
+
+    fn loss_scale(&self, graph: &Graph) -> Option<LossScale> {
+        let id = self.variables.loss_scale?;
+        Some(self.settings.loss_scaling.in_graph(graph, self.model.parameters.variables(), id))
+    }
+
+    /// What the reverse pass starts with, where that is not 1.
+    fn scale(&self, graph: &Graph) -> Option<Tensor> {
+        self.loss_scale(graph).map(|scale| scale.state)
     }
 
     fn variable(&self, graph: &Graph, id: VariableId) -> Tensor {
@@ -272,6 +301,8 @@ impl Recorder<'_> {
 
     fn update(&self, graph: &Graph) {
         let step = graph.input("step", &[4], DType::F32);
-        self.settings.optimizer.record(graph, &self.model.parameters, &step, |name| name.starts_with("prototypes"));
+        let treatment = |name: &str| Treatment { freezable: name.starts_with("prototypes"), second_rate: false };
+        let scale = self.loss_scale(graph);
+        self.settings.optimizer.record_scaled(graph, &self.model.parameters, &step, treatment, scale.as_ref());
     }
 }

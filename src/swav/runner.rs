@@ -154,7 +154,8 @@ impl StepRunner {
         self.settings.crops.iter().zip(crops).map(one).collect()
     }
 
-    /// Waits for a step: `loss` and `codes`, and `scores` when they are kept.
+    /// Waits for a step: `loss` and `codes`, in f16 also `loss_scale` (see [`LossScale::state`](crate::optim::LossScale::state)), and
+    /// `scores` when they are kept.
     ///
     /// # Panics
     /// When no step was started.

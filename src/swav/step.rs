@@ -1,8 +1,9 @@
 //! What a training step is: its settings, and what changes from step to step.
 
+use crate::graph::DType;
 use crate::nn::Recompute;
 use crate::ops::BatchNormMode;
-use crate::optim::Optimizer;
+use crate::optim::{LossScaling, Optimizer};
 use serde::{Deserialize, Serialize};
 
 /// Crops of one resolution.
@@ -24,6 +25,40 @@ pub enum SinkhornScope {
     /// Each micro-batch by itself, with its own share of the queue, as mmpretrain does on each device: there sums are reduced across devices
     /// only when one of them is 0.
     Local,
+}
+
+/// Element type of the backbone's activations, their gradients, and the weights as its convolutions see them. Sums, batch-norm
+/// statistics, the head from the pooled features to the loss, codes, parameters and the optimiser are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits, with a dynamic scale of the loss (see [`crate::optim::LossScale`]).
+    F16,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            _ => Err("must be f32 or f16".into()),
+        }
+    }
+}
+
+impl Precision {
+    /// The type of activations.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
 }
 
 /// What a step computes, besides the network.
@@ -53,6 +88,10 @@ pub struct StepSettings {
     pub batch_norm: BatchNormMode,
     /// What is computed again in the reverse pass to save memory.
     pub recompute: Recompute,
+    /// Type of activations.
+    pub precision: Precision,
+    /// How the scale of the loss moves, in f16.
+    pub loss_scaling: LossScaling,
 }
 
 impl StepSettings {

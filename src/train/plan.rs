@@ -6,7 +6,7 @@ use crate::graph::{DType, Graph};
 use crate::nn::architecture::Head;
 use crate::nn::{Recompute, ResNet};
 use crate::ops::BatchNormMode;
-use crate::optim::{Optimizer, OptimizerKind};
+use crate::optim::{LossScaling, Optimizer, OptimizerKind};
 use crate::swav::{Crops, StepSettings, SwavModel};
 
 /// The network of a configuration.
@@ -38,6 +38,8 @@ pub fn settings(config: &PretrainConfig) -> StepSettings {
         optimizer: Optimizer { kind, momentum: o.momentum as f32, weight_decay: o.weight_decay as f32, trust: o.trust as f32, eps: o.eps as f32 },
         batch_norm: BatchNormMode::Training { momentum: 0.1 },
         recompute: config.train.recompute,
+        precision: config.train.precision,
+        loss_scaling: LossScaling::default(),
     }
 }
 

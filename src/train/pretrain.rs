@@ -1,7 +1,8 @@
 //! Pre-training: data, steps, events, checkpoints.
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
-//! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint.
+//! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that
+//! overflow are skipped instead, a loss that is not finite among them; ten such losses in a row end the run.
 
 mod deepcluster;
 mod memory;
@@ -105,6 +106,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         began: Instant::now(),
         started_at: state.step,
         last_loss: f64::NAN,
+        spoiled: 0,
         checkpoint: None,
         state,
     };
@@ -124,8 +126,13 @@ struct Training<'a> {
     began: Instant,
     started_at: u64,
     last_loss: f64,
+    /// Steps in a row whose loss was not finite.
+    spoiled: u32,
     checkpoint: Option<PathBuf>,
 }
+
+/// In f16 a run ends when this many losses in a row are not finite.
+const MOST_SPOILED: u32 = 10;
 
 /// A step whose results were not read yet.
 struct Running {
@@ -211,16 +218,24 @@ impl Training<'_> {
         let Some(Running { step, lr, data_wait_ms, pending }) = running.take() else { return Ok(()) };
         let outputs = self.state.runner.finish(self.run.gpu, pending)?;
         let loss = f64::from(outputs.scalar("loss"));
-        if !loss.is_finite() {
-            return Err(Error::NonFinite { what: "the loss".into(), step });
+        let scale = outputs.get_f32("loss_scale");
+        if loss.is_finite() {
+            self.spoiled = 0;
+            self.epoch.add(loss, &outputs, self.config.model.prototypes);
+        } else {
+            // In f16 an activation may overflow; such a step's gradients are not finite either, so it changed nothing.
+            self.spoiled += 1;
+            if scale.is_none() || self.spoiled == MOST_SPOILED {
+                return Err(Error::NonFinite { what: "the loss".into(), step });
+            }
         }
-        self.epoch.add(loss, &outputs, self.config.model.prototypes);
         let seconds = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let images_per_second = self.config.train.batch as f64 / seconds.max(1e-9);
         let epoch = step / self.steps_per_epoch;
-        self.observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, data_wait_ms, extra: Vec::new() }))
+        let extra = scale.map_or_else(Vec::new, |s| vec![("loss_scale", f64::from(s[0])), ("skipped_steps", f64::from(s[2]))]);
+        self.observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, data_wait_ms, extra }))
     }
 
     fn end_epoch(&mut self, done: u64) -> Result<()> {

@@ -7,8 +7,8 @@ use crate::graph::Variants;
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
 use crate::nn::{Recompute, Values};
 use crate::ops::BatchNormMode;
-use crate::optim::{Optimizer, OptimizerKind};
-use crate::swav::{Crops, SinkhornScope, StepInputs, StepRunner, StepSettings, SwavModel};
+use crate::optim::{LossScaling, Optimizer, OptimizerKind};
+use crate::swav::{Crops, Precision, SinkhornScope, StepInputs, StepRunner, StepSettings, SwavModel};
 use crate::weights::{TensorFile, read_safetensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,9 +16,38 @@ use std::path::Path;
 
 /// A batch norm follows it, so its true gradient is 0 and only rounding noise could be compared.
 const NOISE: &str = "projection_head.0.bias";
-/// Limits of the group errors.
-const GRADIENT_TOLERANCE: f64 = 1e-4;
-const UPDATE_TOLERANCE: f64 = 1e-3;
+/// What a re-run is held to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judge {
+    /// What the backbone computes in.
+    pub precision: Precision,
+    /// Largest error of any loss; by default 1e-3, and 5e-2 in f16.
+    pub tolerance: Option<f64>,
+    /// Only the first so many steps count.
+    pub steps: Option<usize>,
+}
+
+/// Largest error of a loss; relative errors of all first gradients and of all updates.
+struct Limits {
+    loss: f64,
+    gradient: f64,
+    update: f64,
+}
+
+impl Judge {
+    fn limits(&self) -> Limits {
+        let limits = match self.precision {
+            Precision::F32 => Limits { loss: 1e-3, gradient: 1e-4, update: 1e-3 },
+            Precision::F16 => Limits { loss: 5e-2, gradient: 0.2, update: 0.5 },
+        };
+        Limits { loss: self.tolerance.unwrap_or(limits.loss), ..limits }
+    }
+
+    /// The recorded networks are so small that their gradients are large: the scale begins low, so that no step is skipped.
+    fn loss_scaling() -> LossScaling {
+        LossScaling { initial: 256.0, ..LossScaling::default() }
+    }
+}
 
 /// The metadata `swav` of a recording.
 #[derive(Debug, Deserialize)]
@@ -70,19 +99,20 @@ pub struct Replayed {
     pub pass: bool,
 }
 
-/// Re-runs the recording in `path`. Losses may be off by `tolerance`; only the first `steps` are judged when given.
-pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, tolerance: f64, steps: Option<usize>) -> Result<Replayed> {
+/// Re-runs the recording in `path`.
+pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) -> Result<Replayed> {
     let file = read_safetensors(path)?;
     let text = file.metadata().get("swav").ok_or_else(|| Error::weights(path, "no recording: metadata `swav` is missing"))?;
     let recorded: Recorded = serde_json::from_str(text).map_err(|e| Error::weights(path, format!("metadata `swav`: {e}")))?;
     recorded.check(path)?;
     let mut model = SwavModel::new(recorded.backbone(path)?, recorded.head(), gpu.caps().max_binding_bytes);
-    let mut runner = StepRunner::new(&mut model, recorded.settings(path)?, true);
+    let settings = StepSettings { precision: judge.precision, ..recorded.settings(path)? };
+    let mut runner = StepRunner::new(&mut model, settings, true);
     let store = model.parameters.allocate(gpu)?;
     let initial = values(&file, "init", &model)?;
     model.parameters.write(gpu, &store, &initial)?;
 
-    let judged = steps.unwrap_or(recorded.steps).min(recorded.steps);
+    let judged = judge.steps.unwrap_or(recorded.steps).min(recorded.steps);
     let reference = file.f64("loss")?;
     if reference.len() < recorded.steps {
         return Err(Error::weights(path, format!("tensor loss has {} values for {} steps", reference.len(), recorded.steps)));
@@ -116,7 +146,10 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, tolerance: f64, s
             result.codes_error.push(worst);
         }
         if step == 0 {
-            let ours = model.parameters.read_gradients(gpu, &store)?;
+            let mut ours = model.parameters.read_gradients(gpu, &store)?;
+            if judge.precision == Precision::F16 {
+                ours.values_mut().flatten().for_each(|g| *g /= Judge::loss_scaling().initial);
+            }
             let (each, all) = compare(&file, "grad0", &ours, None, is_trained)?;
             result.grad0_error = each;
             result.grad0_error_all = all;
@@ -129,9 +162,10 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, tolerance: f64, s
     (_, result.running_error_all) = compare(&file, "final", &last, None, running)?;
     // Written so that a NaN does not pass.
     let within = |error: f64, limit: f64| error <= limit;
-    result.pass = result.loss_error[..judged].iter().all(|e| within(*e, tolerance))
-        && (judged == 0 || within(result.grad0_error_all, GRADIENT_TOLERANCE))
-        && (judged < recorded.steps || within(result.final_update_error_all, UPDATE_TOLERANCE));
+    let limits = judge.limits();
+    result.pass = result.loss_error[..judged].iter().all(|e| within(*e, limits.loss))
+        && (judged == 0 || within(result.grad0_error_all, limits.gradient))
+        && (judged < recorded.steps || within(result.final_update_error_all, limits.update));
     Ok(result)
 }
 
@@ -184,6 +218,8 @@ impl Recorded {
             optimizer: Optimizer { kind, momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust, eps: 1e-8 },
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
             recompute: Recompute::None,
+            precision: Precision::F32,
+            loss_scaling: Judge::loss_scaling(),
         })
     }
 

@@ -28,6 +28,7 @@ fn every_command_of_the_interface_parses() {
         "predict --weights w --head h a.png b.png",
         "convert a.pth b.safetensors --to mmpretrain",
         "replay f.safetensors --tolerance 1e-2 --steps 1",
+        "replay f.safetensors --precision f16",
         "bench --filter step --list",
         "bench --filter step --seconds 0.5 --tune full --tune-seconds 30",
         "completions zsh",

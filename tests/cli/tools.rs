@@ -17,6 +17,9 @@ fn info_counts_what_the_references_count() {
     let part = |key: &str| memory[key].as_u64().unwrap();
     assert!(part("weights") >= 4 * 28_354_752 && part("optimizer") >= 8 * 28_354_752 && part("activations") > 1 << 30);
     assert_eq!(part("peak_bytes"), part("weights") + part("optimizer") + part("queue") + part("activations") + part("staging"));
+    let half = rig.run(&format!("info --config {config} --json -q --set train.precision=f16")).ok().json();
+    let activations = half["memory"]["activations"].as_u64().unwrap();
+    assert!(activations < part("activations") * 6 / 10 && half["flops"] == info["flops"], "{activations}");
     let text = rig.run(&format!("info --config {config} -q")).ok().out;
     assert!(text.contains("28,354,752") && text.contains("4,109,364,224"), "{text}");
 }

@@ -138,3 +138,31 @@ fn starts_from_given_weights() {
     rig.run(&format!("train --config pretrain.toml --out c -q --init {from} --set model.width=16")).fails(2, &["width 8", "width 16"]);
     assert!(!rig.path("c").exists());
 }
+
+/// In f16 the scale of the loss and its history are part of the trajectory.
+#[test]
+fn resuming_in_f16_changes_nothing() {
+    let rig = Rig::new();
+    let f16 = "--set train.precision=f16 --set checkpoint.keep=9";
+    rig.train("whole", f16);
+    assert_eq!(rig.metric("whole", "loss_scale").len(), 8);
+    let scales: Vec<f64> = rig.metric("whole", "loss_scale").iter().map(|s| s.parse().unwrap()).collect();
+    let skipped: Vec<f64> = rig.metric("whole", "skipped_steps").iter().map(|s| s.parse().unwrap()).collect();
+    assert!(scales.iter().zip(&skipped).all(|(scale, skipped)| *scale == 65_536.0 * 0.5_f64.powf(*skipped)), "{scales:?} {skipped:?}");
+    rig.train("cut", &format!("{f16} --max-steps 3"));
+    rig.train("cut", &format!("{f16} --resume"));
+    for key in ["loss", "lr", "loss_scale", "skipped_steps"] {
+        assert_eq!(rig.metric("whole", key), rig.metric("cut", key), "{key}");
+    }
+    let [whole, cut] = ["whole", "cut"].map(|out| rig.checkpoints(out).last().unwrap().clone());
+    same_state(&whole, &cut);
+    assert!(Checkpoint::load(&whole).unwrap().tensor("state/loss_scale").is_some());
+    // A checkpoint of f16 is one of a network: f32 goes on with it, and its weights are read like any other's.
+    rig.train("cut", "--set train.epochs=3 --resume");
+    assert_eq!(rig.metric("cut", "step").len(), 12);
+    // f32 tells nothing of a scale.
+    rig.train("f32", "--max-steps 1");
+    assert_eq!(rig.metric("f32", "loss_scale"), ["null"]);
+    assert_ne!(rig.metric("f32", "loss")[0], rig.metric("whole", "loss")[0]);
+    rig.run("train --config pretrain.toml --out wrong -q --set train.precision=f64").fails(2, &["train.precision", "f16", "f64"]);
+}

@@ -12,6 +12,7 @@ mod linear;
 mod log_softmax;
 mod max_pool2d;
 mod normalize;
+mod packed;
 mod queue;
 mod relu;
 mod rows;
@@ -29,9 +30,13 @@ pub static GPU: LazyLock<Gpu> =
 
 /// Runs all cases of `op` and demands that there are some and that all hold.
 pub fn check(op: &str) {
-    let filter = Regex::new(&format!("^{op} ")).unwrap();
-    let report = swav_wgpu::check::run(&GPU, Some(&filter), &mut |_| {}).unwrap();
-    assert!(report.passed + report.failed > 0, "no case of {op}");
+    check_on(&GPU, &format!("^{op} "));
+}
+
+/// The same for all cases whose op, shape and type match `pattern`.
+pub fn check_on(gpu: &Gpu, pattern: &str) {
+    let report = swav_wgpu::check::run(gpu, Some(&Regex::new(pattern).unwrap()), &mut |_| {}).unwrap();
+    assert!(report.passed + report.failed > 0, "no case of {pattern}");
     let failures: Vec<String> = report
         .cases
         .iter()

@@ -78,7 +78,7 @@ fn clear() -> Entry {
     })
 }
 
-/// To f16 and back where there is f16; to itself elsewhere, which is no kernel.
+/// To f16 and back.
 fn cast(shape: &[usize]) -> Entry {
     let shape = shape.to_vec();
     Entry::new("cast", format!("{shape:?}"), DType::F16, move |random| {

@@ -1,6 +1,7 @@
 //! The flags of each command.
 
 use super::values::{Layout, Shell, Weights, count, fraction, positive};
+use crate::swav::Precision;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -253,12 +254,15 @@ pub struct ReplayArgs {
     /// Recorded trajectory
     #[arg(value_name = "FILE.safetensors")]
     pub file: PathBuf,
-    /// Largest error of any step's loss
-    #[arg(long, value_name = "LOSS", default_value = "1e-3", value_parser = positive)]
-    pub tolerance: f64,
+    /// Largest error of any step's loss [default: 1e-3, in f16 5e-2]
+    #[arg(long, value_name = "LOSS", value_parser = positive)]
+    pub tolerance: Option<f64>,
     /// Judge only the first steps [default: all]
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
+    /// f32 or f16: as what the backbone computes. In f16 only blunders are found, for the recording is of f32
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
 }
 
 /// `bench`.

@@ -52,7 +52,7 @@ impl ClusterStep {
             })
             .collect();
         let loss = losses.iter().skip(1).fold(losses[0].clone(), |sum, loss| sum.add(loss));
-        model.parameters.record_gradients(&loss);
+        model.parameters.record_gradients(&loss, None);
         let step = graph.input("step", &[4], DType::F32);
         settings.optimizer.record(&graph, &model.parameters, &step, |name| name.starts_with("prototypes"));
         Self { graph, loss, embeddings }

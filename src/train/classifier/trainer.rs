@@ -96,7 +96,7 @@ impl Trainer {
         let input = graph.input("input", shape, DType::F32);
         let targets = graph.input("labels", &shape[..1], DType::U32);
         let loss = forward(&self.parameters, &input).cross_entropy(&targets);
-        self.parameters.record_gradients(&loss);
+        self.parameters.record_gradients(&loss, None);
         let step = graph.input("step", &[4], DType::F32);
         let treatment = |name: &str| Treatment { freezable: false, second_rate: name.starts_with("fc.") };
         self.optimizer.record_with(&graph, &self.parameters, &step, treatment);

@@ -3,6 +3,7 @@
 use super::check::Check;
 use super::{LossConfig, Origins, PretrainConfig};
 use crate::error::Result;
+use crate::swav::Precision;
 use crate::train::event::Warning;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,8 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check, warnings: &mut Vec<Wa
             let default = LossConfig::default();
             let whole = "must be 1 with method = \"deepcluster-v2\", whose steps are not computed in micro-batches";
             c.that("train.accumulate", config.train.accumulate == 1, config.train.accumulate, whole)?;
+            let exact = "must be \"f32\" with method = \"deepcluster-v2\"";
+            c.that("train.precision", config.train.precision == Precision::F32, "\"f16\"", exact)?;
             unused("loss.epsilon", config.loss.epsilon == default.epsilon, "deepcluster-v2");
             unused("loss.sinkhorn_iterations", config.loss.sinkhorn_iterations == default.sinkhorn_iterations, "deepcluster-v2");
         }

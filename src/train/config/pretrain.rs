@@ -7,7 +7,7 @@ use super::{BackboneConfig, Block, DataConfig, DeepclusterConfig, Kind, Method, 
 use crate::error::Result;
 use crate::nn::Recompute;
 use crate::optim::schedule::Cosine;
-use crate::swav::SinkhornScope;
+use crate::swav::{Precision, SinkhornScope};
 use crate::train::event::Warning;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -267,13 +267,17 @@ pub struct TrainConfig {
     /// Activations that are given up and computed again in the reverse pass: `none`, `norm` (normalised ones, almost free), `stage` or
     /// `block` (convolutions too, a third more work). Saves memory, changes no result.
     pub recompute: Recompute,
+    /// `f16` halves the memory of activations and is what tensor cores want; `f32` is the reference. In f16 the backbone's activations and the
+    /// weights as its convolutions see them have 16 bits, all sums, statistics, head, loss and parameters 32; the loss is scaled, and steps
+    /// whose gradients overflow are skipped, as in PyTorch's automatic mixed precision. Evaluations compute in f32.
+    pub precision: Precision,
     /// Steps at the start during which the prototypes are not updated.
     pub freeze_prototypes_steps: u64,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { epochs: 200, batch: 32, accumulate: 1, recompute: Recompute::Norm, freeze_prototypes_steps: 5005 }
+        Self { epochs: 200, batch: 32, accumulate: 1, recompute: Recompute::Norm, precision: Precision::F32, freeze_prototypes_steps: 5005 }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Run;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Choices, Outputs, Pending, Store, Variants};
+use crate::graph::{Choices, Outputs, Pending, Store, VariableId, Variants};
 use crate::swav::deepcluster::DeepCluster;
 use crate::swav::{StepInputs, StepRunner, StepSettings, SwavModel};
 use crate::train::config::{Method, PretrainConfig};
@@ -56,6 +56,14 @@ impl Runner {
         match self {
             Self::Swav(runner) => runner.prepare(gpu, model, store, variants, queue_active),
             Self::DeepCluster(runner) => runner.prepare(gpu, model, store, variants),
+        }
+    }
+
+    /// Where the state of the loss scale is, in f16.
+    pub(super) fn loss_scale(&self) -> Option<VariableId> {
+        match self {
+            Self::Swav(runner) => runner.variables().loss_scale,
+            Self::DeepCluster(_) => None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Everything that a run carries from step to step, and its form on disk.
 //!
 //! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
-//! `optimizer/NAME`, the queue as `queue/CROP` (or what [`super::deepcluster`] has instead), and in its metadata the step and the state of the
-//! queue. Random choices are functions of seed and step, so there is no generator to save.
+//! `optimizer/NAME`, the queue as `queue/CROP` (or what [`super::deepcluster`] has instead), in f16 the state of the loss scale as
+//! `state/loss_scale`, and in its metadata the step and the state of the queue. Random choices are functions of seed and step, so there is no
+//! generator to save.
 
 use super::runner::Runner;
 use super::{Run, deepcluster};
@@ -11,6 +12,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Choices, Pending, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
+use crate::optim::LossScaling;
 use crate::swav::{StepInputs, SwavModel};
 use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::{PretrainConfig, differences};
@@ -21,6 +23,9 @@ use crate::tune::Repeat;
 use crate::weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Name of the loss scale's state in a checkpoint. A run that only now turns to f16 starts with the initial scale.
+const LOSS_SCALE: &str = "state/loss_scale";
 
 pub(super) struct State {
     pub(super) model: SwavModel,
@@ -130,6 +135,12 @@ impl State {
                 floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
             }
         }
+        if let Some(id) = self.runner.loss_scale() {
+            let mut state = self.store.read(gpu, id)?;
+            // What the last step found is forgotten before the next.
+            state[3] = 0.0;
+            floats.insert(LOSS_SCALE.to_owned(), (vec![4], state));
+        }
         // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good
         // ones. A number whose square overflows has no finite norm, so no step can follow.
         if let Some((name, _)) = floats.iter().find(|(_, (_, data))| data.iter().any(|v| !(v * v).is_finite())) {
@@ -208,6 +219,13 @@ impl State {
                 runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
             }
             Runner::DeepCluster(runner) => deepcluster::restore(runner, saved)?,
+        }
+        if let Some(id) = self.runner.loss_scale().filter(|_| saved.tensor(LOSS_SCALE).is_some()) {
+            let state: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(LOSS_SCALE, Dtype::F32, &[4])?);
+            if !LossScaling::is_valid(&state) {
+                return Err(Error::weights(&saved.path, format!("tensor {LOSS_SCALE} is {state:?}, no state of a loss scale")));
+            }
+            self.store.write(gpu, id, &state)?;
         }
         self.step = saved.step;
         Ok(())

@@ -1,4 +1,6 @@
-//! The training step: micro-batches and recomputation against the plain step.
+//! The training step: micro-batches, recomputation and f16 against the plain step.
+
+mod half;
 
 use std::sync::LazyLock;
 use swav_wgpu::data::rng::Stream;
@@ -7,8 +9,8 @@ use swav_wgpu::graph::{Store, lower, plan};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
 use swav_wgpu::nn::{Init, Recompute, Values, initial_values};
 use swav_wgpu::ops::BatchNormMode;
-use swav_wgpu::optim::{Optimizer, OptimizerKind};
-use swav_wgpu::swav::{Crops, QueueUse, SinkhornScope, StepInputs, StepRunner, StepSettings, StepVariables, SwavModel, record};
+use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
+use swav_wgpu::swav::{Crops, Precision, QueueUse, SinkhornScope, StepInputs, StepRunner, StepSettings, StepVariables, SwavModel, record};
 use swav_wgpu::tune::BestGuess;
 
 static GPU: LazyLock<Gpu> =
@@ -32,6 +34,8 @@ fn settings(batch: usize, micro_batches: usize, batch_norm: BatchNormMode) -> St
         optimizer: Optimizer { kind: OptimizerKind::Lars, momentum: 0.9, weight_decay: 1e-4, trust: 0.001, eps: 1e-8 },
         batch_norm,
         recompute: Recompute::None,
+        precision: Precision::F32,
+        loss_scaling: LossScaling::default(),
     }
 }
 
@@ -56,21 +60,29 @@ struct Stepped {
 
 impl Rig {
     fn new(settings: StepSettings) -> Self {
+        Self::on(&GPU, settings)
+    }
+
+    fn on(gpu: &Gpu, settings: StepSettings) -> Self {
         let mut model = model();
         let runner = StepRunner::new(&mut model, settings, false);
-        let store = model.parameters.allocate(&GPU).unwrap();
+        let store = model.parameters.allocate(gpu).unwrap();
         let specs = SwavModel::specs(&model.backbone, &model.head);
         let init = Init { seed: 3, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
-        model.parameters.write(&GPU, &store, &initial_values(&specs, &init)).unwrap();
+        model.parameters.write(gpu, &store, &initial_values(&specs, &init)).unwrap();
         Self { model, runner, store }
     }
 
     fn step(&mut self, crops: &[Vec<f32>], lr: f64, queue_active: bool) -> Stepped {
+        self.step_on(&GPU, crops, lr, queue_active)
+    }
+
+    fn step_on(&mut self, gpu: &Gpu, crops: &[Vec<f32>], lr: f64, queue_active: bool) -> Stepped {
         let crops: Vec<&[f32]> = crops.iter().map(Vec::as_slice).collect();
         let inputs = StepInputs { crops: &crops, lr, frozen: false, queue_active };
-        let pending = self.runner.run(&GPU, &self.model, &self.store, &BestGuess, &inputs).unwrap();
-        let outputs = self.runner.finish(&GPU, pending).unwrap();
-        let gradients = self.model.parameters.read_gradients(&GPU, &self.store).unwrap();
+        let pending = self.runner.run(gpu, &self.model, &self.store, &BestGuess, &inputs).unwrap();
+        let outputs = self.runner.finish(gpu, pending).unwrap();
+        let gradients = self.model.parameters.read_gradients(gpu, &self.store).unwrap();
         Stepped { loss: outputs.scalar("loss"), codes: outputs.f32("codes"), gradients }
     }
 
