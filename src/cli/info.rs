@@ -8,7 +8,7 @@ use super::{common, output};
 use crate::error::Result;
 use crate::gpu::{Gpu, megabytes};
 use crate::train::config::{Kind, PretrainConfig, kind_of};
-use crate::train::memory::{largest_batch, memory, micro_batches_that_fit};
+use crate::train::memory::{caps, largest_batch, memory, micro_batches_that_fit};
 use crate::train::plan;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     }
     let recipe = recipe::Recipe::pretrain(&config, args, global)?;
     let gpu = Gpu::open(global.adapter.as_deref())?;
-    let caps = gpu.caps();
+    let caps = caps(&gpu, &config);
     let model = plan::model(&config, caps.max_binding_bytes);
     let count = |prefix: &[&str]| -> u64 {
         let wanted = |name: &&str| prefix.iter().any(|p| name.starts_with(p));

@@ -194,7 +194,7 @@ pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_
         kind: kind_of(&info),
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroup_size: fixed.then_some(info.subgroup_min_size),
-        cooperative_matrix: CooperativeMatrix::of(adapter),
+        cooperative_matrix: CooperativeMatrix::of(adapter).filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),

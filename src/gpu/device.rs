@@ -41,29 +41,37 @@ pub struct AllocationReport {
     pub reserved_bytes: u64,
 }
 
+/// What is asked of an adapter where it has it.
+const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+
 impl Gpu {
     /// Opens the adapter that `selector` names (index or part of a name), or the best one, with all of its own limits.
     pub fn open(selector: Option<&str>) -> Result<Self> {
-        Self::open_as(selector, false)
+        Self::open_as(selector, false, WANTED)
     }
 
     /// As [`Gpu::open`], but every kernel is built with bounds checks and zeroed workgroup memory. For tests: slower.
     pub fn open_checked(selector: Option<&str>) -> Result<Self> {
-        Self::open_as(selector, true)
+        Self::open_as(selector, true, WANTED)
     }
 
-    fn open_as(selector: Option<&str>, checked: bool) -> Result<Self> {
+    /// As [`Gpu::open_checked`], but without f16 in shaders, as adapters that have none.
+    pub fn open_without_f16(selector: Option<&str>) -> Result<Self> {
+        Self::open_as(selector, true, WANTED.difference(wgpu::Features::SHADER_F16))
+    }
+
+    fn open_as(selector: Option<&str>, checked: bool, wanted: wgpu::Features) -> Result<Self> {
         let (adapter, description) = adapter::choose(selector)?;
-        let wanted = wgpu::Features::SHADER_F16
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::PIPELINE_CACHE
-            | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let mut features = wanted & adapter.features();
         let backend = adapter.get_info().backend;
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
-        if CooperativeMatrix::of(&adapter).is_some() {
+        // Matrices have f16 factors: a device that does without f16 does without them.
+        if wanted.contains(wgpu::Features::SHADER_F16) && CooperativeMatrix::of(&adapter).is_some() {
             features |= CooperativeMatrix::features(backend);
             experimental_features = experimental();
         }
@@ -131,11 +139,6 @@ impl Gpu {
             }
             (caps, reason)
         })
-    }
-
-    /// Does without f16 in shaders from now on, as adapters that have none. For tests; pipelines that were built stay.
-    pub fn forget_f16(&mut self) {
-        self.caps.f16 = false;
     }
 
     /// Whether kernels are built with runtime checks.

@@ -2,10 +2,10 @@
 
 use super::config::{Method, PretrainConfig};
 use super::plan::{model, settings};
-use crate::gpu::Caps;
+use crate::gpu::{Caps, Gpu};
 use crate::graph::{Graph, Storage, Tensor, TensorId, Variants, lower, plan};
 use crate::swav::deepcluster::ClusterStep;
-use crate::swav::{QueueUse, StepVariables, record};
+use crate::swav::{Precision, QueueUse, StepVariables, record};
 
 /// Memory in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,11 @@ impl Memory {
 /// What of an adapter's memory a program may count on: the driver and other programs take their share.
 fn usable(all: u64) -> u64 {
     all / 10 * 9
+}
+
+/// What steps of `config` are lowered for on `gpu`: in f16 its matrices must have passed their test.
+pub fn caps<'a>(gpu: &'a Gpu, config: &PretrainConfig) -> &'a Caps {
+    if config.train.precision == Precision::F16 { gpu.tested_caps() } else { gpu.caps() }
 }
 
 /// Memory that `config` takes.

@@ -254,7 +254,7 @@ pub struct ReplayArgs {
     /// Recorded trajectory
     #[arg(value_name = "FILE.safetensors")]
     pub file: PathBuf,
-    /// Largest error of any step's loss [default: 1e-3, in f16 5e-2]
+    /// Largest error of any step's loss [default: 1e-3, in f16 0.1]
     #[arg(long, value_name = "LOSS", value_parser = positive)]
     pub tolerance: Option<f64>,
     /// Judge only the first steps [default: all]
