@@ -8,6 +8,8 @@ alias Element = f32;
 alias Weight = f32;
 // Rows of a subgroup: 16 or 32. Sums are the same to the last bit.
 const ROWS: u32 = 16u;
+// Weights are stored (tap, column, k): a quad of columns of four rows is turned while it is loaded, which costs lanes nothing.
+const TURNED: bool = false;
 
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
@@ -56,16 +58,27 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             if !subgroupAny(s0.there || s1.there || (ROWS == 32u && (s2.there || s3.there))) { continue; }
             let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
             var at = tap * params.in_quads * 4u * quads + loaded;
+            var stride = quads;
+            if TURNED {
+                at = (tap * quads + loaded) * 4u * params.in_quads;
+                stride = params.in_quads;
+            }
             // Tested at the end: with one quad, as images have, a test in front would cost nearly half as much as the sum.
             var k = 0u;
             loop {
                 let x0 = load(s0, k);
                 let x1 = load(s1, k);
-                let b0 = vec4<f32>(weight[at]);
-                let b1 = vec4<f32>(weight[at + quads]);
-                let b2 = vec4<f32>(weight[at + 2u * quads]);
-                let b3 = vec4<f32>(weight[at + 3u * quads]);
-                at += 4u * quads;
+                var b0 = vec4<f32>(weight[at]);
+                var b1 = vec4<f32>(weight[at + stride]);
+                var b2 = vec4<f32>(weight[at + 2u * stride]);
+                var b3 = vec4<f32>(weight[at + 3u * stride]);
+                if TURNED {
+                    let t = transpose(mat4x4(b0, b1, b2, b3));
+                    b0 = t[0]; b1 = t[1]; b2 = t[2]; b3 = t[3];
+                    at += 1u;
+                } else {
+                    at += 4u * quads;
+                }
                 var a: vec4<f32>;
                 a = subgroupBroadcast(x0, 0u); c0 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 a = subgroupBroadcast(x0, 1u); c1 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;

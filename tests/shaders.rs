@@ -18,6 +18,10 @@ fn specializations(text: &str) -> Vec<Specialization> {
             all = all.into_iter().flat_map(|s| [s.clone(), s.alias(name, "f16")]).collect();
         }
     }
+    // Matrices have f16 factors: where there are some, f16 is not packed.
+    if text.contains("#import coop") {
+        return all;
+    }
     let packed: Vec<Specialization> = all.iter().map(|s| s.clone().packed()).collect();
     [all, packed].concat()
 }

@@ -1,7 +1,7 @@
 //! 2-D convolution (cross-correlation) as an implicit matrix product in NHWC. PyTorch: `torch.nn.functional.conv2d`.
 //!
 //! Forward: y[n,p,q,o] = Σ x[n, p·stride + r − padding, q·stride + s − padding, i] · w[r,s,i,o].
-//! Gradient of the input: the same gather with transposed weights, once per class of input pixels modulo the stride, so no multiply is
+//! Gradient of the input: the same gather with weights whose channels change places, once per class of input pixels modulo the stride, so no multiply is
 //! wasted. Gradient of the weight: a sum over output pixels, dealt out to partial sums that are added in order.
 //!
 //! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile` for GPUs, `plain`
@@ -14,7 +14,7 @@ use self::kernels::Product;
 use self::weight::WeightGradient;
 use super::groups;
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, View, pad4};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, Window as Images, pad4};
 
 /// Window of a convolution.
 #[derive(Clone, Copy)]
@@ -24,7 +24,6 @@ struct Window {
 }
 
 struct Conv2d(Window);
-struct Transpose;
 struct InputGradient(Window);
 
 impl Tensor {
@@ -62,11 +61,8 @@ impl Op for Conv2d {
         let (x, w, dy) = (cx.input(0), cx.input(1), cx.grad_output());
         let graph = x.graph();
         let dx = cx.needs(0).then(|| {
-            let [r, s, i, o] = w.nhwc();
-            let transposed = graph.intermediate("transposed_weight", &[r, s, pad4(o), i], w.dtype());
-            graph.record(Transpose, &[&w], &[&transposed]);
             let dx = graph.intermediate("grad_input", &x.shape(), x.dtype());
-            graph.record(InputGradient(self.0), &[&dy, &transposed], &[&dx]);
+            graph.record(InputGradient(self.0), &[&dy, &w], &[&dx]);
             dx
         });
         let dw = cx.needs(1).then(|| {
@@ -104,26 +100,7 @@ impl Op for Conv2d {
             first_tap: [0, 0],
             tap_stride: 1,
         };
-        gather(cx, "conv2d", &grid, node.inputs[0], node.inputs[1], node.outputs[0]);
-    }
-}
-
-impl Op for Transpose {
-    fn name(&self) -> &'static str {
-        "transpose_weight"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
-    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let [r, s, i, o] = cx.nhwc(node.inputs[0]);
-        let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
-        let count = r * s * in_quads * out_quads;
-        let params = Params::default().u32("count", count).u32("in_quads", in_quads).u32("out_quads", out_quads).u32("splits", 0);
-        let kernel = KernelSpec::new("conv2d_weight", "transpose_blocks").with(weight_knob(cx.info(node.inputs[0]).dtype));
-        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+        gather(cx, "conv2d", &grid, node.inputs[0], &mut Weights::AsStored(node.inputs[1]), node.outputs[0]);
     }
 }
 
@@ -139,6 +116,7 @@ impl Op for InputGradient {
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let Window { stride, padding } = self.0;
         let ([n, h, w, _], [_, p, q, _], [r, s, _, _]) = (cx.nhwc(node.outputs[0]), cx.nhwc(node.inputs[0]), cx.nhwc(node.inputs[1]));
+        let mut weights = Weights::Turned { stored: node.inputs[1], copy: None };
         // Input pixels of one class modulo the stride see the same taps, at neighbouring output pixels.
         for a in 0..stride.min(h) {
             for b in 0..stride.min(w) {
@@ -157,7 +135,7 @@ impl Op for InputGradient {
                     first_tap,
                     tap_stride: stride,
                 };
-                gather(cx, "conv2d_input_gradient", &grid, node.inputs[0], node.inputs[1], node.outputs[0]);
+                gather(cx, "conv2d_input_gradient", &grid, node.inputs[0], &mut weights, node.outputs[0]);
             }
         }
     }
@@ -189,25 +167,74 @@ fn weight_knob(dtype: DType) -> Specialization {
     }
 }
 
-/// Launches a gather, window by window of images.
-fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weight: TensorId, output: TensorId) {
-    for images in cx.windows(g.grid[0], 1, &[input, output]) {
-        gather_images(cx, op, g, images.count, [images.of(input), weight.into()], images.of(output));
+/// Weights of a gather, (tap, in, out) as stored or with in and out changed places.
+enum Weights {
+    AsStored(TensorId),
+    /// Kernels that cannot turn them while loading share a turned copy, made when the first of them needs it.
+    Turned {
+        stored: TensorId,
+        copy: Option<TensorId>,
+    },
+}
+
+impl Weights {
+    fn stored(&self) -> TensorId {
+        let (Self::AsStored(stored) | Self::Turned { stored, .. }) = self;
+        *stored
+    }
+
+    /// Height and width of the window, channels in, padded, and out.
+    fn shape(&self, cx: &Lowering<'_>) -> [usize; 4] {
+        let [r, s, i, o] = cx.nhwc(self.stored());
+        match self {
+            Self::AsStored(_) => [r, s, i, o],
+            Self::Turned { .. } => [r, s, pad4(o), i],
+        }
+    }
+
+    /// What a kernel binds.
+    fn bind(&mut self, cx: &mut Lowering<'_>, kernel_turns: bool) -> TensorId {
+        match self {
+            Self::Turned { stored, copy } if !kernel_turns => *copy.get_or_insert_with(|| turned(cx, *stored)),
+            _ => self.stored(),
+        }
     }
 }
 
-fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, images: usize, [input, weight]: [View; 2], output: View) {
-    let rows = images * g.grid[1] * g.grid[2];
-    let [_, kernel_w, in_channels, out_channels] = cx.nhwc(weight.tensor);
+/// A copy of weights (tap, in, out) as (tap, out, in).
+fn turned(cx: &mut Lowering<'_>, stored: TensorId) -> TensorId {
+    let ([r, s, i, o], dtype) = (cx.nhwc(stored), cx.info(stored).dtype);
+    let copy = cx.scratch("turned_weight", &[r, s, pad4(o), i], dtype);
+    let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
+    let count = r * s * in_quads * out_quads;
+    let params = Params::default().u32("count", count).u32("in_quads", in_quads).u32("out_quads", out_quads).u32("splits", 0);
+    cx.launch(KernelSpec::new("conv2d_weight", "transpose_blocks").with(weight_knob(dtype)), params, groups(count), &[stored], &[copy]);
+    copy
+}
+
+/// Launches a gather, window by window of images.
+fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weights: &mut Weights, output: TensorId) {
+    for images in cx.windows(g.grid[0], 1, &[input, output]) {
+        gather_images(cx, op, g, weights, images, [input, output]);
+    }
+}
+
+fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, weights: &mut Weights, images: Images, [input, output]: [TensorId; 2]) {
+    let rows = images.count * g.grid[1] * g.grid[2];
+    let [_, kernel_w, in_channels, out_channels] = weights.shape(cx);
     let (in_quads, out_quads) = (in_channels / 4, out_channels.div_ceil(4));
     let key = format!("{rows}x{}x{in_channels}x{out_channels}", g.taps[0] * g.taps[1]);
-    let dtype = cx.info(input.tensor).dtype;
+    let dtype = cx.info(input).dtype;
     let product = Product { rows, columns: out_channels, depth: g.taps[0] * g.taps[1] * in_channels, dtype, reduces: false };
     let kernel = product.kernel(cx, op, &key);
     let [tile_rows, tile_quads] = kernel.tile.unwrap_or([1, 1]);
     let column_tiles = out_quads.div_ceil(tile_quads);
     let tiles = rows.div_ceil(tile_rows) * column_tiles;
-    let knobs = super::element(dtype).and(&weight_knob(cx.info(weight.tensor).dtype)).and(&kernel.knobs);
+    let mut knobs = super::element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
+    if kernel.turns_weights && matches!(weights, Weights::Turned { .. }) {
+        knobs = knobs.bool("TURNED", true);
+    }
+    let weight = weights.bind(cx, kernel.turns_weights);
     let params = Params::default()
         .u32("rows", rows)
         .u32("grid_h", g.grid[1])
@@ -234,5 +261,5 @@ fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, images: usize, [in
         .u32("column_tiles", column_tiles)
         .u32("tiles", tiles);
     let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
-    cx.launch(KernelSpec::new(kernel.shader, "gather").with(knobs), params, launched, &[input, weight], &[output]);
+    cx.launch(KernelSpec::new(kernel.shader, "gather").with(knobs), params, launched, &[images.of(input), weight.into()], &[images.of(output)]);
 }

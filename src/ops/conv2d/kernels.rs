@@ -22,6 +22,8 @@ pub(super) struct Kernel {
     /// Rows and quads of columns of a workgroup; `None` where each invocation has one quad (or one quad by one quad).
     pub(super) tile: Option<[usize; 2]>,
     pub(super) knobs: Specialization,
+    /// Whether it can read weights (tap, out, in) as (tap, in, out), by its knob `TURNED`.
+    pub(super) turns_weights: bool,
     /// Pixels to sum at most, give or take a segment, within the loop iterations that every driver allows.
     pub(super) longest_sum: usize,
 }
@@ -35,12 +37,19 @@ const BUSY: usize = 256;
 impl Product {
     /// Chooses a kernel for `op` at `shape`.
     pub(super) fn kernel(&self, cx: &Lowering<'_>, op: &str, shape: &str) -> Kernel {
-        let plain = |shader, tile| Kernel { shader, tile, knobs: Specialization::default(), longest_sum: LONGEST_SUM };
+        let plain = |shader, tile| Kernel {
+            shader,
+            tile,
+            knobs: Specialization::default(),
+            turns_weights: shader == "conv2d_broadcast",
+            longest_sum: LONGEST_SUM,
+        };
         let name = cx.choose(op, shape, &self.offered(cx));
         let coop = |matrix: CooperativeMatrix, shape: ProductShape| Kernel {
             shader: if self.reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
             tile: Some([shape.side(), shape.side() / 4]),
             knobs: matrix.knobs(shape),
+            turns_weights: false,
             longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - self.depth),
         };
         match (name, self.reduces, cx.caps().cooperative_matrix) {
