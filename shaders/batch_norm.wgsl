@@ -44,7 +44,7 @@ fn statistics(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
 }
 
 // ---- finalize: merges the chunks; saves mean and 1/sqrt(variance + eps); updates the running statistics (unbiased variance). One
-// workgroup per column quad: every invocation merges each 64th chunk, then a tree of fixed shape merges the invocations.
+// workgroup per column quad: every invocation merges each LANES-th chunk, then a tree of fixed shape merges the invocations.
 
 @group(0) @binding(1) var<storage, read> f_partials: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> f_mean: array<vec4<f32>>;
@@ -54,7 +54,7 @@ fn statistics(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
 
 struct Moments { count: f32, mean: vec4<f32>, squares: vec4<f32> }
 
-var<workgroup> moments: array<Moments, 64>;
+var<workgroup> moments: array<Moments, LANES>;
 
 fn merge(a: Moments, b: Moments) -> Moments {
     let total = max(a.count + b.count, 1.0);
@@ -63,18 +63,18 @@ fn merge(a: Moments, b: Moments) -> Moments {
     return Moments(a.count + b.count, mean, a.squares + b.squares + delta * delta * (a.count * b.count / total));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let quad = workgroup_index(wg, n);
     if quad >= params.quads { return; }
     var own = Moments(0.0, vec4<f32>(), vec4<f32>());
-    for (var chunk = local; chunk < params.chunks; chunk += 64u) {
+    for (var chunk = local; chunk < params.chunks; chunk += LANES) {
         let at = 2u * (chunk * params.quads + quad);
         let count = f32(min((chunk + 1u) * params.chunk, params.rows) - chunk * params.chunk);
         own = merge(own, Moments(count, f_partials[at], f_partials[at + 1u]));
     }
     moments[local] = own;
-    for (var half = 32u; half > 0u; half >>= 1u) {
+    for (var half = LANES / 2u; half > 0u; half >>= 1u) {
         workgroupBarrier();
         if local < half { moments[local] = merge(moments[local], moments[local + half]); }
     }
@@ -194,13 +194,13 @@ fn backward_reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups
 @group(0) @binding(7) var<storage, read_write> z_stats: array<vec4<f32>>;
 
 // One workgroup per column quad.
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let quad = workgroup_index(wg, n);
     if quad >= params.quads { return; }
     var own_sum = vec4<f32>();
     var own_product = vec4<f32>();
-    for (var chunk = local; chunk < params.chunks; chunk += 64u) {
+    for (var chunk = local; chunk < params.chunks; chunk += LANES) {
         let at = 2u * (chunk * params.quads + quad);
         own_sum += z_partials[at];
         own_product += z_partials[at + 1u];

@@ -1,16 +1,24 @@
-// Convolution for software devices: 16 rows by 8 column quads per subgroup of 8, without barriers. Every lane loads two rows' inputs
-// once and hands them round with subgroupBroadcast, so a load costs an eighth; each lane keeps its own column quad of weights.
-// Measured on lavapipe at 16 to 18 GFLOP/s a core, where tiles in workgroup memory give 3 to 5.
+// Convolution for software devices: 16 or 32 rows by 8 column quads per subgroup of 8, without barriers. Every lane loads the inputs of
+// two or four rows once and hands them round with subgroupBroadcast, so a load costs an eighth; each lane keeps its own column quad
+// of weights. 32 rows load the weights half as often and are a fifth faster where there are enough of them.
 #import index
 #import conv2d
 
 alias Element = f32;
 alias Weight = f32;
+// Rows of a subgroup: 16 or 32. Sums are the same to the last bit.
+const ROWS: u32 = 16u;
+// Weights are stored (tap, column, k): a quad of columns of four rows is turned while it is loaded, which costs lanes nothing.
+const TURNED: bool = false;
 
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
+
+fn load(at: Source, quad: u32) -> vec4<f32> {
+    return select(vec4<f32>(), vec4<f32>(input[at.start + quad]), at.there);
+}
 
 fn store(row: u32, at: u32, column: u32, value: vec4<f32>) {
     if row < params.rows && column < params.out_quads {
@@ -25,34 +33,52 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let row_tile = tile / params.column_tiles;
     let column = tile % params.column_tiles * 8u + lane;
     let loaded = min(column, params.out_quads - 1u);
-    let row0 = gather_row(params, min(row_tile * 16u + lane, params.rows - 1u));
-    let row1 = gather_row(params, min(row_tile * 16u + 8u + lane, params.rows - 1u));
+    let first = row_tile * ROWS;
+    let row0 = gather_row(params, min(first + lane, params.rows - 1u));
+    let row1 = gather_row(params, min(first + 8u + lane, params.rows - 1u));
+    let row2 = gather_row(params, min(first + 16u + lane, params.rows - 1u));
+    let row3 = gather_row(params, min(first + 24u + lane, params.rows - 1u));
     let quads = params.out_quads;
     var c0 = vec4<f32>(); var c1 = vec4<f32>(); var c2 = vec4<f32>(); var c3 = vec4<f32>();
     var c4 = vec4<f32>(); var c5 = vec4<f32>(); var c6 = vec4<f32>(); var c7 = vec4<f32>();
     var c8 = vec4<f32>(); var c9 = vec4<f32>(); var c10 = vec4<f32>(); var c11 = vec4<f32>();
     var c12 = vec4<f32>(); var c13 = vec4<f32>(); var c14 = vec4<f32>(); var c15 = vec4<f32>();
+    var c16 = vec4<f32>(); var c17 = vec4<f32>(); var c18 = vec4<f32>(); var c19 = vec4<f32>();
+    var c20 = vec4<f32>(); var c21 = vec4<f32>(); var c22 = vec4<f32>(); var c23 = vec4<f32>();
+    var c24 = vec4<f32>(); var c25 = vec4<f32>(); var c26 = vec4<f32>(); var c27 = vec4<f32>();
+    var c28 = vec4<f32>(); var c29 = vec4<f32>(); var c30 = vec4<f32>(); var c31 = vec4<f32>();
     for (var r = 0u; r < params.taps_h; r++) {
         for (var s = 0u; s < params.taps_w; s++) {
             let step = vec2(i32(r), i32(s)) * params.tap_step;
-            let inside0 = inside(row0.h + step.x, row0.w + step.y, params.in_h, params.in_w);
-            let inside1 = inside(row1.h + step.x, row1.w + step.y, params.in_h, params.in_w);
+            let s0 = source(params, row0, step);
+            let s1 = source(params, row1, step);
+            let s2 = source(params, row2, step);
+            let s3 = source(params, row3, step);
             // Small images: a tap that sees nothing but padding costs nothing.
-            if !subgroupAny(inside0 || inside1) { continue; }
-            let pixel0 = (row0.n * i32(params.in_h) + row0.h + step.x) * i32(params.in_w) + row0.w + step.y;
-            let pixel1 = (row1.n * i32(params.in_h) + row1.h + step.x) * i32(params.in_w) + row1.w + step.y;
-            let start0 = u32(select(0, pixel0, inside0)) * params.in_quads;
-            let start1 = u32(select(0, pixel1, inside1)) * params.in_quads;
+            if !subgroupAny(s0.there || s1.there || (ROWS == 32u && (s2.there || s3.there))) { continue; }
             let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
             var at = tap * params.in_quads * 4u * quads + loaded;
-            for (var k = 0u; k < params.in_quads; k++) {
-                let x0 = select(vec4<f32>(), vec4<f32>(input[start0 + k]), inside0);
-                let x1 = select(vec4<f32>(), vec4<f32>(input[start1 + k]), inside1);
-                let b0 = vec4<f32>(weight[at]);
-                let b1 = vec4<f32>(weight[at + quads]);
-                let b2 = vec4<f32>(weight[at + 2u * quads]);
-                let b3 = vec4<f32>(weight[at + 3u * quads]);
-                at += 4u * quads;
+            var stride = quads;
+            if TURNED {
+                at = (tap * quads + loaded) * 4u * params.in_quads;
+                stride = params.in_quads;
+            }
+            // Tested at the end: with one quad, as images have, a test in front would cost nearly half as much as the sum.
+            var k = 0u;
+            loop {
+                let x0 = load(s0, k);
+                let x1 = load(s1, k);
+                var b0 = vec4<f32>(weight[at]);
+                var b1 = vec4<f32>(weight[at + stride]);
+                var b2 = vec4<f32>(weight[at + 2u * stride]);
+                var b3 = vec4<f32>(weight[at + 3u * stride]);
+                if TURNED {
+                    let t = transpose(mat4x4(b0, b1, b2, b3));
+                    b0 = t[0]; b1 = t[1]; b2 = t[2]; b3 = t[3];
+                    at += 1u;
+                } else {
+                    at += 4u * quads;
+                }
                 var a: vec4<f32>;
                 a = subgroupBroadcast(x0, 0u); c0 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 a = subgroupBroadcast(x0, 1u); c1 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
@@ -70,23 +96,63 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
                 a = subgroupBroadcast(x1, 5u); c13 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 a = subgroupBroadcast(x1, 6u); c14 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 a = subgroupBroadcast(x1, 7u); c15 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                if ROWS == 32u {
+                    let x2 = load(s2, k);
+                    let x3 = load(s3, k);
+                    a = subgroupBroadcast(x2, 0u); c16 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x2, 1u); c17 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x2, 2u); c18 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x2, 3u); c19 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x2, 4u); c20 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x2, 5u); c21 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x2, 6u); c22 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x2, 7u); c23 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 0u); c24 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 1u); c25 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 2u); c26 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 3u); c27 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 4u); c28 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 5u); c29 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 6u); c30 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                    a = subgroupBroadcast(x3, 7u); c31 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+                }
+                k++;
+                if k >= params.in_quads { break; }
             }
         }
     }
-    store(row_tile * 16u + 0u, subgroupBroadcast(row0.out, 0u), column, c0);
-    store(row_tile * 16u + 1u, subgroupBroadcast(row0.out, 1u), column, c1);
-    store(row_tile * 16u + 2u, subgroupBroadcast(row0.out, 2u), column, c2);
-    store(row_tile * 16u + 3u, subgroupBroadcast(row0.out, 3u), column, c3);
-    store(row_tile * 16u + 4u, subgroupBroadcast(row0.out, 4u), column, c4);
-    store(row_tile * 16u + 5u, subgroupBroadcast(row0.out, 5u), column, c5);
-    store(row_tile * 16u + 6u, subgroupBroadcast(row0.out, 6u), column, c6);
-    store(row_tile * 16u + 7u, subgroupBroadcast(row0.out, 7u), column, c7);
-    store(row_tile * 16u + 8u, subgroupBroadcast(row1.out, 0u), column, c8);
-    store(row_tile * 16u + 9u, subgroupBroadcast(row1.out, 1u), column, c9);
-    store(row_tile * 16u + 10u, subgroupBroadcast(row1.out, 2u), column, c10);
-    store(row_tile * 16u + 11u, subgroupBroadcast(row1.out, 3u), column, c11);
-    store(row_tile * 16u + 12u, subgroupBroadcast(row1.out, 4u), column, c12);
-    store(row_tile * 16u + 13u, subgroupBroadcast(row1.out, 5u), column, c13);
-    store(row_tile * 16u + 14u, subgroupBroadcast(row1.out, 6u), column, c14);
-    store(row_tile * 16u + 15u, subgroupBroadcast(row1.out, 7u), column, c15);
+    store(first + 0u, subgroupBroadcast(row0.out, 0u), column, c0);
+    store(first + 1u, subgroupBroadcast(row0.out, 1u), column, c1);
+    store(first + 2u, subgroupBroadcast(row0.out, 2u), column, c2);
+    store(first + 3u, subgroupBroadcast(row0.out, 3u), column, c3);
+    store(first + 4u, subgroupBroadcast(row0.out, 4u), column, c4);
+    store(first + 5u, subgroupBroadcast(row0.out, 5u), column, c5);
+    store(first + 6u, subgroupBroadcast(row0.out, 6u), column, c6);
+    store(first + 7u, subgroupBroadcast(row0.out, 7u), column, c7);
+    store(first + 8u, subgroupBroadcast(row1.out, 0u), column, c8);
+    store(first + 9u, subgroupBroadcast(row1.out, 1u), column, c9);
+    store(first + 10u, subgroupBroadcast(row1.out, 2u), column, c10);
+    store(first + 11u, subgroupBroadcast(row1.out, 3u), column, c11);
+    store(first + 12u, subgroupBroadcast(row1.out, 4u), column, c12);
+    store(first + 13u, subgroupBroadcast(row1.out, 5u), column, c13);
+    store(first + 14u, subgroupBroadcast(row1.out, 6u), column, c14);
+    store(first + 15u, subgroupBroadcast(row1.out, 7u), column, c15);
+    if ROWS == 32u {
+        store(first + 16u, subgroupBroadcast(row2.out, 0u), column, c16);
+        store(first + 17u, subgroupBroadcast(row2.out, 1u), column, c17);
+        store(first + 18u, subgroupBroadcast(row2.out, 2u), column, c18);
+        store(first + 19u, subgroupBroadcast(row2.out, 3u), column, c19);
+        store(first + 20u, subgroupBroadcast(row2.out, 4u), column, c20);
+        store(first + 21u, subgroupBroadcast(row2.out, 5u), column, c21);
+        store(first + 22u, subgroupBroadcast(row2.out, 6u), column, c22);
+        store(first + 23u, subgroupBroadcast(row2.out, 7u), column, c23);
+        store(first + 24u, subgroupBroadcast(row3.out, 0u), column, c24);
+        store(first + 25u, subgroupBroadcast(row3.out, 1u), column, c25);
+        store(first + 26u, subgroupBroadcast(row3.out, 2u), column, c26);
+        store(first + 27u, subgroupBroadcast(row3.out, 3u), column, c27);
+        store(first + 28u, subgroupBroadcast(row3.out, 4u), column, c28);
+        store(first + 29u, subgroupBroadcast(row3.out, 5u), column, c29);
+        store(first + 30u, subgroupBroadcast(row3.out, 6u), column, c30);
+        store(first + 31u, subgroupBroadcast(row3.out, 7u), column, c31);
+    }
 }

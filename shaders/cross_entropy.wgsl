@@ -62,6 +62,24 @@ fn forward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n
     }
 }
 
+@group(0) @binding(3) var<storage, read> weights: array<f32>;
+@group(0) @binding(4) var<storage, read_write> weighted_losses: array<f32>;
+@group(0) @binding(5) var<storage, read_write> weighted_normalizers: array<vec2<f32>>;
+
+// A row counts as often as its weight says, which is the mass of its target.
+@compute @workgroup_size(64)
+fn forward_weighted(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = workgroup_index(wg, n);
+    if row >= params.rows { return; }
+    let first = row * params.quads;
+    let normalizer = log_sum_exp(local, first);
+    if local == 0u {
+        let label = labels[row];
+        weighted_losses[row] = weights[row] * (normalizer - logits[first + label / 4u][label % 4u] / params.temperature);
+        weighted_normalizers[row] = vec2(normalizer, weights[row]);
+    }
+}
+
 @group(0) @binding(3) var<storage, read> saved: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read> grad_output: array<f32>;
 @group(0) @binding(5) var<storage, read_write> grad_logits: array<vec4<f32>>;
@@ -84,6 +102,6 @@ fn backward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.rows * params.quads { return; }
     let row = i / params.quads;
     let first = i % params.quads * 4u;
-    let goal = select(vec4<f32>(), vec4(1.0), vec4(first, first + 1u, first + 2u, first + 3u) == vec4(labels[row]));
+    let goal = select(vec4<f32>(), vec4(saved[row].y), vec4(first, first + 1u, first + 2u, first + 3u) == vec4(labels[row]));
     grad_logits[i] = soft_gradient(i, i % params.quads, saved[row], goal);
 }

@@ -1,15 +1,26 @@
 //! Every shader as data, without a GPU: parses, validates, and translates to what Vulkan, Metal and DX12 compile.
 
-use swav_wgpu::gpu::{SHADERS, Specialization, compose, source};
+use swav_wgpu::gpu::{CooperativeMatrix, ProductShape, SHADERS, Specialization, compose, source};
 use wgpu::naga;
 
-/// Type knobs a shader offers: f32, f16, and f16 packed for adapters that have none in shaders.
+/// Knobs a shader offers: types (f32, f16, and f16 packed for adapters that have none in shaders), and the shapes of cooperative matrices.
+/// (Those have no translation to HLSL, which lacks them.)
 fn specializations(text: &str) -> Vec<Specialization> {
     let mut all = vec![Specialization::default()];
+    if text.contains("#import coop") {
+        for (tile, subgroup) in [(8, 8), (8, 32), (16, 8), (16, 16), (16, 32), (16, 64)] {
+            let matrix = CooperativeMatrix { tile, subgroup };
+            all.extend([ProductShape::Small, ProductShape::Large].map(|shape| matrix.knobs(shape)));
+        }
+    }
     for name in ["Element", "Weight", "Source", "Target"] {
         if text.contains(&format!("alias {name} = ")) {
             all = all.into_iter().flat_map(|s| [s.clone(), s.alias(name, "f16")]).collect();
         }
+    }
+    // Matrices have f16 factors: where there are some, f16 is not packed.
+    if text.contains("#import coop") {
+        return all;
     }
     let packed: Vec<Specialization> = all.iter().map(|s| s.clone().packed()).collect();
     [all, packed].concat()
@@ -36,8 +47,9 @@ fn every_shader_is_valid_under_every_type() {
 
 #[test]
 fn bindings_fit_the_smallest_adapters() {
-    for (name, _) in SHADERS.iter().filter(|(name, _)| !name.starts_with("lib/")) {
-        let (module, info) = module(name, &Specialization::default());
+    let kernels = SHADERS.iter().filter(|(name, _)| !name.starts_with("lib/"));
+    for (name, spec) in kernels.flat_map(|(name, text)| specializations(text).into_iter().map(move |spec| (name, spec))) {
+        let (module, info) = module(name, &spec);
         for (i, entry) in module.entry_points.iter().enumerate() {
             let used = |handle: naga::Handle<naga::GlobalVariable>| !info.get_entry_point(i)[handle].is_empty();
             let bindings: Vec<u32> =
@@ -47,7 +59,10 @@ fn bindings_fit_the_smallest_adapters() {
             let mut sorted = bindings.clone();
             sorted.sort_unstable();
             assert_eq!(sorted, (0..).take(sorted.len()).collect::<Vec<u32>>(), "{name}/{}", entry.name);
-            assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{name}/{}", entry.name);
+            assert!((1..=256).contains(&entry.workgroup_size.iter().product::<u32>()), "{name}/{}", entry.name);
+            let shared = module.global_variables.iter().filter(|(h, v)| used(*h) && v.space == naga::AddressSpace::WorkGroup);
+            let bytes: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
+            assert!(bytes <= 32 << 10, "{name}/{} [{}]: {bytes} bytes of workgroup memory", entry.name, spec.label());
         }
     }
 }

@@ -35,6 +35,17 @@ fn inside(h: i32, w: i32, height: u32, width: u32) -> bool {
     return h >= 0 && w >= 0 && h < i32(height) && w < i32(width);
 }
 
+// Where a row finds the input pixel of a tap: its first quad, and whether it is inside the image.
+struct Source { start: u32, there: bool }
+
+fn source(p: Gather, row: Row, step: vec2<i32>) -> Source {
+    let h = row.h + step.x;
+    let w = row.w + step.y;
+    let there = inside(h, w, p.in_h, p.in_w);
+    let pixel = (row.n * i32(p.in_h) + h) * i32(p.in_w) + w;
+    return Source(u32(select(0, pixel, there)) * p.in_quads, there);
+}
+
 // `reduce` computes weight[tap, in channel, out channel] = sum over output pixels of in * grad_output. Pixels come in
 // segments (rows of the output image, or 64 pixels at a time where the kernel is 1x1); segments are dealt out to `splits` partial
 // sums, of which the first is number `first_split` of the whole tensor's.

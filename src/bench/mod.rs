@@ -3,12 +3,18 @@
 //! A case first runs once (`first_ms`: pipelines are built there), once more to settle, then in samples until its time is spent. Wall
 //! times are medians; `cpu_ms` is processor time of the process, all threads, which hardly moves when the machine is shared.
 
+mod case;
 mod cases;
+mod images;
+mod kernels;
+mod steps;
 
-pub use cases::{Case, cases};
+pub use case::Case;
+pub use cases::cases;
 
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::graph::Variants;
 use cpu_time::ProcessTime;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -22,8 +28,10 @@ pub struct Measured {
     pub median_ms: f64,
     /// Median processor time of a run, all threads.
     pub cpu_ms: f64,
-    /// The first run, with pipelines.
+    /// The first run, with building the program and its pipelines.
     pub first_ms: f64,
+    /// Its processor time.
+    pub first_cpu_ms: f64,
     /// Of the median wall time; `None` where operations are not the point.
     pub gflops: Option<f64>,
     /// Images a second, for training steps.
@@ -31,20 +39,20 @@ pub struct Measured {
     pub images_per_second: Option<f64>,
     /// Dispatches of a run.
     pub dispatches: usize,
-    /// Host processor time to encode and submit one dispatch, microseconds.
+    /// Time of the host to encode and submit a run, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub host_us_per_dispatch: Option<f64>,
+    pub host_ms: Option<f64>,
 }
 
-/// Time spent on a case after its first run.
-const BUDGET: Duration = Duration::from_secs(3);
+/// Time usually spent on a case after its first run.
+pub const BUDGET: Duration = Duration::from_secs(3);
 
-/// Measures one case.
-pub fn measure(gpu: &Gpu, case: &Case) -> Result<Measured> {
-    let started = Instant::now();
-    let mut ready = case.prepare(gpu)?;
+/// Measures one case for about `budget`.
+pub fn measure(gpu: &Gpu, variants: &dyn Variants, case: &Case, budget: Duration) -> Result<Measured> {
+    let (started, processor) = (Instant::now(), ProcessTime::now());
+    let mut ready = case.prepare(gpu, variants)?;
     ready.run(gpu)?;
-    let first_ms = started.elapsed().as_secs_f64() * 1e3;
+    let [first_ms, first_cpu_ms] = [started.elapsed(), processor.elapsed()].map(|t| t.as_secs_f64() * 1e3);
     ready.run(gpu)?;
     let mut once = |n: u32| -> Result<(f64, f64)> {
         let (wall, cpu) = (Instant::now(), ProcessTime::now());
@@ -57,9 +65,9 @@ pub fn measure(gpu: &Gpu, case: &Case) -> Result<Measured> {
     let (single, _) = once(1)?;
     // Nine samples of several runs each where runs are short, at least three of one run.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-    let repeats = (BUDGET.as_secs_f64() * 1e3 / 9.0 / single).clamp(1.0, 1000.0) as u32;
+    let repeats = (budget.as_secs_f64() * 1e3 / 9.0 / single).clamp(1.0, 1000.0) as u32;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-    let samples = (BUDGET.as_secs_f64() * 1e3 / (single * f64::from(repeats))).clamp(3.0, 9.0) as usize;
+    let samples = (budget.as_secs_f64() * 1e3 / (single * f64::from(repeats))).clamp(3.0, 9.0) as usize;
     let mut taken = (0..samples).map(|_| once(repeats)).collect::<Result<Vec<_>>>()?;
     let mut median = |part: fn(&(f64, f64)) -> f64| {
         taken.sort_by(|a, b| part(a).total_cmp(&part(b)));
@@ -71,16 +79,17 @@ pub fn measure(gpu: &Gpu, case: &Case) -> Result<Measured> {
         median_ms,
         cpu_ms,
         first_ms,
+        first_cpu_ms,
         gflops: case.flops.map(|f| f / median_ms / 1e6),
         images_per_second: case.images.map(|n| n / median_ms * 1e3),
         dispatches: ready.dispatches(),
-        host_us_per_dispatch: if case.host { Some(ready.host_us_per_dispatch(gpu)?) } else { None },
+        host_ms: if case.host { Some(ready.host_ms(gpu)?) } else { None },
     })
 }
 
 /// Device time of each kernel of one run, milliseconds, most first, summed over launches of the same label.
-pub fn profile(gpu: &Gpu, case: &Case) -> Result<Vec<(String, f64, usize)>> {
-    let mut ready = case.prepare(gpu)?;
+pub fn profile(gpu: &Gpu, variants: &dyn Variants, case: &Case) -> Result<Vec<(String, f64, usize)>> {
+    let mut ready = case.prepare(gpu, variants)?;
     ready.run(gpu)?;
     let mut sums: std::collections::BTreeMap<String, (f64, usize)> = std::collections::BTreeMap::new();
     for (label, ms) in ready.profile(gpu)? {

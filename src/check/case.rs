@@ -164,11 +164,23 @@ pub(super) struct Entry {
     pub(super) op: &'static str,
     pub(super) shape: String,
     pub(super) dtype: DType,
+    /// Whether the case, whose operands then are exact in f16, is for kernels that round f32 factors to f16: others are not run.
+    pub(super) rounding: bool,
     pub(super) make: Box<dyn Fn(&mut Random) -> Case>,
 }
 
 impl Entry {
     pub(super) fn new(op: &'static str, shape: String, dtype: DType, make: impl Fn(&mut Random) -> Case + 'static) -> Self {
-        Self { op, shape, dtype, make: Box::new(make) }
+        Self { op, shape, dtype, rounding: false, make: Box::new(make) }
+    }
+
+    /// The same for kernels that round f32 factors to f16.
+    pub(super) fn rounding(self) -> Self {
+        let make = move |random: &mut Random| {
+            let mut case = (self.make)(random);
+            case.operands.iter_mut().flat_map(|o| &mut o.values).for_each(|v| *v = round(*v, DType::F16));
+            case
+        };
+        Self { op: self.op, shape: self.shape, dtype: self.dtype, rounding: true, make: Box::new(make) }
     }
 }

@@ -12,7 +12,7 @@ const ASKED: u32 = 200_000;
 pub(super) fn run(gpu: &Gpu) -> Result<CaseResult> {
     let counted = Buffer::new(gpu, "loop iterations", 16)?;
     let dispatch = Dispatch {
-        kernel: gpu.kernel(&KernelSpec::new("loop_cap", "count"))?,
+        kernel: gpu.kernels(&[&KernelSpec::new("loop_cap", "count")])?.remove(0),
         params: Params::default().u32("iterations", ASKED as usize).u32("step", 1),
         bindings: vec![Binding { buffer: counted.clone(), offset: 0, bytes: 16 }],
         grid: [1, 1, 1],

@@ -7,6 +7,7 @@
 
 mod case;
 mod cases;
+mod cooperative;
 mod execute;
 mod gradient;
 mod loop_cap;
@@ -62,6 +63,11 @@ pub fn run(gpu: &Gpu, filter: Option<&Regex>, on_case: &mut dyn FnMut(&CaseResul
         report.cases.push(result);
     };
     let wanted = |op: &str, shape: &str, dtype: &str| filter.is_none_or(|f| f.is_match(format!("{op} {shape} {dtype}").trim_end()));
+    if wanted(cooperative::OP, "", "")
+        && let Some(result) = cooperative::run(gpu)
+    {
+        take(result);
+    }
     for entry in cases::all() {
         if wanted(entry.op, &entry.shape, entry.dtype.wgsl()) {
             execute::run(gpu, &entry, &mut take)?;

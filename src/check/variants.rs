@@ -12,23 +12,38 @@ impl Variants for Force {
     fn choose<'a>(&self, _op: &str, _shape: &str, offered: &[&'a str]) -> &'a str {
         offered.iter().copied().find(|v| *v == self.0).unwrap_or(offered[0])
     }
+
+    fn may_round(&self) -> bool {
+        true
+    }
 }
 
 /// Notes every variant that is offered.
 #[derive(Default)]
-pub(super) struct Survey(RefCell<BTreeSet<String>>);
+pub(super) struct Survey {
+    names: RefCell<BTreeSet<String>>,
+    may_round: bool,
+}
 
 impl Survey {
-    /// The variants in alphabetical order: all of an op's, or one without a name where ops offer no choice.
+    /// A survey that is also offered kernels that round f32 factors to f16.
+    pub(super) fn rounding() -> Self {
+        Self { may_round: true, ..Self::default() }
+    }
+
+    /// The variants in alphabetical order; none where ops offer no choice.
     pub(super) fn offered(self) -> Vec<String> {
-        let names: Vec<String> = self.0.into_inner().into_iter().collect();
-        if names.is_empty() { vec![String::new()] } else { names }
+        self.names.into_inner().into_iter().collect()
     }
 }
 
 impl Variants for Survey {
     fn choose<'a>(&self, _op: &str, _shape: &str, offered: &[&'a str]) -> &'a str {
-        self.0.borrow_mut().extend(offered.iter().map(|&v| v.to_owned()));
+        self.names.borrow_mut().extend(offered.iter().map(|&v| v.to_owned()));
         offered[0]
+    }
+
+    fn may_round(&self) -> bool {
+        self.may_round
     }
 }

@@ -10,7 +10,7 @@ pub use commands::{
     BenchArgs, CheckArgs, ClustersArgs, CompletionsArgs, ConvertArgs, DevicesArgs, EvalKnnArgs, EvalLinearArgs, FeaturesArgs, FinetuneArgs,
     ImageArgs, InfoArgs, PredictArgs, ReplayArgs, TrainArgs,
 };
-pub use values::{Layout, Shell, Weights};
+pub use values::{Layout, Shell, Tune, Weights};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -18,7 +18,8 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the run failed or a check did not hold; 2 wrong flag, configuration or weight file; 3 no usable adapter; 4 data; 5 output cannot be written;
 6 NaN or infinity; 7 out of GPU memory; 8 device lost; 9 run folder in use; 75 stopped by a signal after a checkpoint; 130 stopped at once.
 
-Environment: WGPU_BACKEND and WGPU_ADAPTER_NAME choose adapters as in any wgpu program; NO_COLOR turns colours and bars off.";
+Environment: WGPU_BACKEND and WGPU_ADAPTER_NAME choose adapters as in any wgpu program; NO_COLOR turns colours and bars off;
+SWAV_WGPU_CACHE is the folder for measured kernels and compiled pipelines, in place of the platform's for caches (empty: none).";
 
 /// SwAV self-supervised training of ResNets on any Vulkan, Metal or DX12 GPU
 #[derive(Clone, Debug, Parser)]
@@ -38,6 +39,12 @@ pub struct Global {
     /// GPU to use: its index in `devices`, or a part of its name
     #[arg(long, global = true, value_name = "INDEX|NAME-PART", help_heading = "Global options")]
     pub adapter: Option<String>,
+    /// How kernels are chosen where there are several for one job
+    #[arg(long, global = true, value_enum, value_name = "HOW", default_value_t, help_heading = "Global options")]
+    pub tune: Tune,
+    /// The most time that --tune full may take, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "120", value_parser = values::seconds, help_heading = "Global options")]
+    pub tune_seconds: f64,
     /// Say more (-v: information, -vv: debugging)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
@@ -56,7 +63,7 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Run every kernel on this adapter and compare it with the CPU
     Check(CheckArgs),
-    /// Say what a configuration needs: parameters, FLOPs, memory
+    /// Say what a configuration is and needs: recipe, learning rates, parameters, FLOPs, memory
     Info(InfoArgs),
     /// Pre-train a backbone with SwAV
     Train(TrainArgs),

@@ -4,6 +4,7 @@ use super::args::{BenchArgs, Global};
 use super::{common, output};
 use crate::bench::{cases, measure, profile};
 use crate::error::{Error, Result};
+use std::time::Duration;
 
 pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let filter = pattern(args.filter.as_deref())?;
@@ -15,21 +16,22 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
         return chosen.iter().try_for_each(|c| output::line(&c.name));
     }
     let gpu = common::open(global)?;
+    let (variants, budget) = (common::variants(global, &gpu), Duration::from_secs_f64(args.seconds));
     for case in &chosen {
         if args.profile {
             output::line(&case.name)?;
-            for (kernel, ms, launches) in profile(&gpu, case)? {
+            for (kernel, ms, launches) in profile(&gpu, &variants, case)? {
                 output::line(&format!("  {ms:>9.3} ms  {launches:>4} x  {kernel}"))?;
             }
             continue;
         }
-        let m = measure(&gpu, case)?;
+        let m = measure(&gpu, &variants, case, budget)?;
         if global.json {
             output::json(&m)?;
         } else {
             let rate = m.gflops.map_or(String::new(), |g| format!("  {g:8.2} GFLOP/s"));
             let images = m.images_per_second.map_or(String::new(), |i| format!("  {i:8.2} img/s"));
-            let host = m.host_us_per_dispatch.map_or(String::new(), |u| format!("  {} dispatches, host {u:.2} us each", m.dispatches));
+            let host = m.host_ms.map_or(String::new(), |ms| format!("  host {ms:.2} ms for {} dispatches", m.dispatches));
             let times = format!("{:>10.3} ms  cpu {:>10.3} ms  first {:>8.0} ms", m.median_ms, m.cpu_ms, m.first_ms);
             output::line(&format!("{:<36}{times}{rate}{images}{host}", m.name))?;
         }

@@ -9,8 +9,8 @@ use super::{common, output};
 use crate::data::{Dataset, Loader, Split};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Variants;
 use crate::train::{Extracted, Extractor};
-use crate::tune::BestGuess;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,12 +30,15 @@ struct Assignment {
 pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let out = OutFolder::begin(&args.out)?;
     let data = Arc::new(Dataset::open(&args.data, Split::All)?);
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &Weights::File(args.weights.clone()), &args.image)?;
-    let Some(prototypes) = frozen.network.head.as_ref().map(|head| head.prototypes) else {
+    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
+    let Some(head) = frozen.network.head else {
         return Err(Error::weights(&args.weights, "has no SwAV head (projection_head and prototypes): there is nothing to assign images to"));
     };
-    let assigned = assign(&gpu, &frozen, &data, prototypes)?;
+    let (prototypes, heads) = (head.prototypes, head.prototype_heads());
+    if args.head >= heads {
+        return Err(Error::Usage(format!("--head {}: {} has {heads} prototype heads, counted from 0", args.head, args.weights.display())));
+    }
+    let assigned = assign(&gpu, &common::variants(global, &gpu), &frozen, &data, (prototypes, args.head))?;
     gallery::write(out.path(), &data, &assigned, prototypes)?;
     out.finish()?;
     if global.json {
@@ -49,9 +52,15 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
 }
 
 /// Passes every image and keeps its best score only: all scores of a large set would not fit into memory.
-fn assign(gpu: &Gpu, frozen: &common::Frozen, data: &Arc<Dataset>, prototypes: usize) -> Result<Vec<Assignment>> {
+fn assign(
+    gpu: &Gpu,
+    variants: &dyn Variants,
+    frozen: &common::Frozen,
+    data: &Arc<Dataset>,
+    (prototypes, head): (usize, usize),
+) -> Result<Vec<Assignment>> {
     let (batch, size) = (BATCH.min(data.len()), frozen.transform.crop);
-    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, batch, [size, size], true)?;
+    let mut extractor = Extractor::new(gpu, variants, &frozen.network, batch, [size, size], Some(head))?;
     let mut loader = Loader::evaluation(Arc::clone(data), frozen.transform, frozen.normalize, batch, frozen.workers)?;
     let mut all = Vec::with_capacity(data.len());
     while let Some(images) = loader.next() {

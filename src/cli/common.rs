@@ -1,13 +1,19 @@
-//! What several commands do first: log, open the adapter, load the network.
+//! What several commands do first: log, open the adapter, settle how kernels are chosen, load the network.
 
-use super::args::{Global, ImageArgs, Weights};
+use super::args::{Global, ImageArgs, Tune, Weights};
 use crate::data::{EvalTransform, Normalize};
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
-use crate::train::Network;
 use crate::train::config::{BackboneConfig, DataConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
 use crate::train::plan::{eval_transform, normalize};
+use crate::train::{Network, weight_file};
+use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
+use crate::weights::{self, Checkpoint};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Names that are left out are said one by one up to this number.
+const MOST_UNMATCHED: usize = 20;
 
 /// Sends the library's log to stderr: warnings, with -v information, with -vv everything.
 pub(super) fn start_logging(global: &Global) {
@@ -23,9 +29,43 @@ pub(super) fn start_logging(global: &Global) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
 }
 
+/// The adapter the user asked for; its compiled pipelines are kept where the backend can.
+pub(super) fn gpu(global: &Global) -> Result<Gpu> {
+    let gpu = Gpu::open(global.adapter.as_deref())?;
+    Ok(match tune::cache_folder() {
+        Some(folder) => gpu.keeping_pipelines(&folder),
+        None => gpu,
+    })
+}
+
+/// How the user wants kernels chosen on `gpu`.
+pub(super) fn variants<'a>(global: &'a Global, gpu: &Gpu) -> Tuner<'a> {
+    let effort = match global.tune {
+        Tune::Off => Effort::Off,
+        Tune::Table => Effort::Table,
+        Tune::Full => Effort::Full,
+    };
+    let table = match tune::cache_folder().filter(|_| effort != Effort::Off) {
+        Some(folder) => Table::open(&folder, Identity::of(gpu.description())),
+        None => Table::in_memory(),
+    };
+    Tuner::new(effort, table, Duration::from_secs_f64(global.tune_seconds), move |progress| note(global, &tuning(progress)))
+}
+
+/// A line about a shape that was measured.
+fn tuning(progress: &Progress<'_>) -> String {
+    match progress {
+        Progress::Measured { done, total, key, times, guess } => {
+            let each: Vec<String> = times.iter().filter(|(_, ms)| **ms < f64::MAX).map(|(variant, ms)| format!("{variant} {ms:.2} ms")).collect();
+            format!("tuning {done}/{total}: {key}: {} (guess {guess})", each.join(", "))
+        }
+        Progress::TimeIsUp { left } => format!("tuning: the time is up, {left} shapes keep the best guess; --tune-seconds gives more"),
+    }
+}
+
 /// Opens the adapter the user asked for and says when it is a software one.
 pub(super) fn open(global: &Global) -> Result<Gpu> {
-    let gpu = Gpu::open(global.adapter.as_deref())?;
+    let gpu = gpu(global)?;
     let d = gpu.description();
     if gpu.caps().kind == DeviceKind::Cpu {
         note(global, &format!("{} is a software device: expect the speed of the processor", d.name));
@@ -89,8 +129,9 @@ fn for_size(size: usize) -> EvalTransform {
     EvalTransform { resize: Some(if size <= 64 { size } else { size * 8 / 7 }), crop: size }
 }
 
-/// Loads weights, or draws them, and settles how images are prepared. A run folder brings its own configuration along.
-pub(super) fn frozen(gpu: &Gpu, weights: &Weights, image: &ImageArgs) -> Result<Frozen> {
+/// Loads weights, or draws them, and settles how images are prepared; a run folder brings its own configuration along. Bad weights are
+/// refused before an adapter is opened.
+pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> Result<(Gpu, Frozen)> {
     let mut image = image.clone();
     if let (Weights::File(path), None) = (weights, &image.config) {
         let own = path.join("config.toml");
@@ -100,18 +141,49 @@ pub(super) fn frozen(gpu: &Gpu, weights: &Weights, image: &ImageArgs) -> Result<
     }
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
-    let network = load(gpu, weights, image.config.as_deref())?;
-    Ok(Frozen { network, transform, normalize: normalize(&data), workers: data.workers, data: configured.then(|| PathBuf::from(&data.path)), random })
+    let (gpu, network) = network(weights, image.config.as_deref(), global)?;
+    let frozen = Frozen {
+        network,
+        transform,
+        normalize: normalize(&data),
+        workers: data.workers,
+        data: configured.then(|| PathBuf::from(&data.path)),
+        random,
+    };
+    Ok((gpu, frozen))
 }
 
-/// The network of `--weights`; `config` gives the architecture of random ones.
-pub(super) fn load(gpu: &Gpu, weights: &Weights, config: Option<&Path>) -> Result<Network> {
+/// The network of `--weights` on the adapter the user asked for; `config` gives the architecture of random ones.
+pub(super) fn network(weights: &Weights, config: Option<&Path>, global: &Global) -> Result<(Gpu, Network)> {
     match weights {
-        Weights::File(path) => Network::load(gpu, path),
+        Weights::File(path) => {
+            let checkpoint = checkpoint(path, global)?;
+            let gpu = open(global)?;
+            let network = Network::from_checkpoint(&gpu, checkpoint)?;
+            Ok((gpu, network))
+        }
         Weights::Random { seed } => {
             let path = config.ok_or_else(|| Error::Usage("--weights random needs --config, which says what network to draw".into()))?;
             let backbone: BackboneConfig = backbone_of(path, &[])?;
-            Network::random(gpu, backbone.architecture(), backbone.zero_init_residual, *seed)
+            let gpu = open(global)?;
+            let network = Network::random(&gpu, backbone.architecture(), backbone.zero_init_residual, *seed)?;
+            Ok((gpu, network))
         }
     }
+}
+
+/// Reads a weight file, or the newest checkpoint of a run folder, and says what was found in it and what was not taken as it stands.
+pub(super) fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint> {
+    let file = weight_file(path)?;
+    let checkpoint = weights::load(&file)?;
+    let (layout, matched, all) = (checkpoint.layout, checkpoint.matched, checkpoint.matched + checkpoint.unmatched.len());
+    note(global, &format!("{}: {layout} layout, {matched} of {all} tensors matched: {}", file.display(), checkpoint.describe()));
+    checkpoint.remarks.iter().for_each(|remark| note(global, &format!("note: {remark}")));
+    for name in checkpoint.unmatched.iter().take(MOST_UNMATCHED) {
+        note(global, &format!("note: {name} {}", weights::why_unmatched(name)));
+    }
+    if let more @ 1.. = checkpoint.unmatched.len().saturating_sub(MOST_UNMATCHED) {
+        note(global, &format!("note: {more} more are left out; `swav-wgpu convert --json` lists them"));
+    }
+    Ok(checkpoint)
 }

@@ -4,8 +4,7 @@ use super::args::{Cli, CompletionsArgs, ConvertArgs, Global, Layout, Shell};
 use super::report::progress::grouped;
 use super::{common, output};
 use crate::error::Result;
-use crate::train::weight_file;
-use crate::weights::{Target, convert};
+use crate::weights::{Target, check_output, convert};
 use clap::CommandFactory;
 use clap_complete::Shell as Completed;
 
@@ -15,15 +14,16 @@ pub(super) fn run(args: &ConvertArgs, global: &Global) -> Result<()> {
         Layout::Swav => Target::Swav,
         Layout::Mmpretrain => Target::Mmpretrain,
     };
-    let summary = convert(weight_file(&args.input)?, &args.output, target)?;
+    // A name that cannot be written is refused before a large file is read.
+    let output = check_output(&args.output)?;
+    let checkpoint = common::checkpoint(&args.input, global)?;
+    let summary = convert(&checkpoint, output, target)?;
     if global.json {
         return output::json(&summary);
     }
     let (tensors, parameters) = (summary.tensors, grouped(summary.parameters as u64));
     output::line(&format!("{} -> {}: {tensors} tensors, {parameters} parameters", summary.source_layout, args.output.display()))?;
-    for (names, why) in [(&summary.unmatched, "was not understood"), (&summary.dropped, "has no place in this layout")] {
-        names.iter().for_each(|name| common::note(global, &format!("left out: {name} {why}")));
-    }
+    summary.dropped.iter().for_each(|name| common::note(global, &format!("note: {name} is left out: this layout has no place for it")));
     Ok(())
 }
 

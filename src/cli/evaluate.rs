@@ -13,7 +13,6 @@ use crate::train::event::Observers;
 use crate::train::plan::eval_transform;
 use crate::train::run_folder::RunFolder;
 use crate::train::{finetune as train_all, linear as train_linear};
-use crate::tune::BestGuess;
 use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HostTensor, Layout, Target, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -25,31 +24,32 @@ const BATCH: usize = 64;
 
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
-    let sets = ClassSets::open(&config, 1.0)?;
-    let gpu = common::open(global)?;
-    let network = common::load(&gpu, &args.weights, Some(&args.config))?;
+    let sets = ClassSets::open(&config)?;
+    let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
-        network.calibrate(&gpu, &BestGuess, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
+        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
     }
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
-    let result = train_linear::evaluate(&gpu, &BestGuess, &network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
-    tell("linear", &result, head, None, global)
+    tell("linear", &result, &Rate::of(&config, sets.batch), [head, None], global)
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
-    let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
-    let sets = ClassSets::open(&config, args.fraction)?;
-    let gpu = common::open(global)?;
-    let network = common::load(&gpu, &args.weights, Some(&args.config))?;
+    let mut config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
+    config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
+    let sets = ClassSets::open(&config)?;
+    let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    let variants = common::variants(global, &gpu);
     let backbone = network.backbone.clone();
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
-    let result = train_all::finetune(&gpu, &BestGuess, network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
     let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
-    tell("fine-tuned", &result, head, tuned, global)
+    tell("fine-tuned", &result, &Rate::of(&config, sets.batch), [head, tuned], global)
 }
 
 fn configuration(path: &Path, sets: &[String], data: Option<&Path>, global: &Global) -> Result<LinearConfig> {
@@ -74,15 +74,35 @@ fn watch(out: Option<&Path>, config: &LinearConfig, title: &str, global: &Global
     Ok((folder, observers))
 }
 
-fn tell(what: &str, result: &ClassifierResult, head: Option<PathBuf>, tuned: Option<PathBuf>, global: &Global) -> Result<()> {
+/// The head's learning rate, and how it came about.
+struct Rate {
+    lr: f64,
+    /// Images of a step, and of the step that the configuration's rate is for.
+    scaled: Option<(usize, usize)>,
+}
+
+impl Rate {
+    fn of(config: &LinearConfig, batch: usize) -> Self {
+        Self { lr: config.base_lr(batch), scaled: config.optimizer.scale_lr_by_batch.map(|by| (batch, by)) }
+    }
+}
+
+fn tell(what: &str, result: &ClassifierResult, rate: &Rate, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
     if !global.json {
-        let ClassifierResult { top1, top5, mean_class, best_epoch, .. } = result;
-        return output::line(&format!("{what}: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (epoch {best_epoch})"));
+        let ClassifierResult { top1, top5, mean_class, best_epoch, last_top1, .. } = result;
+        let scaled = rate.scaled.map(|(batch, by)| format!("; learning rate {} scaled by batch: {batch} / {by}", rate.lr)).unwrap_or_default();
+        return output::line(&format!(
+            "{what}: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (best epoch {best_epoch}; last {last_top1:.2} %{scaled})"
+        ));
     }
     let mut all = json!({
         "top1": result.top1, "top5": result.top5, "mean_class": result.mean_class, "best_epoch": result.best_epoch,
         "last_top1": result.last_top1, "head": head, "classes": result.classes,
     });
+    all["lr"] = json!(rate.lr);
+    if let Some((batch, by)) = rate.scaled {
+        all["lr_scaled_by_batch"] = json!([batch, by]);
+    }
     if let Some(tuned) = tuned {
         all["weights"] = json!(tuned);
     }
@@ -119,7 +139,9 @@ fn save_network(folder: &Path, backbone: Backbone, result: &ClassifierResult) ->
         counters: BTreeMap::new(),
         classifier: Some(classifier(result)),
         classes: Some(result.classes.clone()),
+        matched: 0,
         unmatched: Vec::new(),
+        remarks: Vec::new(),
         backbone,
         head: None,
     };

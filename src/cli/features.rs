@@ -5,8 +5,8 @@ use super::{common, output};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Variants;
 use crate::train::{Extracted, Extractor, nhwc4};
-use crate::tune::BestGuess;
 use crate::weights::{AnyTensor, read_safetensors, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ use std::sync::Arc;
 const BATCH: usize = 32;
 
 pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &args.weights, &args.image)?;
+    let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
+    let variants = common::variants(global, &gpu);
     let (tensors, metadata, images) = match (&args.data, &args.input) {
-        (Some(data), _) => of_images(&gpu, &frozen, data)?,
-        (None, Some(input)) => of_tensors(&gpu, &frozen, input)?,
+        (Some(data), _) => of_images(&gpu, &variants, &frozen, data)?,
+        (None, Some(input)) => of_tensors(&gpu, &variants, &frozen, input)?,
         (None, None) => return Err(Error::Usage("give --data or --input".into())),
     };
     write_safetensors(&args.out, &tensors, &metadata)?;
@@ -35,13 +35,13 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
 
 type Written = (BTreeMap<String, AnyTensor<'static>>, BTreeMap<String, String>, usize);
 
-fn of_images(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written> {
+fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: &Path) -> Result<Written> {
     let data = Arc::new(Dataset::open(path, Split::All)?);
     if frozen.random {
-        frozen.network.calibrate(gpu, &BestGuess, Arc::clone(&data), frozen.transform, frozen.normalize, BATCH)?;
+        frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.normalize, BATCH)?;
     }
     let (n, size) = (data.len(), frozen.transform.crop);
-    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [size, size], false)?;
+    let mut extractor = Extractor::new(gpu, variants, &frozen.network, BATCH.min(n), [size, size], None)?;
     let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.normalize, frozen.workers)?;
     // -1 stands for an image without a class.
     let labels: Vec<i64> = all.labels.iter().map(|l| l.map_or(-1, |l| i64::try_from(l).unwrap_or(i64::MAX))).collect();
@@ -55,7 +55,7 @@ fn of_images(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written>
     Ok((tensors, metadata, n))
 }
 
-fn of_tensors(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written> {
+fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: &Path) -> Result<Written> {
     let images = read_safetensors(path)?.f32("images")?;
     let [n, 3, h, w] = images.shape[..] else {
         return Err(Error::weights(path, format!("tensor images has shape {:?}, expected (N, 3, H, W)", images.shape)));
@@ -63,7 +63,7 @@ fn of_tensors(gpu: &Gpu, frozen: &common::Frozen, path: &Path) -> Result<Written
     if n == 0 || h == 0 || w == 0 {
         return Err(Error::weights(path, "tensor images is empty"));
     }
-    let mut extractor = Extractor::new(gpu, &BestGuess, &frozen.network, BATCH.min(n), [h, w], true)?;
+    let mut extractor = Extractor::new(gpu, variants, &frozen.network, BATCH.min(n), [h, w], Some(0))?;
     let mut all = Extracted::default();
     let stored = nhwc4(&images.data, n, h, w);
     for batch in stored.chunks(BATCH.min(n) * h * w * 4) {

@@ -1,17 +1,21 @@
-//! `swav-wgpu info`: what a configuration needs, computed from its graph, before anything is allocated.
+//! `swav-wgpu info`: what a configuration needs, computed from its graph, before anything is allocated; and what it says, resolved.
+
+mod recipe;
 
 use super::args::{Global, InfoArgs};
 use super::report::progress::grouped;
 use super::{common, output};
 use crate::error::Result;
 use crate::gpu::{Gpu, megabytes};
-use crate::train::config::PretrainConfig;
-use crate::train::memory::{largest_batch, memory, micro_batches_that_fit};
+use crate::train::config::{Kind, PretrainConfig, kind_of};
+use crate::train::memory::{caps, largest_batch, memory, micro_batches_that_fit};
 use crate::train::plan;
-use crate::tune::BestGuess;
 use serde_json::json;
 
 pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
+    if kind_of(&args.config, &args.set)? == Kind::Linear {
+        return recipe::linear(args, global);
+    }
     let (mut config, warnings) = PretrainConfig::load(&args.config, &args.set)?;
     for warning in warnings {
         common::note(global, &format!("warning: {warning}"));
@@ -19,8 +23,9 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     if let Some(batch) = args.batch {
         config.train.batch = batch;
     }
+    let recipe = recipe::Recipe::pretrain(&config, args, global)?;
     let gpu = Gpu::open(global.adapter.as_deref())?;
-    let caps = gpu.caps();
+    let caps = caps(&gpu, &config);
     let model = plan::model(&config, caps.max_binding_bytes);
     let count = |prefix: &[&str]| -> u64 {
         let wanted = |name: &&str| prefix.iter().any(|p| name.starts_with(p));
@@ -33,11 +38,12 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     let size = config.crops.size[0];
     let flops = plan::backbone_flops(&model, size);
     let batch = config.train.batch;
-    let needs = memory(&config, caps, &BestGuess);
-    let fits = largest_batch(&config, caps, &BestGuess);
-    let parts = if needs.fits(caps) { None } else { micro_batches_that_fit(&config, caps, &BestGuess) };
+    let variants = common::variants(global, &gpu);
+    let needs = memory(&config, caps, &variants);
+    let fits = largest_batch(&config, caps, &variants);
+    let parts = if needs.fits(caps) { None } else { micro_batches_that_fit(&config, caps, &variants) };
     if global.json {
-        return output::json(&json!({
+        let mut all = json!({
             "parameters": parameters,
             "parameters_by_part": {"backbone": backbone, "neck": neck, "prototypes": prototypes},
             "flops": flops,
@@ -54,7 +60,9 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
             "largest_batch": fits,
             "micro_batches_that_fit": parts,
             "adapter": gpu.description().name,
-        }));
+        });
+        recipe.add_to(&mut all);
+        return output::json(&all);
     }
     output::line(&format!("parameters   {:>15}", grouped(parameters)))?;
     output::line(&format!("  backbone   {:>15}", grouped(backbone)))?;
@@ -78,5 +86,5 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
         let advice = parts.map_or_else(String::new, |k| format!("; it does with train.accumulate = {k}"));
         common::note(global, &format!("warning: batch {batch} does not fit this adapter{advice}"));
     }
-    Ok(())
+    recipe.print()
 }

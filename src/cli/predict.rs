@@ -5,7 +5,6 @@ use super::{common, output};
 use crate::data::{Scratch, read_image};
 use crate::error::{Error, Result};
 use crate::train::{Extracted, Extractor};
-use crate::tune::BestGuess;
 use crate::weights::{Classifier, load_classifier};
 use serde_json::json;
 use std::path::PathBuf;
@@ -16,8 +15,12 @@ const BATCH: usize = 32;
 pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let head_file = head_file(args);
     let (head, classes) = load_classifier(&head_file)?;
-    let gpu = common::open(global)?;
-    let frozen = common::frozen(&gpu, &Weights::File(args.weights.clone()), &args.image)?;
+    let mut image = args.image.clone();
+    if image.config.is_none() {
+        // Images are prepared as those that the head was judged by.
+        image.config = head_file.parent().map(|folder| folder.join("config.toml")).filter(|own| own.is_file());
+    }
+    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &image, global)?;
     let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
     if inputs != features {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());
@@ -25,7 +28,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     }
     let size = frozen.transform.crop;
     let batch = BATCH.min(args.images.len());
-    let mut extractor = Extractor::new(&gpu, &BestGuess, &frozen.network, batch, [size, size], false)?;
+    let mut extractor = Extractor::new(&gpu, &common::variants(global, &gpu), &frozen.network, batch, [size, size], None)?;
     let (mut scratch, mut extracted) = (Scratch::default(), Extracted::default());
     let stored = size * size * 4;
     for paths in args.images.chunks(batch) {

@@ -1,15 +1,14 @@
 //! `swav-wgpu replay`.
 
 use super::args::{Global, ReplayArgs};
-use super::output;
+use super::{common, output};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
 use crate::train::replay::{Judge, replay};
-use crate::tune::BestGuess;
 
 pub(super) fn run(args: &ReplayArgs, global: &Global) -> Result<()> {
-    let gpu = Gpu::open(global.adapter.as_deref())?;
-    let result = replay(&gpu, &BestGuess, &args.file, &Judge { precision: args.precision, tolerance: args.tolerance, steps: args.steps })?;
+    let gpu = common::gpu(global)?;
+    let judge = Judge { precision: args.precision, tolerance: args.tolerance, steps: args.steps };
+    let result = replay(&gpu, &common::variants(global, &gpu), &args.file, &judge)?;
     if global.json {
         output::json(&result)?;
     } else {
@@ -17,7 +16,8 @@ pub(super) fn run(args: &ReplayArgs, global: &Global) -> Result<()> {
             output::line(&format!("step {step}: loss {loss:.6}, off by {error:.1e}"))?;
         }
         output::line(&format!("gradients of step 0 off by {:.1e} of their norm", result.grad0_error_all))?;
-        output::line(&format!("update after {} steps off by {:.1e} of its norm", result.steps, result.final_update_error_all))?;
+        let (steps, update, running) = (result.steps, result.final_update_error_all, result.running_error_all);
+        output::line(&format!("update after {steps} steps off by {update:.1e} of its norm, running statistics by {running:.1e}"))?;
     }
     if result.pass { Ok(()) } else { Err(Error::Failed(format!("{} was not reproduced within its tolerances", args.file.display()))) }
 }

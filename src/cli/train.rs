@@ -9,7 +9,6 @@ use crate::train::config::PretrainConfig;
 use crate::train::event::Observers;
 use crate::train::pretrain::{Run, prepare, pretrain};
 use crate::train::run_folder::RunFolder;
-use crate::tune::BestGuess;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     for warning in warnings {
         common::note(global, &format!("warning: {warning}"));
     }
+    let init = args.init.as_deref().map(|path| Ok((path, common::checkpoint(path, global)?))).transpose()?;
     let gpu = common::open(global)?;
     let stop = Signals::install()?;
     let flag = stop.flag();
@@ -25,8 +25,9 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     // Data and weights are judged before the folder is made, so that a mistake leaves nothing behind.
     crate::data::Dataset::open(Path::new(&config.data.path), crate::data::Split::Pretrain)?;
     let folder = RunFolder::open(&out, args.resume)?;
-    let run = Run { gpu: &gpu, variants: &BestGuess, folder: Some(&folder), init: args.init.as_deref(), max_steps: args.max_steps, stop: &flag };
-    let prepared = match prepare(&config, &run) {
+    let variants = common::variants(global, &gpu);
+    let run = Run { gpu: &gpu, variants: &variants, folder: Some(&folder), max_steps: args.max_steps, stop: &flag };
+    let prepared = match prepare(&config, &run, init) {
         Ok(prepared) => prepared,
         Err(error) => {
             folder.abandon();

@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// Finished batches that may wait to be taken.
 const AHEAD: usize = 2;
 
+/// Epoch number of the crops of [`Loader::first_pass`]: no training epoch has it.
+const FIRST_PASS: u64 = u64::MAX - 1;
+
 /// One step's images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
@@ -88,6 +91,24 @@ impl Loader {
     /// Pre-training batches of steps `start_step..end_step`: shuffled anew each epoch, the last partial batch dropped, so an epoch has
     /// `len / batch` steps. `workers` threads share the work of a batch (0 counts as 1).
     pub fn multi_crop(dataset: Arc<Dataset>, pipeline: MultiCrop, batch: usize, workers: usize, start_step: u64, end_step: u64) -> Result<Self> {
+        Self::crops(dataset, pipeline, batch, workers, start_step..end_step, None)
+    }
+
+    /// One pass over the data before training, for DeepCluster's memory: the images in the order of epoch 0, in other crops than any epoch's.
+    pub fn first_pass(dataset: Arc<Dataset>, pipeline: MultiCrop, batch: usize, workers: usize) -> Result<Self> {
+        let steps = steps_per_epoch(dataset.len(), batch, true);
+        Self::crops(dataset, pipeline, batch, workers, 0..steps, Some(FIRST_PASS))
+    }
+
+    /// `stream` takes the epoch's place in the choice of crops.
+    fn crops(
+        dataset: Arc<Dataset>,
+        pipeline: MultiCrop,
+        batch: usize,
+        workers: usize,
+        steps: std::ops::Range<u64>,
+        stream: Option<u64>,
+    ) -> Result<Self> {
         for g in &pipeline.groups {
             let fine = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
             if g.count == 0 || g.size == 0 || !fine(g.scale) || !fine(g.ratio) {
@@ -98,10 +119,10 @@ impl Loader {
         let layout = pipeline.groups.iter().map(|g| (g.count, g.size)).collect();
         let images = Arc::clone(&dataset);
         let work = move |epoch: u64, index: u32, crops: &mut [&mut [f32]], scratch: &mut Scratch| {
-            pipeline.crops(&*images.image(index as usize)?, epoch, u64::from(index), crops, scratch);
+            pipeline.crops(&*images.image(index as usize)?, stream.unwrap_or(epoch), u64::from(index), crops, scratch);
             Ok(())
         };
-        Self::start(dataset, schedule, layout, workers, start_step..end_step, work)
+        Self::start(dataset, schedule, layout, workers, steps, work)
     }
 
     /// Supervised training batches of steps `start_step..end_step`, one random crop of each image: shuffled anew each epoch. All images

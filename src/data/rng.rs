@@ -76,6 +76,19 @@ pub fn permutation(seed: u64, epoch: u64, n: u32) -> Vec<u32> {
     order
 }
 
+/// `count` different numbers below `n` (all of them when there are fewer), drawn without order: draw number `draw` of epoch `epoch`.
+pub fn sample(seed: u64, epoch: u64, draw: u64, n: u32, count: usize) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..n).collect();
+    let mut stream = Stream::keyed(seed, epoch, draw, 0, *b"some");
+    let count = count.min(all.len());
+    for place in 0..count {
+        let left = all.len() - place;
+        all.swap(place, place + stream.below(left as u64) as usize);
+    }
+    all.truncate(count);
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +105,24 @@ mod tests {
         assert_eq!((s.normal() * 1e9).round(), 972_271_158.0);
         assert_eq!(permutation(7, 0, 10), [4, 8, 3, 5, 9, 0, 7, 2, 1, 6]);
         assert_eq!(permutation(7, 1, 10), [3, 4, 0, 1, 7, 6, 2, 9, 8, 5]);
+    }
+
+    #[test]
+    fn samples_are_distinct_and_fair() {
+        let mut counts = [0; 10];
+        for epoch in 0..2000 {
+            let mut some = sample(3, epoch, 1, 10, 4);
+            some.iter().for_each(|&i| counts[i as usize] += 1);
+            some.sort_unstable();
+            some.dedup();
+            assert_eq!(some.len(), 4);
+        }
+        assert!(counts.iter().all(|c| (720..880).contains(c)), "{counts:?}");
+        assert_ne!(sample(3, 0, 1, 1000, 8), sample(3, 0, 2, 1000, 8));
+        assert_ne!(sample(3, 0, 1, 1000, 8), sample(3, 1, 1, 1000, 8));
+        let mut all = sample(0, 0, 0, 5, 9);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Which adapters there are, and what the chosen one can do.
 
+use super::CooperativeMatrix;
 use crate::error::{Error, Result};
 use serde::Serialize;
 
@@ -28,6 +29,8 @@ pub struct Caps {
     pub f16: bool,
     /// Lanes of a subgroup, when subgroups exist and have one fixed size.
     pub subgroup_size: Option<u32>,
+    /// Cooperative matrices (tensor cores) that kernels may use.
+    pub cooperative_matrix: Option<CooperativeMatrix>,
     /// Largest range a storage binding may span, in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
@@ -61,6 +64,8 @@ pub struct AdapterDescription {
     pub subgroup_size: Option<[u32; 2]>,
     /// Cooperative matrix shapes, for example `8x8x8 f16->f32`.
     pub cooperative_matrix: Vec<String>,
+    /// Whether kernels use them: [`super::Gpu::cooperative_matrix_status`], where the device was opened to find out.
+    pub cooperative_matrix_status: Option<String>,
     /// Timestamps inside a pass.
     pub timestamps: bool,
     /// Largest storage binding in bytes.
@@ -109,6 +114,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
             .iter()
             .map(|p| format!("{}x{}x{} {:?}->{:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type).to_lowercase())
             .collect(),
+        cooperative_matrix_status: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
@@ -188,6 +194,7 @@ pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_
         kind: kind_of(&info),
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroup_size: fixed.then_some(info.subgroup_min_size),
+        cooperative_matrix: CooperativeMatrix::of(adapter).filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),

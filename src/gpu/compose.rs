@@ -60,6 +60,13 @@ impl Specialization {
         self
     }
 
+    /// Adds the values of `other`, which win.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.0.extend(other.0.iter().map(|(name, value)| (*name, value.clone())));
+        self
+    }
+
     /// The same with f16 packed: storage only.
     #[must_use]
     pub fn packed(mut self) -> Self {

@@ -2,19 +2,25 @@
 
 use super::adapter::{self, AdapterDescription, Caps};
 use super::kernel::PipelineCache;
-use super::{Buffer, Kernel, KernelSpec};
+use super::pipeline_file::PipelineFile;
+use super::{Buffer, CooperativeMatrix, Kernel, KernelSpec, Specialization, self_test};
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// An open adapter: device, queue, capabilities and the pipelines built so far.
 pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     caps: Caps,
+    tested: OnceLock<(Caps, Option<String>)>,
     description: AdapterDescription,
+    info: wgpu::AdapterInfo,
     pipelines: PipelineCache,
+    pipeline_file: Option<PipelineFile>,
     faults: Arc<Faults>,
     checked: bool,
+    repairs_spirv: bool,
 }
 
 /// What wgpu reported outside any error scope.
@@ -38,6 +44,7 @@ pub struct AllocationReport {
 /// What is asked of an adapter where it has it.
 const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::PIPELINE_CACHE)
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
@@ -60,11 +67,19 @@ impl Gpu {
 
     fn open_as(selector: Option<&str>, checked: bool, wanted: wgpu::Features) -> Result<Self> {
         let (adapter, description) = adapter::choose(selector)?;
-        let features = wanted & adapter.features();
+        let mut features = wanted & adapter.features();
+        let backend = adapter.get_info().backend;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        // Matrices have f16 factors: a device that does without f16 does without them.
+        if wanted.contains(wgpu::Features::SHADER_F16) && CooperativeMatrix::of(&adapter).is_some() {
+            features |= CooperativeMatrix::features(backend);
+            experimental_features = experimental();
+        }
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("swav-wgpu"),
             required_features: features,
             required_limits: adapter.limits(),
+            experimental_features,
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request).map_err(|e| Error::NoAdapter(format!("{}: {e}", description.name)))?;
@@ -80,10 +95,12 @@ impl Gpu {
         }));
         let caps = adapter::caps(&adapter, features, queue.get_timestamp_period());
         tracing::debug!(?caps, adapter = description.name, "opened");
-        Ok(Self { device, queue, caps, description, pipelines: PipelineCache::default(), faults, checked })
+        let (info, pipelines, repairs_spirv) = (adapter.get_info(), PipelineCache::default(), backend == wgpu::Backend::Vulkan);
+        let (tested, pipeline_file) = (OnceLock::new(), None);
+        Ok(Self { device, queue, caps, tested, description, info, pipelines, pipeline_file, faults, checked, repairs_spirv })
     }
 
-    /// What the adapter can do.
+    /// What the adapter can do, as it says.
     pub fn caps(&self) -> &Caps {
         &self.caps
     }
@@ -93,9 +110,45 @@ impl Gpu {
         self.caps.max_binding_bytes = self.caps.max_binding_bytes.min(bytes);
     }
 
+    /// What the adapter can do, without cooperative matrices where they compute wrong: programs in f16 are lowered for this. The first
+    /// call runs kernels to find out, and logs a warning when they fail.
+    pub fn tested_caps(&self) -> &Caps {
+        self.tested_caps_with(&Specialization::default())
+    }
+
+    /// As [`Gpu::tested_caps`], with `fault` added to the knobs of the kernels under test when it is the first call: how a test shows
+    /// that a wrong kernel is found.
+    pub fn tested_caps_with(&self, fault: &Specialization) -> &Caps {
+        &self.test_result(fault).0
+    }
+
+    /// Whether kernels use the adapter's cooperative matrices: `in use`, or `not used: why`; nothing where it has none that they could.
+    pub fn cooperative_matrix_status(&self) -> Option<String> {
+        self.caps.cooperative_matrix?;
+        let fault = &self.test_result(&Specialization::default()).1;
+        Some(fault.as_ref().map_or_else(|| "in use".to_owned(), |reason| format!("not used: {reason}")))
+    }
+
+    fn test_result(&self, fault: &Specialization) -> &(Caps, Option<String>) {
+        self.tested.get_or_init(|| {
+            let reason = self.caps.cooperative_matrix.and_then(|matrix| self_test::fault(self, matrix, fault));
+            let mut caps = self.caps.clone();
+            if let Some(reason) = &reason {
+                tracing::warn!("{}: cooperative matrices are not used: {reason}", self.description.name);
+                caps.cooperative_matrix = None;
+            }
+            (caps, reason)
+        })
+    }
+
     /// Whether kernels are built with runtime checks.
     pub(super) fn checked(&self) -> bool {
         self.checked
+    }
+
+    /// Whether kernels with cooperative matrices go round wgpu's own translation, which is not ordered by barriers.
+    pub(super) fn repairs_spirv(&self) -> bool {
+        self.repairs_spirv
     }
 
     /// Name, driver and limits of the adapter.
@@ -103,9 +156,27 @@ impl Gpu {
         &self.description
     }
 
-    /// Builds (or finds) the compute pipeline of `spec`.
-    pub fn kernel(&self, spec: &KernelSpec) -> Result<Kernel> {
-        self.pipelines.get(self, spec)
+    /// Keeps compiled pipelines in a file of `folder`, from one run of the program to the next, where the backend can: Vulkan.
+    #[must_use]
+    pub fn keeping_pipelines(mut self, folder: &Path) -> Self {
+        self.pipeline_file = PipelineFile::open(&self, &self.info, folder);
+        self
+    }
+
+    pub(super) fn pipeline_file(&self) -> Option<&PipelineFile> {
+        self.pipeline_file.as_ref()
+    }
+
+    /// Builds (or finds) the compute pipelines of `specs`, in order.
+    pub fn kernels(&self, specs: &[&KernelSpec]) -> Result<Vec<Kernel>> {
+        let started = std::time::Instant::now();
+        let (kernels, built) = self.pipelines.get(self, specs)?;
+        tracing::debug!("{built} pipelines built in {:?}", started.elapsed());
+        if let (Some(file), true) = (&self.pipeline_file, built > 0) {
+            // Without the file the next start is slower, no more.
+            file.save().unwrap_or_else(|error| tracing::warn!("compiled pipelines are not kept: {error}"));
+        }
+        Ok(kernels)
     }
 
     /// Runs `work` and turns what wgpu refuses meanwhile into an error that names `context`.
@@ -190,4 +261,12 @@ impl Gpu {
     pub fn destroy(&self) {
         self.device.destroy();
     }
+}
+
+#[expect(unsafe_code, reason = "wgpu asks for a promise before it opens experimental features")]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: wgpu warns that experimental features may have undefined behaviour in safe use. The one that is asked for, cooperative
+    // matrices, serves kernels of this crate alone; what is wrong with it is repaired (`spirv_repair`), and it is used only after a
+    // test on the device at hand (`self_test`).
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

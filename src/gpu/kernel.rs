@@ -1,9 +1,11 @@
-//! Compute pipelines: one per (shader, entry point, specialisation), built on first use and kept.
+//! Compute pipelines: one per (shader, entry point, specialisation), built on first use, several at a time, and kept.
 
+use super::passthrough::Translated;
 use super::{Gpu, Specialization, compose, source};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Which pipeline: a file of `shaders/`, one of its entry points, and values for its knobs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,18 +94,29 @@ impl Kernel {
     }
 }
 
+/// The pipelines built so far.
 #[derive(Default)]
 pub(super) struct PipelineCache(Mutex<HashMap<KernelSpec, Kernel>>);
 
 impl PipelineCache {
-    pub(super) fn get(&self, gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
-        let mut built = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(kernel) = built.get(spec) {
-            return Ok(kernel.clone());
+    /// The kernels of `specs`, in order, and how many had to be built: those side by side on all cores.
+    pub(super) fn get(&self, gpu: &Gpu, specs: &[&KernelSpec]) -> Result<(Vec<Kernel>, usize)> {
+        let missing: Vec<&KernelSpec> = {
+            let built = self.built();
+            let distinct: HashSet<&KernelSpec> = specs.iter().copied().filter(|spec| !built.contains_key(spec)).collect();
+            // In order of use, so that the first error is the same every time.
+            specs.iter().copied().scan(distinct, |left, spec| Some(left.take(spec))).flatten().collect()
+        };
+        let new = missing.par_iter().map(|spec| build(gpu, spec)).collect::<Vec<_>>();
+        let mut built = self.built();
+        for (spec, kernel) in missing.iter().zip(new) {
+            built.insert((*spec).clone(), kernel?);
         }
-        let kernel = build(gpu, spec)?;
-        built.insert(spec.clone(), kernel.clone());
-        Ok(kernel)
+        Ok((specs.iter().map(|spec| built[*spec].clone()).collect(), missing.len()))
+    }
+
+    fn built(&self) -> MutexGuard<'_, HashMap<KernelSpec, Kernel>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -113,24 +126,30 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let constants = if gpu.caps().f16 { spec.constants.clone() } else { spec.constants.clone().packed() };
     let text = compose(spec.shader, source, &constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
     let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
-    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
     let checked = gpu.checked();
-    let pipeline = gpu.scoped(&label, || {
-        let module = if checked {
-            gpu.device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: every kernel is tested with the checks on (`tests/ops`), and no index depends on data.
-            unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
-        gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
-            layout: None,
-            module: &module,
-            entry_point: Some(spec.entry),
-            compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: checked, ..Default::default() },
-            cache: None,
-        })
-    })?;
+    let pipeline = if gpu.repairs_spirv() && text.contains("enable wgpu_cooperative_matrix;") {
+        let named = |message| Error::Gpu { context: label.clone(), message };
+        let translated = Translated::new(&text, spec.entry, checked).map_err(named)?;
+        gpu.scoped(&label, || translated.pipeline(&gpu.device, &label, spec.entry))?.map_err(named)?
+    } else {
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
+        gpu.scoped(&label, || {
+            let module = if checked {
+                gpu.device.create_shader_module(descriptor)
+            } else {
+                // SAFETY: every kernel is tested with the checks on (`tests/ops`), and no index depends on data.
+                unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+            };
+            gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&label),
+                layout: None,
+                module: &module,
+                entry_point: Some(spec.entry),
+                compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: checked, ..Default::default() },
+                cache: gpu.pipeline_file().map(|file| &file.cache),
+            })
+        })?
+    };
     Ok(Kernel { pipeline, label: label.into(), fields: fields.into() })
 }
 

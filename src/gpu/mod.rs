@@ -8,16 +8,22 @@
 mod adapter;
 mod buffer;
 mod compose;
+mod cooperative;
 mod device;
 mod kernel;
+mod passthrough;
+mod pipeline_file;
 mod recording;
+mod self_test;
 mod shaders;
+mod spirv_repair;
 mod staging;
 
 pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters};
 pub use buffer::Buffer;
 pub(crate) use buffer::megabytes;
 pub use compose::{ShaderError, Specialization, compose};
+pub use cooperative::{CooperativeMatrix, ProductShape};
 pub use device::{AllocationReport, Gpu};
 pub use kernel::{Kernel, KernelSpec, Params};
 pub use recording::{Binding, Dispatch, Recording};

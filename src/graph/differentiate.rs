@@ -1,6 +1,6 @@
 //! Reverse-mode differentiation, graph to graph: no tape at run time. Nodes of a segment are recorded once more before its reverse pass.
 
-use super::{Graph, Node, Storage, Tensor, TensorId};
+use super::{Graph, Node, Segment, Storage, Tensor, TensorId};
 use std::collections::{HashMap, HashSet};
 
 /// What an op sees when it is asked for the gradients of its inputs.
@@ -81,16 +81,16 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
 /// The segment whose reverse pass is being recorded, and what stands for its given-up results.
 #[derive(Default)]
 struct Again {
-    segment: Option<usize>,
+    segment: Option<Segment>,
     stand_in: HashMap<TensorId, TensorId>,
 }
 
 impl Again {
     /// `node` as its reverse pass sees it: results that were given up are replaced by those computed again.
     fn seen_by(&mut self, graph: &Graph, nodes: &[Node], node: &Node) -> Node {
-        if node.segment.is_some() && node.segment != self.segment {
-            self.segment = node.segment;
-            self.stand_in = record_again(graph, nodes, node.segment);
+        if let Some(segment) = node.segment.filter(|s| Some(*s) != self.segment) {
+            self.segment = Some(segment);
+            self.stand_in = record_again(graph, nodes, segment);
         }
         let replace = |ids: &[TensorId]| ids.iter().map(|t| self.stand_in.get(t).copied().unwrap_or(*t)).collect();
         Node { inputs: replace(&node.inputs), outputs: replace(&node.outputs), ..node.clone() }
@@ -98,11 +98,12 @@ impl Again {
 }
 
 /// Records the nodes of `segment` that give their results up once more; returns what stands for each of those results.
-fn record_again(graph: &Graph, nodes: &[Node], segment: Option<usize>) -> HashMap<TensorId, TensorId> {
-    let outside: HashSet<TensorId> = nodes.iter().filter(|n| n.segment != segment).flat_map(|n| n.inputs.iter().copied()).collect();
+fn record_again(graph: &Graph, nodes: &[Node], segment: Segment) -> HashMap<TensorId, TensorId> {
+    let outside: HashSet<TensorId> = nodes.iter().filter(|n| n.segment != Some(segment)).flat_map(|n| n.inputs.iter().copied()).collect();
     let given_up = |t: &TensorId| !outside.contains(t) && matches!(graph.info(*t).storage, Storage::Intermediate);
     let mut stand_in = HashMap::new();
-    for node in nodes.iter().filter(|n| n.segment == segment && n.op.recomputes() && n.outputs.iter().all(given_up)) {
+    let again = |n: &&Node| n.segment == Some(segment) && segment.gives_up(&*n.op) && n.outputs.iter().all(given_up);
+    for node in nodes.iter().filter(again) {
         graph.scope(&format!("{}.again", node.scope), || {
             for &t in &node.outputs {
                 let info = graph.info(t).clone();

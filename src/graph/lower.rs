@@ -1,13 +1,59 @@
 //! From nodes to kernel launches.
 
 use super::{DType, Graph, Node, Storage, TensorId, TensorInfo, View, Window, stored_elements};
-use crate::gpu::{Caps, KernelSpec, Params, grid_fold};
-use std::collections::HashSet;
+use crate::error::Result;
+use crate::gpu::{Caps, Gpu, KernelSpec, Params, grid_fold};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 /// Which of several kernels for one op to use; `tune/` decides, the ops offer.
 pub trait Variants {
     /// The variant to use for `op`, out of `offered` (best guess first), at a shape described by `shape`.
     fn choose<'a>(&self, op: &str, shape: &str, offered: &[&'a str]) -> &'a str;
+
+    /// Told of the choices of a program before it is built, and may run some of its nodes on the device to choose better. Returns
+    /// whether the program is to be lowered again.
+    fn prepare(&self, _gpu: &Gpu, _graph: &Graph, _decisions: &[Decision]) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether kernels are offered that round f32 factors to f16 as well; only checks ask for them.
+    fn may_round(&self) -> bool {
+        false
+    }
+}
+
+/// Which variant was taken, by op and shape.
+pub type Choices = BTreeMap<String, String>;
+
+/// A choice among kernel variants that lowering met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The op, as it names itself to [`Variants::choose`].
+    pub op: String,
+    /// The shape.
+    pub shape: String,
+    /// What was offered, best guess first.
+    pub offered: Vec<String>,
+    /// What was taken.
+    pub chosen: String,
+    /// The node of the graph that it is for.
+    pub node: usize,
+    /// The launches that follow from it: those of its node up to the next choice.
+    pub launches: Range<usize>,
+}
+
+impl Decision {
+    /// Op and shape in one, as [`Choices`] and tables have it.
+    pub fn key(&self) -> String {
+        key(&self.op, &self.shape)
+    }
+}
+
+/// Op and shape in one.
+pub fn key(op: &str, shape: &str) -> String {
+    format!("{op} {shape}")
 }
 
 /// One kernel launch over tensors or windows of them.
@@ -33,7 +79,11 @@ pub struct Lowering<'a> {
     variants: &'a dyn Variants,
     tensors: Vec<TensorInfo>,
     launches: Vec<Launch>,
+    decisions: RefCell<Vec<Decision>>,
     scope: String,
+    node: usize,
+    /// Element types of the node's inputs.
+    types: String,
 }
 
 impl Lowering<'_> {
@@ -66,9 +116,30 @@ impl Lowering<'_> {
         stored_elements(self.shape(id)) / 4
     }
 
-    /// Chooses one of the offered kernel variants.
+    /// Chooses one of the offered kernel variants, best guess first. The types of the node's inputs are part of the shape without being
+    /// named.
     pub fn choose<'v>(&self, op: &str, shape: &str, offered: &[&'v str]) -> &'v str {
-        self.variants.choose(op, shape, offered)
+        let shape = format!("{shape} {}", self.types);
+        let chosen = self.variants.choose(op, &shape, offered);
+        if offered.len() > 1 {
+            let offered = offered.iter().map(|&v| v.to_owned()).collect();
+            let (chosen, launches) = (chosen.to_owned(), self.launches.len()..usize::MAX);
+            self.end_decision();
+            self.decisions.borrow_mut().push(Decision { op: op.to_owned(), shape, offered, chosen, node: self.node, launches });
+        }
+        chosen
+    }
+
+    /// The launches that follow belong to another choice, or to none.
+    fn end_decision(&self) {
+        if let Some(last) = self.decisions.borrow_mut().last_mut().filter(|last| last.launches.end == usize::MAX) {
+            last.launches.end = self.launches.len();
+        }
+    }
+
+    /// Whether kernels that round f32 factors to f16 may be offered.
+    pub fn may_round(&self) -> bool {
+        self.variants.may_round()
     }
 
     /// Memory that lives only between launches of this node.
@@ -107,6 +178,8 @@ pub struct Lowered {
     pub tensors: Vec<TensorInfo>,
     /// In order of execution.
     pub launches: Vec<Launch>,
+    /// Choices among kernel variants, in the same order.
+    pub decisions: Vec<Decision>,
 }
 
 impl Lowered {
@@ -132,12 +205,16 @@ pub fn lower(graph: &Graph, outputs: &[TensorId], caps: &Caps, variants: &dyn Va
     let nodes = graph.nodes();
     let live = live_nodes(graph, &nodes, outputs);
     let tensors = (0..graph.tensor_count()).map(|i| graph.info(TensorId(i)).clone()).collect();
-    let mut cx = Lowering { caps, variants, tensors, launches: Vec::new(), scope: String::new() };
-    for (node, _) in nodes.iter().zip(&live).filter(|(_, live)| **live) {
+    let decisions = RefCell::default();
+    let mut cx = Lowering { caps, variants, tensors, launches: Vec::new(), decisions, scope: String::new(), node: 0, types: String::new() };
+    for (at, node) in nodes.iter().enumerate().filter(|(at, _)| live[*at]) {
         cx.scope.clone_from(&node.scope);
+        cx.node = at;
+        cx.types = node.inputs.iter().map(|t| cx.info(*t).dtype.wgsl()).collect::<Vec<_>>().join(",");
         node.op.lower(&mut cx, node);
+        cx.end_decision();
     }
-    Lowered { tensors: cx.tensors, launches: cx.launches }
+    Lowered { tensors: cx.tensors, launches: cx.launches, decisions: cx.decisions.into_inner() }
 }
 
 /// A node is live when an output, a variable or a live node needs what it writes.

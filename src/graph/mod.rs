@@ -11,6 +11,7 @@
 //! Architecture Invariant: nothing here knows what an op computes; ops implement [`Op`].
 
 mod differentiate;
+mod isolate;
 mod lower;
 mod plan;
 mod program;
@@ -19,10 +20,11 @@ mod variables;
 mod window;
 
 pub use differentiate::{Backward, differentiate};
-pub use lower::{Launch, Lowered, Lowering, Variants, lower};
-pub use plan::{Plan, plan};
+pub use isolate::Isolated;
+pub use lower::{Choices, Decision, Launch, Lowered, Lowering, Variants, key, lower};
+pub use plan::{Place, Plan, plan};
 pub use program::{Outputs, Pending, Program};
-pub use tensor::{DType, Graph, Node, Op, Storage, Tensor, TensorId, TensorInfo};
+pub use tensor::{DType, Graph, Node, Op, Recomputes, Segment, Storage, Tensor, TensorId, TensorInfo};
 pub use variables::{Store, VariableId, VariableInfo, Variables};
 pub use window::{View, Window};
 

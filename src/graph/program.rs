@@ -1,8 +1,10 @@
 //! A planned graph on a device: allocated once, then replayed.
 
-use super::{Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, View, lower, pad4, plan, unpad_rows};
+use super::{
+    Choices, DType, Decision, Graph, Lowered, Plan, Storage, Store, Tensor, TensorId, TensorInfo, Variants, View, lower, pad4, plan, unpad_rows,
+};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Readback, Recording, UploadRing};
+use crate::gpu::{Binding, Buffer, Caps, Dispatch, Gpu, Readback, Recording, UploadRing};
 use std::collections::{HashMap, VecDeque};
 
 /// A program ready to run.
@@ -13,6 +15,7 @@ pub struct Program {
     ring: UploadRing,
     readbacks: VecDeque<Readback>,
     plan: Plan,
+    decisions: Vec<Decision>,
 }
 
 /// Results of a run by name: stored bytes and what they are.
@@ -22,6 +25,12 @@ pub struct Outputs(HashMap<String, (Vec<u8>, TensorInfo)>);
 #[must_use = "results are lost unless they are finished"]
 pub struct Pending(Readback);
 
+/// What to lower for: kernels on cooperative matrices must have passed their test where they may be chosen.
+fn caps<'a>(gpu: &'a Gpu, graph: &Graph, variants: &dyn Variants) -> &'a Caps {
+    let halves = (0..graph.tensor_count()).any(|t| graph.info(TensorId(t)).dtype == DType::F16);
+    if halves || variants.may_round() { gpu.tested_caps() } else { gpu.caps() }
+}
+
 /// Runs whose results may be outstanding at once.
 const IN_FLIGHT: usize = 3;
 
@@ -29,7 +38,11 @@ impl Program {
     /// Lowers and plans `graph`, allocates its memory and builds its pipelines. `outputs` can be read after each run.
     pub fn new(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(&str, &Tensor)], variants: &dyn Variants) -> Result<Self> {
         let ids: Vec<TensorId> = outputs.iter().map(|(_, t)| t.id()).collect();
-        let lowered = lower(graph, &ids, gpu.caps(), variants);
+        let caps = caps(gpu, graph, variants);
+        let mut lowered = lower(graph, &ids, caps, variants);
+        if variants.prepare(gpu, graph, &lowered.decisions)? {
+            lowered = lower(graph, &ids, caps, variants);
+        }
         let plan = plan(&lowered, &ids);
         check_limits(gpu, &lowered)?;
         let buffers = plan
@@ -42,7 +55,10 @@ impl Program {
             let info = &lowered.tensors[t.0];
             match info.storage {
                 Storage::Variable(id) => store.binding(id),
-                _ => Binding { buffer: buffers[plan.slot_of[&t]].clone(), offset: 0, bytes: info.bytes().max(16) },
+                _ => {
+                    let place = plan.places[&t];
+                    Binding { buffer: buffers[place.slot].clone(), offset: place.offset, bytes: info.bytes().max(16) }
+                }
             }
         };
         let view = |view: &View| -> Binding {
@@ -51,29 +67,29 @@ impl Program {
             Binding { offset: whole.offset + offset, bytes: bytes.max(16), ..whole }
         };
         let mut inputs = HashMap::new();
-        for (&t, _) in plan.slot_of.iter() {
+        for &t in plan.places.keys() {
             let info = &lowered.tensors[t.0];
             match &info.storage {
                 Storage::Input(name) => {
                     inputs.insert(name.clone(), (binding(t), info.clone()));
                 }
-                Storage::Constant(bytes) => gpu.write(&binding(t).buffer, 0, bytes)?,
+                Storage::Constant(bytes) => gpu.write(&binding(t).buffer, binding(t).offset, bytes)?,
                 _ => {}
             }
         }
+        let kernels = gpu.kernels(&lowered.launches.iter().map(|launch| &launch.kernel).collect::<Vec<_>>())?;
         let dispatches = lowered
             .launches
             .iter()
-            .map(|launch| {
-                Ok(Dispatch {
-                    kernel: gpu.kernel(&launch.kernel)?,
-                    params: launch.params.clone(),
-                    bindings: launch.reads.iter().chain(&launch.writes).map(view).collect(),
-                    grid: launch.grid,
-                    label: launch.label.clone(),
-                })
+            .zip(kernels)
+            .map(|(launch, kernel)| Dispatch {
+                kernel,
+                params: launch.params.clone(),
+                bindings: launch.reads.iter().chain(&launch.writes).map(view).collect(),
+                grid: launch.grid,
+                label: launch.label.clone(),
             })
-            .collect::<Result<Vec<_>>>()?;
+            .collect();
         let recording = Recording::new(gpu, dispatches)?;
         let outputs: Vec<_> = outputs.iter().map(|(name, t)| ((*name).to_owned(), binding(t.id()), lowered.tensors[t.id().0].clone())).collect();
         let upload = inputs.values().map(|(_, info)| info.bytes().next_multiple_of(16)).sum();
@@ -85,7 +101,7 @@ impl Program {
                 readbacks.push_back(Readback::new(gpu, bytes)?);
             }
         }
-        Ok(Self { recording, inputs, outputs, ring, readbacks, plan })
+        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, decisions: lowered.decisions })
     }
 
     /// Number of dispatches a run encodes.
@@ -96,6 +112,16 @@ impl Program {
     /// Bytes of the program's own memory.
     pub fn bytes(&self) -> u64 {
         self.plan.bytes()
+    }
+
+    /// Which kernel variants it uses, where there was a choice.
+    pub fn choices(&self) -> Choices {
+        self.decisions.iter().map(|d| (d.key(), d.chosen.clone())).collect()
+    }
+
+    /// The choices in order, each with the launches that follow from it: positions in [`Self::profile`].
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
     }
 
     /// Starts a run with `inputs`, each in stored (padded) form; inputs left out keep their last contents. Does not wait.
@@ -189,6 +215,15 @@ impl Outputs {
         let (bytes, info) = self.get(name);
         let raw: Vec<half::f16> = unpad_rows(&bytemuck::pod_collect_to_vec(bytes), &info.shape);
         raw.iter().map(|v| v.to_f32()).collect()
+    }
+
+    /// The u32 tensor `name`, without padding.
+    ///
+    /// # Panics
+    /// When the program has no such output.
+    pub fn u32(&self, name: &str) -> Vec<u32> {
+        let (bytes, info) = self.get(name);
+        unpad_rows(&bytemuck::pod_collect_to_vec(bytes), &info.shape)
     }
 
     /// The first element of `name`.

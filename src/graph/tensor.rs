@@ -84,7 +84,32 @@ pub struct Node {
     /// The scope it was recorded in, for example `layer1.0`.
     pub scope: String,
     /// The segment it belongs to, when its results are to be computed again for the reverse pass (see [`Graph::segment`]).
-    pub segment: Option<usize>,
+    pub segment: Option<Segment>,
+}
+
+/// A part of the forward pass that gives up results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    number: usize,
+    gives_up: Recomputes,
+}
+
+impl Segment {
+    /// Whether results of `op` are given up.
+    pub(super) fn gives_up(self, op: &dyn Op) -> bool {
+        op.recomputes() != Recomputes::Never && op.recomputes() <= self.gives_up
+    }
+}
+
+/// What it costs to compute an op's results again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recomputes {
+    /// It must not be done: the op has a side effect, or its results are too small to matter.
+    Never,
+    /// One pass over its operands.
+    Cheaply,
+    /// A convolution.
+    Dearly,
 }
 
 /// A differentiable operation: one file of `ops/` each.
@@ -98,9 +123,9 @@ pub trait Op {
     /// The kernel launches that compute the outputs.
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node);
 
-    /// Whether results within a segment are given up after the forward pass and computed again: those that are large and have no side effect.
-    fn recomputes(&self) -> bool {
-        false
+    /// What it costs to compute the results again, for segments that give them up.
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Never
     }
 
     /// Operations by mmengine's count: a multiply-add is 1, affine batch norm 2 an output, all else 0.
@@ -114,7 +139,7 @@ struct Inner {
     nodes: Vec<Node>,
     scope: Vec<String>,
     segments: usize,
-    segment: Option<usize>,
+    segment: Option<Segment>,
 }
 
 /// A recorded step. Clones share the same graph.
@@ -191,14 +216,15 @@ impl Graph {
         inner.nodes.push(Node { op, inputs, outputs, scope, segment });
     }
 
-    /// Runs `record`; large results of what it records are given up after the forward pass and computed again when the reverse pass needs
-    /// them, but for those that later nodes read. PyTorch: `torch.utils.checkpoint`. Segments do not nest: the inner one counts.
-    pub fn segment<T>(&self, record: impl FnOnce() -> T) -> T {
+    /// Runs `record`; results of what it records that cost at most `gives_up` are given up after the forward pass and computed again when
+    /// the reverse pass needs them, but for those that later nodes read. PyTorch: `torch.utils.checkpoint`. Segments do not nest: the inner
+    /// one counts.
+    pub fn segment<T>(&self, gives_up: Recomputes, record: impl FnOnce() -> T) -> T {
         let outer = {
             let mut inner = self.0.borrow_mut();
             inner.segments += 1;
             let number = inner.segments;
-            inner.segment.replace(number)
+            inner.segment.replace(Segment { number, gives_up })
         };
         let value = record();
         self.0.borrow_mut().segment = outer;

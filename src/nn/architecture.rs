@@ -6,7 +6,7 @@
 //! which no weight file can tell. A [`Backbone`] is recovered from names and shapes alone by [`Backbone::infer`].
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What a tensor of a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,6 +108,9 @@ pub struct Backbone {
     pub stem: Stem,
 }
 
+/// Most blocks accepted in a stage of a network from a file; a ResNet-152 has 36.
+const MAX_BLOCKS: usize = 1000;
+
 /// Collects tensor specifications under dotted names.
 struct Specs(Vec<TensorSpec>);
 
@@ -205,7 +208,7 @@ impl Backbone {
     }
 
     /// Recovers a four-stage backbone from official names and shapes: the stem from the first kernel, the width from the first
-    /// convolution's outputs, the block from the presence of a third convolution, the stages from the block numbers. Whether every
+    /// convolution's outputs, the block from the presence of a third convolution, the stages from the highest block numbers. Whether every
     /// tensor is there and has the right shape is for the caller to compare with [`Backbone::tensors`].
     pub fn infer(shapes: &BTreeMap<String, Vec<usize>>) -> Result<Self, String> {
         let first = shapes.get("conv1.weight").ok_or("no backbone: conv1.weight is missing")?;
@@ -214,22 +217,24 @@ impl Backbone {
             [width, 3, 3, 3] if (1..=1 << 16).contains(&width) => (width, Stem::Small),
             _ => return Err(format!("conv1.weight has shape {first:?}, expected [width, 3, 7, 7] or [width, 3, 3, 3]")),
         };
-        let mut found: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        let mut found: BTreeMap<&str, usize> = BTreeMap::new();
         for name in shapes.keys() {
             if let Some((stage, rest)) = name.strip_prefix("layer").and_then(|rest| rest.split_once('.'))
-                && let Some(block) = rest.split('.').next().and_then(|digits| digits.parse().ok())
+                && let Some(block) = rest.split('.').next().and_then(|digits| digits.parse::<usize>().ok())
             {
-                found.entry(stage).or_default().insert(block);
+                let last = found.entry(stage).or_default();
+                *last = block.max(*last);
             }
         }
-        let mut blocks = Vec::new();
-        for stage in ["1", "2", "3", "4"] {
-            let numbers = found.remove(stage).ok_or_else(|| format!("the backbone is not whole: layer{stage} is missing"))?;
-            if let Some(gap) = numbers.iter().enumerate().position(|(expected, &number)| expected != number) {
-                return Err(format!("the backbone is not whole: layer{stage}.{gap} is missing"));
-            }
-            blocks.push(numbers.len());
+        let gone: Vec<&str> = ["1", "2", "3", "4"].into_iter().filter(|stage| !found.contains_key(stage)).collect();
+        if !gone.is_empty() {
+            let list: Vec<String> = gone.iter().map(|stage| format!("layer{stage}.*")).collect();
+            return Err(format!("the backbone is not whole: missing are {}", list.join(", ")));
         }
+        if let Some((stage, block)) = found.iter().find(|(_, last)| **last >= MAX_BLOCKS) {
+            return Err(format!("layer{stage} has a block {block}; at most {MAX_BLOCKS} are accepted"));
+        }
+        let blocks = ["1", "2", "3", "4"].into_iter().filter_map(|stage| found.remove(stage)).map(|last| last + 1).collect();
         if let Some(stage) = found.keys().next() {
             return Err(format!("layer{stage} is no stage of a four-stage ResNet"));
         }
@@ -246,8 +251,11 @@ pub struct Head {
     pub hidden: usize,
     /// Length of the embedding that is compared with the prototypes.
     pub feat_dim: usize,
-    /// Number of prototypes.
+    /// Number of prototypes, of each head where there are several.
     pub prototypes: usize,
+    /// Prototype heads in a list, `prototypes.prototypes0.weight` and on (the official code's `MultiPrototypes`); `None` for the single
+    /// matrix `prototypes.weight`.
+    pub heads: Option<usize>,
 }
 
 impl Head {
@@ -261,8 +269,23 @@ impl Head {
             specs.batch_norm("projection_head.1", self.hidden);
             specs.linear("projection_head.3", self.feat_dim, self.hidden);
         }
-        specs.push("prototypes.weight".to_owned(), &[self.prototypes, self.feat_dim], TensorKind::LinearWeight);
+        for head in 0..self.prototype_heads() {
+            specs.push(self.prototypes_name(head), &[self.prototypes, self.feat_dim], TensorKind::LinearWeight);
+        }
         specs.0
+    }
+
+    /// Number of prototype matrices.
+    pub fn prototype_heads(&self) -> usize {
+        self.heads.unwrap_or(1)
+    }
+
+    /// Name of prototype matrix `head`, counted from 0.
+    pub fn prototypes_name(&self, head: usize) -> String {
+        match self.heads {
+            None => "prototypes.weight".to_owned(),
+            Some(_) => format!("prototypes.prototypes{head}.weight"),
+        }
     }
 }
 
@@ -277,10 +300,13 @@ mod tests {
     #[test]
     fn counts_are_those_of_the_reference_networks() {
         let resnet50 = Backbone::resnet(50).unwrap();
-        let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000 };
+        let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000, heads: None };
         assert_eq!(resnet50.features(), 2048);
         assert_eq!(parameters(&resnet50.tensors()), 23_508_032);
         assert_eq!(parameters(&head.tensors(2048)), 4_462_720 + 384_000);
+        let three = Head { heads: Some(3), ..head }.tensors(2048);
+        assert_eq!(parameters(&three), 4_462_720 + 3 * 384_000);
+        assert_eq!(three.last().unwrap().name, "prototypes.prototypes2.weight");
         assert_eq!(resnet50.tensors().len() + head.tensors(2048).len(), 328);
         let elements: usize = resnet50.tensors().iter().chain(&head.tensors(2048)).map(TensorSpec::elements).sum();
         assert_eq!(elements, 28_412_022);
@@ -296,11 +322,13 @@ mod tests {
             for stem in [Stem::Standard, Stem::Small] {
                 let backbone = Backbone { block, blocks: vec![3, 1, 11, 2], width: 5, stem };
                 let mut shapes: BTreeMap<_, _> = backbone.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-                assert_eq!(Backbone::infer(&shapes), Ok(backbone));
                 shapes.retain(|name, _| !name.starts_with("layer3.4."));
-                assert!(Backbone::infer(&shapes).unwrap_err().contains("layer3.4 is missing"));
-                shapes.retain(|name, _| !name.starts_with("layer3."));
-                assert!(Backbone::infer(&shapes).unwrap_err().contains("layer3 is missing"));
+                assert_eq!(Backbone::infer(&shapes), Ok(backbone));
+                shapes.retain(|name, _| !name.starts_with("layer3.") && !name.starts_with("layer1."));
+                assert!(Backbone::infer(&shapes).unwrap_err().ends_with("missing are layer1.*, layer3.*"));
+                shapes.insert("layer1.4000000000.conv1.weight".to_owned(), vec![]);
+                shapes.insert("layer3.0.conv1.weight".to_owned(), vec![]);
+                assert!(Backbone::infer(&shapes).unwrap_err().contains("layer1 has a block 4000000000"));
             }
         }
     }

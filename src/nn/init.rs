@@ -77,7 +77,7 @@ mod tests {
     fn scales_are_those_of_the_references() {
         let backbone = Backbone::resnet(50).unwrap();
         let mut specs = backbone.tensors();
-        specs.extend(Head { hidden: 2048, feat_dim: 128, prototypes: 3000 }.tensors(2048));
+        specs.extend(Head { hidden: 2048, feat_dim: 128, prototypes: 3000, heads: None }.tensors(2048));
         let init = Init { seed: 1, zero_init_residual: true, block: backbone.block, classifier_std: 0.01 };
         let values = initial_values(&specs, &init);
         // Numbers of the specification: conv1 std 0.02526, prototypes uniform within 0.0884.

@@ -267,7 +267,7 @@ mod tests {
     fn resnet50_has_the_published_parameters_in_arenas_that_fit() {
         let backbone = Backbone::resnet(50).unwrap();
         let mut specs = backbone.tensors();
-        specs.extend(Head { hidden: 2048, feat_dim: 128, prototypes: 3000 }.tensors(2048));
+        specs.extend(Head { hidden: 2048, feat_dim: 128, prototypes: 3000, heads: None }.tensors(2048));
         let whole = Parameters::new(&specs, |_| true, u64::MAX);
         assert_eq!((whole.count(), whole.arenas().len()), (28_354_752, 1));
         let limit = 32 << 20;

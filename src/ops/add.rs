@@ -2,7 +2,7 @@
 
 use super::{elementwise, kernel_for};
 use crate::gpu::Params;
-use crate::graph::{Backward, Lowering, Node, Op, Tensor};
+use crate::graph::{Backward, Lowering, Node, Op, Recomputes, Tensor};
 
 struct Add;
 struct AccumulateInto;
@@ -47,8 +47,8 @@ impl Op for Add {
         vec![Some(cx.grad_output()); 2]
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Cheaply
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

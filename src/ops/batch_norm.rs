@@ -7,7 +7,7 @@
 
 use super::{element, groups, rows_of};
 use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, Window};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, Window};
 
 /// Where mean and variance come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,7 +108,7 @@ impl Op for Statistics {
             cx.launch(statistics.clone(), params(cx, quads, part, chunk, 0.0), launched, &[part.of(x)], &[partials]);
         }
         let params = params(cx, quads, Window::whole(rows), chunk, momentum);
-        cx.launch(KernelSpec::new("batch_norm", "finalize"), params, quads, &[partials], &node.outputs);
+        cx.launch(finalizer(cx, "finalize"), params, quads, &[partials], &node.outputs);
     }
 }
 
@@ -141,8 +141,8 @@ impl Op for BatchNorm {
         2 * graph.info(node.outputs[0]).shape.iter().product::<usize>() as u64
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Cheaply
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
@@ -184,7 +184,7 @@ impl Op for BatchNormBackward {
             let reads = [part.of(x), mean.into(), invstd.into(), part.of(y), part.of(dy)];
             cx.launch(reduce.clone(), params(cx, quads, part, chunk, 0.0), launched, &reads, &[partials]);
         }
-        let finalize = KernelSpec::new("batch_norm", "backward_finalize");
+        let finalize = finalizer(cx, "backward_finalize");
         let whole = params(cx, quads, Window::whole(rows), chunk, 0.0);
         cx.launch(finalize, whole, quads, &[partials, mean, invstd, weight], &[dweight, dbias, stats]);
         let entry = if self.residual { "backward_residual" } else { "backward" };
@@ -215,6 +215,13 @@ fn params(cx: &Lowering<'_>, quads: usize, part: Window, chunk: usize, momentum:
         .u32("span", span(cx))
         .f32("momentum", momentum)
         .f32("eps", EPS)
+}
+
+/// A kernel that merges chunks, a workgroup a column quad. Barriers cost software devices more than the sums themselves: there a workgroup
+/// is a subgroup.
+fn finalizer(cx: &Lowering<'_>, entry: &'static str) -> KernelSpec {
+    let kernel = KernelSpec::new("batch_norm", entry);
+    if cx.caps().kind == DeviceKind::Cpu { kernel.with(Specialization::default().u32("LANES", 8)) } else { kernel }
 }
 
 /// Rows that one invocation of the element-wise kernels visits: many where loads of the column's values cost as much as any,

@@ -1,14 +1,20 @@
 //! 2-D convolution (cross-correlation) as an implicit matrix product in NHWC. PyTorch: `torch.nn.functional.conv2d`.
 //!
 //! Forward: y[n,p,q,o] = Σ x[n, p·stride + r − padding, q·stride + s − padding, i] · w[r,s,i,o].
-//! Gradient of the input: the same gather with transposed weights, once per class of input pixels modulo the stride, so no multiply is
+//! Gradient of the input: the same gather with weights whose channels change places, once per class of input pixels modulo the stride, so no multiply is
 //! wasted. Gradient of the weight: a sum over output pixels, dealt out to partial sums that are added in order.
 //!
-//! Variants: `broadcast` for software devices with subgroups of 8, `tile` for GPUs, `plain` everywhere.
+//! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile` for GPUs, `plain`
+//! everywhere; for activations in f16 also `coop` and `coop128`, on cooperative matrices.
 
+mod kernels;
+mod weight;
+
+use self::kernels::Product;
+use self::weight::WeightGradient;
 use super::groups;
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, TensorId, View, pad4};
+use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, Window as Images, pad4};
 
 /// Window of a convolution.
 #[derive(Clone, Copy)]
@@ -18,9 +24,7 @@ struct Window {
 }
 
 struct Conv2d(Window);
-struct Transpose;
 struct InputGradient(Window);
-struct WeightGradient(Window);
 
 impl Tensor {
     /// Convolution of `self` (N, H, W, C) with `weight` (R, S, C padded to a multiple of 4, O), the same stride and zero padding on all
@@ -57,11 +61,8 @@ impl Op for Conv2d {
         let (x, w, dy) = (cx.input(0), cx.input(1), cx.grad_output());
         let graph = x.graph();
         let dx = cx.needs(0).then(|| {
-            let [r, s, i, o] = w.nhwc();
-            let transposed = graph.intermediate("transposed_weight", &[r, s, pad4(o), i], w.dtype());
-            graph.record(Transpose, &[&w], &[&transposed]);
             let dx = graph.intermediate("grad_input", &x.shape(), x.dtype());
-            graph.record(InputGradient(self.0), &[&dy, &transposed], &[&dx]);
+            graph.record(InputGradient(self.0), &[&dy, &w], &[&dx]);
             dx
         });
         let dw = cx.needs(1).then(|| {
@@ -79,8 +80,8 @@ impl Op for Conv2d {
         (output * w[0] * w[1] * channels) as u64
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Dearly
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
@@ -99,26 +100,7 @@ impl Op for Conv2d {
             first_tap: [0, 0],
             tap_stride: 1,
         };
-        gather(cx, "conv2d", &grid, node.inputs[0], node.inputs[1], node.outputs[0]);
-    }
-}
-
-impl Op for Transpose {
-    fn name(&self) -> &'static str {
-        "transpose_weight"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
-    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let [r, s, i, o] = cx.nhwc(node.inputs[0]);
-        let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
-        let count = r * s * in_quads * out_quads;
-        let params = Params::default().u32("count", count).u32("in_quads", in_quads).u32("out_quads", out_quads).u32("splits", 0);
-        let kernel = KernelSpec::new("conv2d_weight", "transpose_blocks").with(weight_knob(cx.info(node.inputs[0]).dtype));
-        cx.launch(kernel, params, groups(count), &node.inputs, &node.outputs);
+        gather(cx, "conv2d", &grid, node.inputs[0], &mut Weights::AsStored(node.inputs[1]), node.outputs[0]);
     }
 }
 
@@ -134,6 +116,7 @@ impl Op for InputGradient {
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let Window { stride, padding } = self.0;
         let ([n, h, w, _], [_, p, q, _], [r, s, _, _]) = (cx.nhwc(node.outputs[0]), cx.nhwc(node.inputs[0]), cx.nhwc(node.inputs[1]));
+        let mut weights = Weights::Turned { stored: node.inputs[1], copy: None };
         // Input pixels of one class modulo the stride see the same taps, at neighbouring output pixels.
         for a in 0..stride.min(h) {
             for b in 0..stride.min(w) {
@@ -152,7 +135,7 @@ impl Op for InputGradient {
                     first_tap,
                     tap_stride: stride,
                 };
-                gather(cx, "conv2d_input_gradient", &grid, node.inputs[0], node.inputs[1], node.outputs[0]);
+                gather(cx, "conv2d_input_gradient", &grid, node.inputs[0], &mut weights, node.outputs[0]);
             }
         }
     }
@@ -184,41 +167,74 @@ fn weight_knob(dtype: DType) -> Specialization {
     }
 }
 
-/// Kernel variants this adapter can run, the likely best first.
-fn offered(cx: &Lowering<'_>) -> Vec<&'static str> {
-    use crate::gpu::DeviceKind;
-    match (cx.caps().kind, cx.caps().subgroup_size) {
-        (DeviceKind::Cpu, Some(8)) => vec!["broadcast", "plain", "tile"],
-        (DeviceKind::Cpu, _) => vec!["plain", "tile"],
-        (_, Some(8)) => vec!["tile", "broadcast", "plain"],
-        _ => vec!["tile", "plain"],
+/// Weights of a gather, (tap, in, out) as stored or with in and out changed places.
+enum Weights {
+    AsStored(TensorId),
+    /// Kernels that cannot turn them while loading share a turned copy, made when the first of them needs it.
+    Turned {
+        stored: TensorId,
+        copy: Option<TensorId>,
+    },
+}
+
+impl Weights {
+    fn stored(&self) -> TensorId {
+        let (Self::AsStored(stored) | Self::Turned { stored, .. }) = self;
+        *stored
     }
+
+    /// Height and width of the window, channels in, padded, and out.
+    fn shape(&self, cx: &Lowering<'_>) -> [usize; 4] {
+        let [r, s, i, o] = cx.nhwc(self.stored());
+        match self {
+            Self::AsStored(_) => [r, s, i, o],
+            Self::Turned { .. } => [r, s, pad4(o), i],
+        }
+    }
+
+    /// What a kernel binds.
+    fn bind(&mut self, cx: &mut Lowering<'_>, kernel_turns: bool) -> TensorId {
+        match self {
+            Self::Turned { stored, copy } if !kernel_turns => *copy.get_or_insert_with(|| turned(cx, *stored)),
+            _ => self.stored(),
+        }
+    }
+}
+
+/// A copy of weights (tap, in, out) as (tap, out, in).
+fn turned(cx: &mut Lowering<'_>, stored: TensorId) -> TensorId {
+    let ([r, s, i, o], dtype) = (cx.nhwc(stored), cx.info(stored).dtype);
+    let copy = cx.scratch("turned_weight", &[r, s, pad4(o), i], dtype);
+    let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
+    let count = r * s * in_quads * out_quads;
+    let params = Params::default().u32("count", count).u32("in_quads", in_quads).u32("out_quads", out_quads).u32("splits", 0);
+    cx.launch(KernelSpec::new("conv2d_weight", "transpose_blocks").with(weight_knob(dtype)), params, groups(count), &[stored], &[copy]);
+    copy
 }
 
 /// Launches a gather, window by window of images.
-fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weight: TensorId, output: TensorId) {
+fn gather(cx: &mut Lowering<'_>, op: &str, g: &Gather, input: TensorId, weights: &mut Weights, output: TensorId) {
     for images in cx.windows(g.grid[0], 1, &[input, output]) {
-        gather_images(cx, op, g, images.count, [images.of(input), weight.into()], images.of(output));
+        gather_images(cx, op, g, weights, images, [input, output]);
     }
 }
 
-fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, images: usize, [input, weight]: [View; 2], output: View) {
-    let rows = images * g.grid[1] * g.grid[2];
-    let [_, kernel_w, in_channels, out_channels] = cx.nhwc(weight.tensor);
+fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, weights: &mut Weights, images: Images, [input, output]: [TensorId; 2]) {
+    let rows = images.count * g.grid[1] * g.grid[2];
+    let [_, kernel_w, in_channels, out_channels] = weights.shape(cx);
     let (in_quads, out_quads) = (in_channels / 4, out_channels.div_ceil(4));
     let key = format!("{rows}x{}x{in_channels}x{out_channels}", g.taps[0] * g.taps[1]);
-    let (shader, tile_rows, tile_quads) = match cx.choose(op, &key, &offered(cx)) {
-        "broadcast" => ("conv2d_broadcast", 16, 8),
-        "tile" => ("conv2d_tile", 64, 16),
-        _ => ("conv2d_plain", 1, 1),
-    };
+    let dtype = cx.info(input).dtype;
+    let product = Product { rows, columns: out_channels, depth: g.taps[0] * g.taps[1] * in_channels, dtype, reduces: false };
+    let kernel = product.kernel(cx, op, &key);
+    let [tile_rows, tile_quads] = kernel.tile.unwrap_or([1, 1]);
     let column_tiles = out_quads.div_ceil(tile_quads);
     let tiles = rows.div_ceil(tile_rows) * column_tiles;
-    let dtype = cx.info(input.tensor).dtype;
-    let mut knobs = weight_knob(cx.info(weight.tensor).dtype);
-    if dtype != DType::F32 {
-        knobs = knobs.alias("Element", dtype.wgsl());
+    let mut knobs = super::element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
+    if kernel.turns_weights && matches!(weights, Weights::Turned { .. }) {
+        knobs = knobs.bool("TURNED", true);
     }
+    let weight = weights.bind(cx, kernel.turns_weights);
     let params = Params::default()
         .u32("rows", rows)
         .u32("grid_h", g.grid[1])
@@ -244,147 +260,6 @@ fn gather_images(cx: &mut Lowering<'_>, op: &str, g: &Gather, images: usize, [in
         .u32("out_quads", out_quads)
         .u32("column_tiles", column_tiles)
         .u32("tiles", tiles);
-    let groups = if shader == "conv2d_plain" { groups(tiles) } else { tiles };
-    cx.launch(KernelSpec::new(shader, "gather").with(knobs), params, groups, &[input, weight], &[output]);
-}
-
-impl Op for WeightGradient {
-    fn name(&self) -> &'static str {
-        "conv2d_weight_gradient"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
-    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let (x, dy, dw) = (node.inputs[0], node.inputs[1], node.outputs[0]);
-        let ([n, ..], [_, p, q, _], [r, s, i, o]) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
-        let (out_quads, quads) = (o.div_ceil(4), r * s * (i / 4));
-        let windows = cx.windows(n, 1, &[x, dy]);
-        let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
-        let variant = match cx.choose(self.name(), &key, &offered(cx)) {
-            "broadcast" => ReduceVariant { shader: "conv2d_weight_broadcast", tile: [4, 8] },
-            "tile" => ReduceVariant { shader: "conv2d_weight_tile", tile: [16, 16] },
-            _ => ReduceVariant { shader: "conv2d_weight_plain", tile: [1, 1] },
-        };
-        let parts: Vec<Splits> = windows.iter().map(|w| self.splits(cx, variant, w.count, node)).collect();
-        let splits = parts.iter().map(|part| part.splits).sum();
-        let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
-        let mut first_split = 0;
-        for (images, part) in windows.iter().zip(parts) {
-            let (params, launched) = self.reduce(cx, variant, part, first_split, node);
-            cx.launch(super::kernel_for(cx, x, variant.shader, "reduce"), params, launched, &[images.of(x), images.of(dy)], &[target]);
-            first_split += part.splits;
-        }
-        if splits > 1 {
-            let count = quads * 4 * out_quads;
-            let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
-            cx.launch(KernelSpec::new("conv2d_weight", "sum_splits"), params, groups(count), &[target], &[dw]);
-        }
-    }
-}
-
-/// A kernel for weight gradients: quads of input channels and of output channels that a workgroup (or invocation) computes.
-#[derive(Clone, Copy)]
-struct ReduceVariant {
-    shader: &'static str,
-    tile: [usize; 2],
-}
-
-/// How the pixels of some images are dealt out to partial sums.
-#[derive(Clone, Copy)]
-struct Splits {
-    pixels: usize,
-    segment: usize,
-    segments: usize,
-    per_split: usize,
-    splits: usize,
-}
-
-impl WeightGradient {
-    /// A 1x1 window without stride sees pixels in order: they are cut into even segments instead of image rows.
-    fn pointwise(&self, [r, s, ..]: [usize; 4]) -> bool {
-        r * s == 1 && self.0.stride == 1 && self.0.padding == 0
-    }
-
-    fn splits(&self, cx: &Lowering<'_>, ReduceVariant { shader, tile }: ReduceVariant, images: usize, node: &Node) -> Splits {
-        let ([_, p, q, _], weight) = (cx.nhwc(node.inputs[1]), cx.nhwc(node.outputs[0]));
-        let [r, s, i, o] = weight;
-        let (quads, out_quads, pixels) = (r * s * (i / 4), o.div_ceil(4), images * p * q);
-        let segment = if self.pointwise(weight) { SEGMENT } else { q };
-        let segments = pixels.div_ceil(segment);
-        let tiles = quads.div_ceil(tile[0]) * out_quads.div_ceil(tile[1]);
-        let parallel = if shader == "conv2d_weight_plain" { tiles / super::WORKGROUP } else { tiles };
-        let wanted = if cx.caps().kind == crate::gpu::DeviceKind::Cpu { 16 } else { 1024 };
-        let splits = split_count(segments, segment, quads * out_quads * 64, wanted / parallel.max(1));
-        let per_split = segments.div_ceil(splits);
-        Splits { pixels, segment, segments, per_split, splits: segments.div_ceil(per_split) }
-    }
-
-    /// Parameters of a launch, and its workgroups.
-    fn reduce(
-        &self,
-        cx: &Lowering<'_>,
-        ReduceVariant { shader, tile }: ReduceVariant,
-        part: Splits,
-        first_split: usize,
-        node: &Node,
-    ) -> (Params, usize) {
-        let ([_, h, w, _], [_, p, ..], weight) = (cx.nhwc(node.inputs[0]), cx.nhwc(node.inputs[1]), cx.nhwc(node.outputs[0]));
-        let [r, s, i, o] = weight;
-        let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
-        let (in_h, in_w, out_h) = if self.pointwise(weight) { (1, SEGMENT, 1) } else { (h, w, p) };
-        let column_tiles = out_quads.div_ceil(tile[1]);
-        let tiles = (r * s * in_quads).div_ceil(tile[0]) * column_tiles * part.splits;
-        let params = Params::default()
-            .u32("quads", r * s * in_quads)
-            .u32("in_quads", in_quads)
-            .u32("out_quads", out_quads)
-            .u32("kernel_w", s)
-            .u32("stride", self.0.stride)
-            .i32("padding", signed(self.0.padding))
-            .u32("in_h", in_h)
-            .u32("in_w", in_w)
-            .u32("out_h", out_h)
-            .u32("segments", part.segments)
-            .u32("segment_pixels", part.segment)
-            .u32("pixels", part.pixels)
-            .u32("splits", part.splits)
-            .u32("first_split", first_split)
-            .u32("segments_per_split", part.per_split)
-            .u32("column_tiles", column_tiles)
-            .u32("tiles", tiles);
-        (params, if shader == "conv2d_weight_plain" { groups(tiles) } else { tiles })
-    }
-}
-
-/// Pixels of a segment where the window is a single pixel.
-const SEGMENT: usize = 64;
-
-/// Partial sums to deal `segments` of `segment` pixels out to: at least `wanted` for parallelism within 64 MiB of scratch, and always
-/// enough to keep an invocation far below the 65,535 loop iterations that some software drivers allow.
-fn split_count(segments: usize, segment: usize, bytes: usize, wanted: usize) -> usize {
-    const MOST_PIXELS: usize = 16_384;
-    let least = (segments * segment).div_ceil(MOST_PIXELS);
-    let affordable = ((64 << 20) / bytes.max(1)).max(1);
-    wanted.min(affordable).max(least).clamp(1, segments.max(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::split_count;
-
-    /// The loops of a weight gradient, over segments and over their pixels, stay below what drivers that cut loops allow.
-    #[test]
-    fn no_invocation_sums_more_pixels_than_any_driver_allows() {
-        for (segments, segment) in [(1, 1), (1, 65_535), (144_400, 1), (760, 190), (4_096 * 112, 112), (1_000_000, 64), (7, 9_000)] {
-            for wanted in [0, 1, 16, 1_024] {
-                let splits = split_count(segments, segment, 1 << 20, wanted);
-                let per_split: usize = segments.div_ceil(splits);
-                assert!((1..=segments).contains(&splits));
-                assert!(per_split == 1 || per_split * (segment + 1) < 65_535, "{segments} of {segment}: {per_split} each");
-            }
-        }
-    }
+    let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
+    cx.launch(KernelSpec::new(kernel.shader, "gather").with(knobs), params, launched, &[images.of(input), weight.into()], &[images.of(output)]);
 }

@@ -1,15 +1,24 @@
 //! Cross-entropy of logits against class labels or distributions, at a temperature. PyTorch: `torch.nn.functional.cross_entropy(x / T, t)`.
 //!
 //! loss = scale · Σ_rows (Σ_k t_k · logsumexp(x/T) − Σ_k t_k x_k/T); dx = dloss · scale/T · (softmax(x/T) Σ_k t_k − t).
-//! With scale = 1/rows it is PyTorch's mean.
+//! With scale = 1/rows it is PyTorch's mean. Rows with weights w against labels count w-fold; weights 1/n of the n rows that count and 0 of
+//! the others are PyTorch's mean with `ignore_index`.
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params};
 use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
 
+/// What the logits are held against.
+#[derive(Clone, Copy, PartialEq)]
+enum Targets {
+    Labels,
+    WeightedLabels,
+    Distributions,
+}
+
 #[derive(Clone, Copy)]
 struct CrossEntropy {
-    hard: bool,
+    targets: Targets,
     temperature: f32,
     scale: f32,
 }
@@ -26,7 +35,18 @@ impl Tensor {
         assert_eq!((labels.shape(), labels.dtype()), (vec![rows], DType::U32), "cross_entropy: labels {labels:?} for {self:?}");
         #[expect(clippy::cast_precision_loss, reason = "a batch size")]
         let scale = 1.0 / rows as f32;
-        self.record_cross_entropy(labels, CrossEntropy { hard: true, temperature: 1.0, scale })
+        self.record_cross_entropy(&[labels], CrossEntropy { targets: Targets::Labels, temperature: 1.0, scale })
+    }
+
+    /// Sum over rows of `weights` (N) times the cross-entropy of logits / `temperature` (N, K) against `labels` (N) of type u32. Every label
+    /// must be below K; what label a row of weight 0 has is all one.
+    #[must_use]
+    #[track_caller]
+    pub fn weighted_cross_entropy(&self, labels: &Self, weights: &Self, temperature: f32) -> Self {
+        let [rows, _] = self.rows_columns();
+        assert_eq!((labels.shape(), labels.dtype()), (vec![rows], DType::U32), "weighted_cross_entropy: labels {labels:?} for {self:?}");
+        assert_eq!((weights.shape(), weights.dtype()), (vec![rows], DType::F32), "weighted_cross_entropy: weights {weights:?} for {self:?}");
+        self.record_cross_entropy(&[labels, weights], CrossEntropy { targets: Targets::WeightedLabels, temperature, scale: 1.0 })
     }
 
     /// `scale` times the sum over rows of the cross-entropy of logits / `temperature` (N, K) against `targets` (N, K), whose rows may have
@@ -35,18 +55,19 @@ impl Tensor {
     #[track_caller]
     pub fn soft_cross_entropy(&self, targets: &Self, temperature: f32, scale: f32) -> Self {
         assert_eq!(targets.shape(), self.shape(), "soft_cross_entropy: targets {targets:?} for {self:?}");
-        self.record_cross_entropy(targets, CrossEntropy { hard: false, temperature, scale })
+        self.record_cross_entropy(&[targets], CrossEntropy { targets: Targets::Distributions, temperature, scale })
     }
 
-    fn record_cross_entropy(&self, targets: &Self, op: CrossEntropy) -> Self {
+    fn record_cross_entropy(&self, targets: &[&Self], op: CrossEntropy) -> Self {
         let [rows, _] = self.rows_columns();
         let graph = self.graph();
         let losses = graph.intermediate("cross_entropy.rows", &[rows], DType::F32);
         let normalizers = graph.intermediate("cross_entropy.normalizers", &[rows.div_ceil(2), 4], DType::F32);
-        graph.record(op, &[self, targets], &[&losses, &normalizers]);
+        let inputs: Vec<&Self> = std::iter::once(self).chain(targets.iter().copied()).collect();
+        graph.record(op, &inputs, &[&losses, &normalizers]);
         let total = losses.scaled_sum(op.scale);
         let output = graph.intermediate("cross_entropy", &[1], DType::F32);
-        graph.record(CrossEntropyLoss(op), &[&total, self, targets, &normalizers], &[&output]);
+        graph.record(CrossEntropyLoss(op), &[&total, self, targets[0], &normalizers], &[&output]);
         output
     }
 }
@@ -71,7 +92,11 @@ impl Op for CrossEntropy {
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [rows, columns] = <[usize; 2]>::try_from(cx.shape(node.inputs[0])).expect("a matrix");
-        let entry = if self.hard { "forward_hard" } else { "forward_soft" };
+        let entry = match self.targets {
+            Targets::Labels => "forward_hard",
+            Targets::WeightedLabels => "forward_weighted",
+            Targets::Distributions => "forward_soft",
+        };
         cx.launch(KernelSpec::new("cross_entropy", entry), params(*self, rows, columns), rows, &node.inputs, &node.outputs);
     }
 }
@@ -105,7 +130,7 @@ impl Op for CrossEntropyBackward {
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [rows, columns] = <[usize; 2]>::try_from(cx.shape(node.inputs[0])).expect("a matrix");
-        let entry = if self.0.hard { "backward_hard" } else { "backward_soft" };
+        let entry = if self.0.targets == Targets::Distributions { "backward_soft" } else { "backward_hard" };
         let launched = groups(rows * columns.div_ceil(4));
         cx.launch(KernelSpec::new("cross_entropy", entry), params(self.0, rows, columns), launched, &node.inputs, &node.outputs);
     }

@@ -2,7 +2,7 @@
 
 use super::{groups, kernel_for};
 use crate::gpu::Params;
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, TensorId, View};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Recomputes, Tensor, TensorId, View};
 
 #[derive(Clone, Copy)]
 struct MaxPool2d {
@@ -70,8 +70,8 @@ impl Op for MaxPool2d {
         vec![Some(dx)]
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Cheaply
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

@@ -9,13 +9,15 @@
 //! | [`relu`](Tensor::relu), [`add`](Tensor::add), [`cast`](Tensor::cast) | `relu`, `add`, `cast` | all |
 //! | [`max_pool2d`](Tensor::max_pool2d), [`global_avg_pool2d`](Tensor::global_avg_pool2d) | same | input |
 //! | [`normalize`](Tensor::normalize), [`log_softmax`](Tensor::log_softmax) | same | input |
-//! | [`cross_entropy`](Tensor::cross_entropy), [`soft_cross_entropy`](Tensor::soft_cross_entropy) | `cross_entropy`, `sum` | logits |
+//! | [`cross_entropy`](Tensor::cross_entropy), [`soft_cross_entropy`](Tensor::soft_cross_entropy), [`weighted_cross_entropy`](Tensor::weighted_cross_entropy) | `cross_entropy`, `sum` | logits |
 //! | [`concat_rows`] , [`slice_rows`](Tensor::slice_rows) | `cast` | all |
 //! | [`sinkhorn`](Tensor::sinkhorn), [`swap_codes`](Tensor::swap_codes), [`queue_push`](Tensor::queue_push), [`rows_at`](Tensor::rows_at), [`normalize_columns`](Tensor::normalize_columns) | `sinkhorn`, `swap_codes`, `queue`, `normalize` | none |
+//! | [`argmax_rows`](Tensor::argmax_rows) | `argmax` | none |
 //!
 //! A wrong shape is a bug in the caller and panics with both shapes.
 
 mod add;
+mod argmax;
 mod batch_norm;
 mod conv2d;
 mod cross_entropy;

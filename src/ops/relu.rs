@@ -2,7 +2,7 @@
 
 use super::{elementwise, kernel_for};
 use crate::gpu::Params;
-use crate::graph::{Backward, Lowering, Node, Op, Tensor};
+use crate::graph::{Backward, Lowering, Node, Op, Recomputes, Tensor};
 
 struct Relu;
 struct ReluBackward;
@@ -29,8 +29,8 @@ impl Op for Relu {
         vec![Some(dx)]
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Cheaply
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

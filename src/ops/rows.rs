@@ -3,7 +3,7 @@
 
 use super::{elementwise, groups};
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, TensorId};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Recomputes, Tensor, TensorId};
 
 /// Concatenation along the first dimension.
 struct ConcatRows;
@@ -132,8 +132,8 @@ impl Op for Cast {
         vec![Some(cx.grad_output().cast(cx.input(0).dtype()))]
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    fn recomputes(&self) -> Recomputes {
+        Recomputes::Cheaply
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

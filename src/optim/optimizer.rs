@@ -110,7 +110,10 @@ impl Optimizer {
                 let norms = graph.intermediate("norms", &[op.chunks, 4], DType::F32);
                 let (chunks, tensors) = (table("chunks", &chunks), table("tensors", &tensors));
                 let (weights, gradients, momentum) = (variable(arena.weights), variable(arena.gradients), variable(arena.momentum));
-                graph.record(Norms(op), &[&chunks, &weights, &gradients, &state], &[&norms]);
+                // Plain momentum has no use for norms, unless overflow shows in them; `ratios` then makes nothing of what it finds in their place.
+                if matches!(self.kind, OptimizerKind::Larc | OptimizerKind::Lars) || scale.is_some() {
+                    graph.record(Norms(op), &[&chunks, &weights, &gradients, &state], &[&norms]);
+                }
                 updates.push((op, [chunks, tensors, gradients, norms], [momentum, weights]));
             }
             if let Some(scale) = scale {

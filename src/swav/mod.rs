@@ -15,7 +15,10 @@
 //! The backbone may compute in f16 ([`Precision`]): the loss is then scaled, and a step whose gradients overflow is skipped.
 //!
 //! A batch can be computed in micro-batches ([`StepSettings::micro_batches`]): the codes then still see all of it, batch norm does not.
+//!
+//! [`deepcluster`] is the same network trained on clusters of the whole data set instead of codes.
 
+pub mod deepcluster;
 mod model;
 mod record;
 mod runner;

@@ -22,7 +22,7 @@ pub struct Forward {
     pub features: Tensor,
     /// Unit-length embeddings z (N, D).
     pub embeddings: Tensor,
-    /// Scores z Wᵀ (N, K).
+    /// Scores z Wᵀ of the first prototype head (N, K).
     pub scores: Tensor,
 }
 
@@ -64,7 +64,12 @@ impl SwavModel {
             linear(&hidden, "projection_head.3")
         };
         let embeddings = projected.normalize();
-        let scores = embeddings.linear(&tensor("prototypes.weight"), None);
+        let scores = self.scores(&embeddings, 0);
         Forward { features, embeddings, scores }
+    }
+
+    /// Scores of embeddings (N, D) against the prototypes of `head`, counted from 0: (N, K).
+    pub fn scores(&self, embeddings: &Tensor, head: usize) -> Tensor {
+        embeddings.linear(&self.parameters.tensor(embeddings.graph(), &self.head.prototypes_name(head)), None)
     }
 }

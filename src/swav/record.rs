@@ -5,7 +5,7 @@
 //! `Finish`. Gradients, loss and codes are collected in variables. `Embed` and `Learn` pass the same images through the same network, so
 //! the codes belong to the predictions; only `Learn` updates running statistics.
 
-use super::step::{Precision, QueueUse, StepSettings};
+use super::step::{Crops, Precision, QueueUse, StepSettings};
 use super::{Forward, SwavModel};
 use crate::graph::{DType, Graph, Tensor, VariableId};
 use crate::ops::{BatchNormMode, concat_rows};
@@ -98,6 +98,22 @@ pub fn record(model: &SwavModel, settings: &StepSettings, variables: &StepVariab
     }
     parts.extend([recorder.learn(), recorder.finish()]);
     parts
+}
+
+/// Name of the input that holds a group of crops.
+pub(super) fn crops_name(group: usize) -> String {
+    format!("crops{group}")
+}
+
+/// The forward pass of a micro-batch, whose crops are the inputs `crops{i}`.
+pub(super) fn forward(graph: &Graph, model: &SwavModel, settings: &StepSettings, mode: BatchNormMode) -> Forward {
+    let batch = settings.micro_batch();
+    let input = |(i, c): (usize, &Crops)| graph.input(&crops_name(i), &[c.count * batch, c.size, c.size, 3], DType::F32);
+    let groups: Vec<Tensor> = settings.crops.iter().enumerate().map(input).collect();
+    // Neighbouring groups of one size share the statistics of their batch norms.
+    let same = groups.chunk_by(|a, b| a.shape()[1] == b.shape()[1]);
+    let passes: Vec<Tensor> = same.map(|run| concat_rows(&run.iter().collect::<Vec<_>>())).collect();
+    model.forward(&passes, settings.precision.dtype(), mode, settings.recompute)
 }
 
 struct Recorder<'a> {
@@ -227,11 +243,7 @@ impl Recorder<'_> {
     }
 
     fn forward(&self, graph: &Graph, mode: BatchNormMode) -> Forward {
-        let (settings, batch) = (self.settings, self.settings.micro_batch());
-        let groups: Vec<Tensor> = (settings.crops.iter().enumerate())
-            .map(|(i, c)| graph.input(&format!("crops{i}"), &[c.count * batch, c.size, c.size, 3], DType::F32))
-            .collect();
-        self.model.forward(&groups, settings.precision.dtype(), mode, settings.recompute)
+        forward(graph, self.model, self.settings, mode)
     }
 
     /// Codes of each assigned crop from the scores at hand, and the embeddings' way into the queue.

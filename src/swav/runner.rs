@@ -1,11 +1,11 @@
 //! Training steps on a device.
 
 use super::SwavModel;
-use super::record::{Part, StepVariables, record};
+use super::record::{Part, StepVariables, crops_name, record};
 use super::step::{QueueUse, SinkhornScope, StepInputs, StepSettings};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{Outputs, Pending, Program, Store, VariableId, Variants};
+use crate::graph::{Choices, Outputs, Pending, Program, Store, VariableId, Variants};
 use std::collections::BTreeMap;
 
 /// Runs training steps: owns the programs of the present way to use the queue, and the queue's state.
@@ -69,17 +69,24 @@ impl StepRunner {
         }
     }
 
-    /// Builds the next step's programs, where they are not built yet, so that what does not fit shows before anything runs.
-    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, queue_active: bool) -> Result<()> {
+    /// Builds the next step's programs, where they are not built yet, so that what does not fit shows before anything runs. Says whether
+    /// it built them.
+    pub fn prepare(&mut self, gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, queue_active: bool) -> Result<bool> {
         let queue = self.queue_use(queue_active);
-        if self.programs.as_ref().is_none_or(|(built, _)| *built != queue) {
+        let stale = self.programs.as_ref().is_none_or(|(built, _)| *built != queue);
+        if stale {
             // The old programs' memory goes first.
             self.programs = None;
             let parts = record(model, &self.settings, &self.variables, queue, self.keep_scores);
             let build = |part: &super::StepPart| Ok((part.part, Program::new(gpu, store, &part.graph, &part.named_outputs(), variants)?));
             self.programs = Some((queue, parts.iter().map(build).collect::<Result<_>>()?));
         }
-        Ok(())
+        Ok(stale)
+    }
+
+    /// Kernel variants that the programs use, where there was a choice.
+    pub fn choices(&self) -> Choices {
+        self.programs.iter().flat_map(|(_, programs)| programs.values()).flat_map(Program::choices).collect()
     }
 
     /// Starts a step. Does not wait for its results.
@@ -87,7 +94,7 @@ impl StepRunner {
         self.prepare(gpu, model, store, variants, inputs.queue_active)?;
         let queue = self.queue_use(inputs.queue_active);
         let micro_batches = self.settings.micro_batches;
-        let names: Vec<String> = (0..inputs.crops.len()).map(|i| format!("crops{i}")).collect();
+        let names: Vec<String> = (0..inputs.crops.len()).map(crops_name).collect();
         let (_, mut programs) = self.programs.take().expect("built above");
         let outcome = (|| {
             #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]

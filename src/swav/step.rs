@@ -22,7 +22,8 @@ pub enum SinkhornScope {
     /// The whole batch, as the official code does over its devices: all embeddings first, then the codes.
     #[default]
     Global,
-    /// Each micro-batch by itself, with its own share of the queue, as mmpretrain does on each device.
+    /// Each micro-batch by itself, with its own share of the queue, as mmpretrain does on each device: there sums are reduced across devices
+    /// only when one of them is 0.
     Local,
 }
 
@@ -99,9 +100,10 @@ impl StepSettings {
         self.crops.iter().map(|c| c.count).sum()
     }
 
-    /// Backbone passes of a step: each updates the running statistics once.
+    /// Backbone passes of a step: each updates the running statistics once. Neighbouring groups of one size pass together, as in the
+    /// references.
     pub fn passes(&self) -> usize {
-        self.crops.len() * self.micro_batches
+        self.crops.chunk_by(|a, b| a.size == b.size).count() * self.micro_batches
     }
 
     /// Images of a micro-batch.

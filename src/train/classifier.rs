@@ -143,7 +143,7 @@ fn one_epoch(
         count += 1.0;
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let images_per_second = count * sets.batch as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        let lr = config.lr(config.base_lr(), step, steps);
+        let lr = config.lr(config.base_lr(sets.batch), step, steps);
         observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, ..Step::default() }))?;
         if stop.load(Ordering::Relaxed) {
             // There is no checkpoint to go on from: an evaluation is cheap to repeat.

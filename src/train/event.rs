@@ -133,6 +133,22 @@ pub enum Event {
     Step(Step),
     /// An epoch is done.
     Epoch(Epoch),
+    /// The memory banks are about to be filled: one pass over the data without training (DeepCluster-v2).
+    FirstPass {
+        /// Images it visits.
+        images: u64,
+    },
+    /// The memory banks were clustered for the epoch that begins (DeepCluster-v2).
+    Clustered {
+        /// The epoch, counted from 0.
+        epoch: u64,
+        /// Its first step, counted from 0.
+        step: u64,
+        /// Clusters of each head that have images.
+        used: Vec<u64>,
+        /// Wall time.
+        seconds: f64,
+    },
     /// The queue is full and takes part in the codes from this step on.
     QueueUsed {
         /// Step, counted from 0.

@@ -36,20 +36,25 @@ pub struct Extracted {
 }
 
 impl Extractor {
-    /// Prepares passes of `batch` images of `image` = [height, width]. `everything` also gives map, embeddings and scores.
-    pub fn new(gpu: &Gpu, variants: &dyn Variants, network: &Network, batch: usize, image: [usize; 2], everything: bool) -> Result<Self> {
+    /// Prepares passes of `batch` images of `image` = [height, width]. `everything` also gives map, embeddings, and scores against the
+    /// prototype head of that number.
+    ///
+    /// # Panics
+    /// When the network has a head, but not that many.
+    pub fn new(gpu: &Gpu, variants: &dyn Variants, network: &Network, batch: usize, image: [usize; 2], everything: Option<usize>) -> Result<Self> {
         let graph = Graph::new();
         let images = graph.input("images", &[batch, image[0], image[1], 3], DType::F32);
         let mode = BatchNormMode::Evaluation;
         let map = ResNet { backbone: &network.backbone, parameters: &network.parameters, mode, recompute: Recompute::None }.forward(&images);
         let pooled = map.global_avg_pool2d();
         let mut outputs = vec![("features", pooled.clone())];
-        if everything {
+        if let Some(number) = everything {
             outputs.push(("map", map.clone()));
             if let Some(head) = &network.head {
                 let model = SwavModel { backbone: network.backbone.clone(), head: *head, parameters: network.parameters.clone() };
                 let forward = model.head(&graph, pooled, mode);
-                outputs.extend([("embeddings", forward.embeddings), ("scores", forward.scores)]);
+                let scores = model.scores(&forward.embeddings, number);
+                outputs.extend([("embeddings", forward.embeddings), ("scores", scores)]);
             }
         }
         let outputs: Vec<_> = outputs.iter().map(|(name, t)| (*name, t)).collect();

@@ -87,7 +87,7 @@ impl Learner for Tuned<'_> {
             let labels = classifier::numbers(&images.labels)?;
             let shape = [labels.len(), size, size, 3];
             let rate = |base: f64| config.lr(base, step, steps);
-            let rates = Rates { backbone: rate(config.backbone_lr()), head: rate(config.base_lr()) };
+            let rates = Rates { backbone: rate(config.backbone_lr(sets.batch)), head: rate(config.base_lr(sets.batch)) };
             let loss = trainer.step(gpu, *variants, &forward, (&images.groups[0], &shape), &labels, rates)?;
             tell(step, loss)?;
             loader.recycle(images);

@@ -56,7 +56,7 @@ const INFERENCE_ROWS: usize = 256;
 impl<'a> Probe<'a> {
     fn new(gpu: &'a Gpu, variants: &'a dyn Variants, network: &Network, config: &'a LinearConfig, sets: &'a ClassSets) -> Result<Self> {
         let (size, features) = (config.image.size, network.backbone.features());
-        let mut extractor = Extractor::new(gpu, variants, network, sets.batch, [size, size], false)?;
+        let mut extractor = Extractor::new(gpu, variants, network, sets.batch, [size, size], None)?;
         let mut all = |data| -> Result<(Vec<f32>, Vec<u32>)> {
             let Extracted { features, labels, .. } = extractor.dataset(gpu, data, eval_transform(config), sets.normalize(), config.data.workers)?;
             Ok((features, classifier::numbers(&labels)?))
@@ -93,7 +93,7 @@ impl Learner for Probe<'_> {
         let Self { gpu, variants, config, sets, source, trainer, .. } = self;
         let mut update = |step: u64, rows: &[f32], labels: &[u32]| {
             let shape = [labels.len(), width];
-            let rates = Rates { backbone: 0.0, head: config.lr(config.base_lr(), step, steps) };
+            let rates = Rates { backbone: 0.0, head: config.lr(config.base_lr(sets.batch), step, steps) };
             let loss = trainer.step(gpu, *variants, &classify, (&pad_rows(rows, &shape), &shape), labels, rates)?;
             tell(step, loss)
         };

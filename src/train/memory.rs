@@ -1,10 +1,11 @@
 //! Memory of a training run, known before anything is allocated, and what would fit.
 
-use super::config::PretrainConfig;
+use super::config::{Method, PretrainConfig};
 use super::plan::{model, settings};
-use crate::gpu::Caps;
-use crate::graph::{Storage, Variants, lower, plan};
-use crate::swav::{QueueUse, StepVariables, record};
+use crate::gpu::{Caps, Gpu};
+use crate::graph::{Graph, Storage, Tensor, TensorId, Variants, lower, plan};
+use crate::swav::deepcluster::ClusterStep;
+use crate::swav::{Precision, QueueUse, StepVariables, record};
 
 /// Memory in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,11 @@ fn usable(all: u64) -> u64 {
     all / 10 * 9
 }
 
+/// What steps of `config` are lowered for on `gpu`: in f16 its matrices must have passed their test.
+pub fn caps<'a>(gpu: &'a Gpu, config: &PretrainConfig) -> &'a Caps {
+    if config.train.precision == Precision::F16 { gpu.tested_caps() } else { gpu.caps() }
+}
+
 /// Memory that `config` takes.
 pub fn memory(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants) -> Memory {
     let mut model = model(config, caps.max_binding_bytes);
@@ -58,12 +64,22 @@ pub fn memory(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants) -> 
     let queue = model.parameters.variables().bytes() - weights - optimizer;
     let mut memory = Memory { weights, optimizer, queue, ..Memory::default() };
     let use_queue = if step.queues.is_empty() { QueueUse::Absent } else { QueueUse::Used };
-    for part in record(&model, &settings, &step, use_queue, false) {
-        let keep: Vec<_> = part.outputs.iter().map(|(_, t)| t.id()).collect();
-        let lowered = lower(&part.graph, &keep, caps, variants);
+    let ids = |tensors: &mut dyn Iterator<Item = &Tensor>| tensors.map(Tensor::id).collect::<Vec<_>>();
+    let parts: Vec<(Graph, Vec<TensorId>)> = match config.method {
+        Method::Swav => record(&model, &settings, &step, use_queue, false)
+            .into_iter()
+            .map(|part| (part.graph, ids(&mut part.outputs.iter().map(|(_, t)| t))))
+            .collect(),
+        Method::DeepclusterV2 => {
+            let step = ClusterStep::record(&model, &settings);
+            vec![(step.graph().clone(), ids(&mut step.outputs().into_iter().map(|(_, t)| t)))]
+        }
+    };
+    for (graph, keep) in parts {
+        let lowered = lower(&graph, &keep, caps, variants);
         let plan = plan(&lowered, &keep);
         memory.activations += plan.bytes();
-        let inputs = plan.slot_of.keys().map(|t| lowered.info(*t)).filter(|t| matches!(t.storage, Storage::Input(_)));
+        let inputs = plan.places.keys().map(|t| lowered.info(*t)).filter(|t| matches!(t.storage, Storage::Input(_)));
         let outputs = keep.iter().map(|t| lowered.info(*t));
         // Three steps may be under way.
         memory.staging += 3 * inputs.chain(outputs).map(|t| t.bytes().next_multiple_of(16)).sum::<u64>();

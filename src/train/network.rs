@@ -7,7 +7,7 @@ use crate::graph::{DType, Graph, Program, Store, Variants};
 use crate::nn::architecture::{Backbone, Head, TensorSpec};
 use crate::nn::{Init, Parameters, Recompute, ResNet, Values, initial_values};
 use crate::ops::BatchNormMode;
-use crate::weights::{self, Checkpoint};
+use crate::weights::Checkpoint;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,11 +27,6 @@ pub struct Network {
 const CALIBRATION_STEPS: usize = 100;
 
 impl Network {
-    /// Loads a weight file of any known layout, or the newest checkpoint of a run folder.
-    pub fn load(gpu: &Gpu, path: &Path) -> Result<Self> {
-        Self::from_checkpoint(gpu, weights::load(weight_file(path)?)?)
-    }
-
     /// Takes loaded weights to the device.
     pub fn from_checkpoint(gpu: &Gpu, checkpoint: Checkpoint) -> Result<Self> {
         let specs = checkpoint.specs();

@@ -1,6 +1,6 @@
 //! From a configuration as written to what will run: network, step, data pipeline.
 
-use super::config::{AugmentOrder, DataConfig, LinearConfig, OptimizerKind as Kind, PretrainConfig};
+use super::config::{AugmentOrder, DataConfig, LinearConfig, Method, OptimizerKind as Kind, PretrainConfig};
 use crate::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order};
 use crate::graph::{DType, Graph};
 use crate::nn::architecture::Head;
@@ -12,7 +12,8 @@ use crate::swav::{Crops, StepSettings, SwavModel};
 /// The network of a configuration.
 pub fn model(config: &PretrainConfig, max_binding_bytes: u64) -> SwavModel {
     let m = &config.model;
-    let head = Head { hidden: m.hidden, feat_dim: m.feat_dim, prototypes: m.prototypes };
+    let heads = (config.method == Method::DeepclusterV2).then_some(config.deepcluster.heads);
+    let head = Head { hidden: m.hidden, feat_dim: m.feat_dim, prototypes: m.prototypes, heads };
     SwavModel::new(m.backbone().architecture(), head, max_binding_bytes)
 }
 

@@ -1,10 +1,12 @@
-//! SwAV pre-training: data, steps, events, checkpoints.
+//! Pre-training: data, steps, events, checkpoints.
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
 //! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that
 //! overflow are skipped instead; forty in a row end the run.
 
+mod deepcluster;
 mod memory;
+mod runner;
 mod state;
 
 use super::config::PretrainConfig;
@@ -16,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Outputs, Pending, Variants};
 use crate::swav::StepInputs;
+use crate::weights::Checkpoint;
 use memory::{advise, check_memory};
 use state::State;
 use std::path::{Path, PathBuf};
@@ -31,8 +34,6 @@ pub struct Run<'a> {
     pub variants: &'a dyn Variants,
     /// Where it writes; `None` writes nothing.
     pub folder: Option<&'a RunFolder>,
-    /// Weights to start from.
-    pub init: Option<&'a Path>,
     /// Stop after this many steps in all.
     pub max_steps: Option<u64>,
     /// Set from outside to stop after the present step with a checkpoint.
@@ -54,8 +55,8 @@ impl Prepared {
     }
 }
 
-/// Opens data, builds the network, loads what the run starts from.
-pub fn prepare(config: &PretrainConfig, run: &Run<'_>) -> Result<Prepared> {
+/// Opens data, builds the network, takes what the run starts from: its newest checkpoint, else the weights `init` of a file, else random ones.
+pub fn prepare(config: &PretrainConfig, run: &Run<'_>, init: Option<(&Path, Checkpoint)>) -> Result<Prepared> {
     let data = Arc::new(Dataset::open(Path::new(&config.data.path), Split::Pretrain)?);
     let steps_per_epoch = steps_per_epoch(data.len(), config.train.batch, true);
     if steps_per_epoch == 0 {
@@ -65,7 +66,7 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>) -> Result<Prepared> {
     check_memory(config, run)?;
     let mut warnings = Vec::new();
     let advise = |e| advise(config, run, e);
-    let mut state = State::new(config, run, data.len(), &mut warnings).map_err(advise)?;
+    let mut state = State::new(config, run, init, data.len(), &mut warnings).map_err(advise)?;
     let queue = state.step / steps_per_epoch >= config.queue.start_epoch;
     state.prepare(run, queue).map_err(advise)?;
     Ok(Prepared { data, state, steps_per_epoch, warnings })
@@ -144,6 +145,7 @@ struct Running {
 impl Training<'_> {
     fn go(&mut self, data: Arc<Dataset>) -> Result<Finished> {
         let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
+        self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?;
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
         let mut running: Option<Running> = None;
         self.last = Instant::now();
@@ -153,6 +155,9 @@ impl Training<'_> {
             let crops = loader.next().ok_or_else(|| Error::Failed("the data ended before the run".into()))??;
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
             let epoch = step / self.steps_per_epoch;
+            if step.is_multiple_of(self.steps_per_epoch) {
+                self.state.begin_epoch(self.config, self.run, epoch, self.observer)?;
+            }
             let queue = epoch >= self.config.queue.start_epoch;
             if self.state.runner.will_rebuild(queue) {
                 // A step in flight belongs to the program that is about to go.
@@ -164,7 +169,7 @@ impl Training<'_> {
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;
             let groups: Vec<&[f32]> = crops.groups.iter().map(Vec::as_slice).collect();
-            let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue });
+            let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue }, &crops.indices);
             let pending = started.map_err(|e| advise(self.config, self.run, e))?;
             loader.recycle(crops);
             self.settle(&mut running)?;
@@ -235,7 +240,7 @@ impl Training<'_> {
 
     fn end_epoch(&mut self, done: u64) -> Result<()> {
         let record = std::mem::take(&mut self.epoch);
-        let (used, entropy) = record.codes();
+        let (used, entropy) = self.state.runner.usage().unwrap_or_else(|| record.codes());
         self.last_loss = record.loss();
         self.observer.event(&Event::Epoch(Epoch {
             epoch: done / self.steps_per_epoch - 1,
@@ -279,7 +284,7 @@ impl EpochRecord {
         self.steps += 1;
         self.used.resize(prototypes, false);
         self.mass.resize(prototypes, 0.0);
-        for code in outputs.f32("codes").chunks_exact(prototypes) {
+        for code in outputs.get_f32("codes").unwrap_or_default().chunks_exact(prototypes) {
             let best = code.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(k, _)| k);
             self.used[best] = true;
             for (mass, share) in self.mass.iter_mut().zip(code) {

@@ -90,6 +90,8 @@ pub struct Replayed {
     pub grad0_error_all: f64,
     /// Relative error of all updates, final minus initial value, together.
     pub final_update_error_all: f64,
+    /// Relative error of all running means and variances after the last step, together.
+    pub running_error_all: f64,
     /// Relative error of the scores of each step, where recorded.
     pub scores_error: Vec<f64>,
     /// Largest error of the codes of each step, where recorded.
@@ -123,6 +125,7 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
         grad0_error: BTreeMap::new(),
         grad0_error_all: 0.0,
         final_update_error_all: 0.0,
+        running_error_all: 0.0,
         scores_error: Vec::new(),
         codes_error: Vec::new(),
         pass: true,
@@ -148,13 +151,16 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
             if judge.precision == Precision::F16 {
                 ours.values_mut().flatten().for_each(|g| *g /= Judge::loss_scaling().initial);
             }
-            let (each, all) = compare(&file, "grad0", &ours, None)?;
+            let (each, all) = compare(&file, "grad0", &ours, None, is_trained)?;
             result.grad0_error = each;
             result.grad0_error_all = all;
         }
     }
-    let (_, all) = compare(&file, "final", &model.parameters.read(gpu, &store)?, Some(&initial))?;
-    result.final_update_error_all = all;
+    let last = model.parameters.read(gpu, &store)?;
+    (_, result.final_update_error_all) = compare(&file, "final", &last, Some(&initial), is_trained)?;
+    // The mean before the head's batch norm follows the bias that only noise moves.
+    let running = |name: &str| name.contains("running_") && name != "projection_head.1.running_mean";
+    (_, result.running_error_all) = compare(&file, "final", &last, None, running)?;
     // Written so that a NaN does not pass.
     let within = |error: f64, limit: f64| error <= limit;
     let limits = judge.limits();
@@ -190,7 +196,7 @@ impl Recorded {
     }
 
     fn head(&self) -> Head {
-        Head { hidden: self.hidden, feat_dim: self.feat_dim, prototypes: self.prototypes }
+        Head { hidden: self.hidden, feat_dim: self.feat_dim, prototypes: self.prototypes, heads: None }
     }
 
     fn settings(&self, path: &Path) -> Result<StepSettings> {
@@ -284,10 +290,21 @@ impl Norms {
     }
 }
 
-/// Relative error of each tensor under `prefix`, and of all together; of updates from `initial` when given.
-fn compare(file: &TensorFile, prefix: &str, ours: &Values, initial: Option<&Values>) -> Result<(BTreeMap<String, f64>, f64)> {
+/// Whether a tensor is trained, and by more than noise.
+fn is_trained(name: &str) -> bool {
+    name != NOISE && !name.contains("running_")
+}
+
+/// Relative error of each tensor under `prefix` that `keep` names, and of all together; of updates from `initial` when given.
+fn compare(
+    file: &TensorFile,
+    prefix: &str,
+    ours: &Values,
+    initial: Option<&Values>,
+    keep: impl Fn(&str) -> bool,
+) -> Result<(BTreeMap<String, f64>, f64)> {
     let (mut each, mut all) = (BTreeMap::new(), Norms::default());
-    for (name, value) in ours.iter().filter(|(name, _)| *name != NOISE && !name.contains("running_")) {
+    for (name, value) in ours.iter().filter(|(name, _)| keep(name)) {
         let key = format!("{prefix}/{name}");
         if !file.contains(&key) {
             continue;

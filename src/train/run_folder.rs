@@ -1,4 +1,4 @@
-//! The folder of one run: `config.toml`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `report.html`.
+//! The folder of one run: `config.toml`, `kernels.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `report.html`.
 //!
 //! Promises: one process at a time (the lock goes with the process, even if it is killed); a run that is there is never written over
 //! unless it is continued; a folder that cannot be written is refused before the first step.
@@ -7,6 +7,9 @@ use super::checkpoint::CheckpointStore;
 use super::metrics_log::MetricsLog;
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::gpu::AdapterDescription;
+use crate::graph::Choices;
+use serde_json::json;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -83,6 +86,12 @@ impl RunFolder {
     /// Writes `config.toml`.
     pub fn write_config(&self, toml: &str) -> Result<()> {
         atomic::write(&self.config_path(), toml.as_bytes())
+    }
+
+    /// Writes `kernels.json`: the adapter and the kernel variants that the run uses on it, by op and shape.
+    pub fn write_kernels(&self, adapter: &AdapterDescription, choices: &Choices) -> Result<()> {
+        let record = json!({"adapter": adapter.name, "driver": adapter.driver, "backend": adapter.backend, "kernels": choices});
+        atomic::write(&self.path.join("kernels.json"), format!("{record:#}\n").as_bytes())
     }
 
     /// The checkpoints, of which the newest `keep` stay.

@@ -151,7 +151,7 @@ fn locate(shapes: &BTreeMap<String, Vec<usize>>) -> Result<(String, Core), Strin
     }
     match known.len() {
         1 => Ok(known.remove(0)),
-        0 if classifier_names(shapes).is_some() => Err("holds a linear classifier only, no backbone".to_owned()),
+        0 if classifier_names(shapes).is_some() => Err("holds a linear classifier only, no backbone (`predict --head` takes it)".to_owned()),
         0 => {
             let sample: Vec<&str> = shapes.keys().take(3).map(String::as_str).collect();
             let first = sample.join(", ");
@@ -178,6 +178,25 @@ pub(crate) fn classifier_names(shapes: &BTreeMap<String, Vec<usize>>) -> Option<
         let bias = format!("{stem}.bias");
         (is_wrapper(wrapper) && shapes.contains_key(&bias)).then(|| (name.clone(), bias))
     })
+}
+
+/// The prefix of the batch norm that the official linear evaluation can put before its `linear`, when the file of this classifier has one.
+pub(crate) fn norm_before(shapes: &BTreeMap<String, Vec<usize>>, weight: &str) -> Option<String> {
+    let norm = format!("{}bn.", weight.strip_suffix("linear.weight")?);
+    shapes.range(norm.clone()..).next().is_some_and(|(name, _)| name.starts_with(&norm)).then_some(norm)
+}
+
+/// Why a name of a file is left out, to follow the name in a sentence.
+pub fn why_unmatched(name: &str) -> &'static str {
+    let name = name.rsplit_once("prototypes").map_or(name, |(_, rest)| if rest.ends_with(".bias") { "prototypes.bias" } else { name });
+    match name {
+        "prototypes.bias" => "is left out: SwAV's prototypes have no bias, so scores differ by it",
+        _ if name.contains("prototypes") || name.contains("project") => "is left out: it makes no whole head of one set of prototypes",
+        _ if name.rsplit('.').next().is_some_and(|last| last.contains("queue")) => {
+            "is left out: the queue belongs to a training run, not to the network"
+        }
+        _ => "is left out: no part of a ResNet with a SwAV head or a classifier has this name",
+    }
 }
 
 /// Whether a name is one of a backbone's in torchvision's naming.
@@ -219,6 +238,9 @@ fn role(core: Core, name: &str) -> Role {
                 [("neck.projection_neck.", "projection_head."), ("projection_head.layers.", "projection_head."), ("projector.", "projection_head.")];
             if let Some(role) = heads.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| tensor(to, rest))) {
                 return role;
+            }
+            if name.starts_with("head.loss_module.prototypes.prototypes") {
+                return tensor("", &name["head.loss_module.".len()..]);
             }
             if let Some(rest) = name.strip_prefix("neck.norm.") {
                 return Role::Twin(format!("projection_head.1.{rest}"));

@@ -7,7 +7,8 @@
 use super::layout::{self, Layout, Plan};
 use super::one_line;
 use super::source::Source;
-use super::tensor::HostTensor;
+use super::tensor::{DType, HostTensor};
+use super::whole::check;
 use crate::error::{Error, Result};
 use crate::nn::architecture::{Backbone, Head, TensorKind, TensorSpec};
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ pub struct Classifier {
 pub struct Checkpoint {
     /// Whose names the file used.
     pub layout: Layout,
-    /// Weights and running statistics by official name: torchvision's for the backbone, `projection_head.*`, `prototypes.weight`.
+    /// Weights and running statistics by official name: torchvision's for the backbone, `projection_head.*`, `prototypes.weight` (or `prototypes.prototypes0.weight` and on).
     pub tensors: BTreeMap<String, HostTensor>,
     /// `num_batches_tracked` of each batch norm that has one, by its official name.
     pub counters: BTreeMap<String, i64>,
@@ -35,8 +36,12 @@ pub struct Checkpoint {
     pub classifier: Option<Classifier>,
     /// Class names, where the file has as many as the classifier has outputs, or has no classifier.
     pub classes: Option<Vec<String>>,
-    /// Names in the file's model that are none of the above.
+    /// How many names of the file's model are one of the above.
+    pub matched: usize,
+    /// Names in the file's model that are none of the above; [`super::why_unmatched`] says why.
     pub unmatched: Vec<String>,
+    /// What was not taken as it stands in the file, one sentence each.
+    pub remarks: Vec<String>,
     /// Architecture of the backbone.
     pub backbone: Backbone,
     /// Architecture of the SwAV head, where the file has a complete one.
@@ -51,6 +56,20 @@ impl Checkpoint {
         specs
     }
 
+    /// The architecture in words.
+    pub fn describe(&self) -> String {
+        let mut text = describe(&self.backbone);
+        if let Some(Head { hidden, feat_dim, prototypes, heads }) = self.head {
+            let hidden = if hidden == 0 { String::new() } else { format!("{hidden}-") };
+            let heads = heads.map_or_else(String::new, |heads| format!("{heads} times "));
+            text += &format!(", SwAV head {}-{hidden}{feat_dim} with {heads}{prototypes} prototypes", self.backbone.features());
+        }
+        if let Some(classifier) = &self.classifier {
+            text += &format!(", classifier of {} classes", classifier.bias.data.len());
+        }
+        text
+    }
+
     /// An error naming both architectures when the backbone is not this one.
     pub fn expect_backbone(&self, path: impl AsRef<Path>, expected: &Backbone) -> Result<()> {
         if self.backbone == *expected {
@@ -61,6 +80,13 @@ impl Checkpoint {
 }
 
 fn describe(backbone: &Backbone) -> String {
+    for depth in [18, 34, 50] {
+        for factor in 1..=5 {
+            if Backbone::resnet(depth).map(|usual| Backbone { width: usual.width * factor, ..usual }).as_ref() == Some(backbone) {
+                return if factor == 1 { format!("a ResNet-{depth}") } else { format!("a ResNet-{depth} of {factor} times the width") };
+            }
+        }
+    }
     let Backbone { block, blocks, width, stem } = backbone;
     format!("a ResNet of {block:?} blocks {blocks:?}, width {width}, {stem:?} stem").to_lowercase().replace("resnet", "ResNet")
 }
@@ -87,48 +113,40 @@ pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
         counters: BTreeMap::new(),
         classifier: None,
         classes: source.classes.clone(),
+        matched: 0,
         unmatched: Vec::new(),
+        remarks: Vec::new(),
         backbone,
         head,
     };
+    let names = plan.names.len() + plan.twins.len() + plan.classifier.iter().flatten().count() + plan.unmatched.len();
     read_tensors(&source, &specs, &mut plan, &mut checkpoint)?;
     read_classifier(&source, &shapes, &mut plan, &mut checkpoint)?;
     checkpoint.unmatched = plan.unmatched;
     checkpoint.unmatched.extend(plan.names.into_values());
     checkpoint.unmatched.sort();
+    checkpoint.matched = names - checkpoint.unmatched.len();
+    let rounded = source.rounded();
+    if rounded > 0 {
+        checkpoint.remarks.push(format!("{rounded} tensors of float64 are rounded to float32"));
+    }
     Ok(checkpoint)
 }
 
 /// Loads a classifier alone, from a file with or without a backbone: `fc`, `head.fc`, `linear` or `classifier`, with its class names.
+/// A batch norm before an official `linear` is multiplied into it, as it acts in evaluation.
 pub fn load_classifier(path: impl AsRef<Path>) -> Result<(Classifier, Option<Vec<String>>)> {
     let source = Source::open(path.as_ref())?;
     let shapes = source.shapes();
     let (weight, bias) = layout::classifier_names(&shapes)
         .ok_or_else(|| Error::weights(&source.path, "holds no classifier (fc, head.fc or linear, with weight and bias)"))?;
     source.check_size([&weight, &bias].into_iter())?;
-    let classifier = classifier(&source, &shapes, &weight, &bias, None)?;
+    let mut classifier = classifier(&source, &shapes, &weight, &bias, None)?;
+    if let Some(norm) = layout::norm_before(&shapes, &weight) {
+        fold(&source, &mut classifier, &norm)?;
+    }
     let classes = source.classes.clone().filter(|names| names.len() == classifier.bias.data.len());
     Ok((classifier, classes))
-}
-
-/// Compares the tensors there are with those there must be.
-fn check(specs: &[TensorSpec], shapes: &BTreeMap<String, Vec<usize>>, part: &str) -> Result<(), String> {
-    let required = || specs.iter().filter(|spec| spec.kind != TensorKind::NumBatchesTracked);
-    let missing: Vec<&str> = required().filter(|spec| !shapes.contains_key(&spec.name)).map(|spec| spec.name.as_str()).collect();
-    if !missing.is_empty() {
-        let shown = missing[..missing.len().min(10)].join(", ");
-        let dots = if missing.len() > 10 { ", …" } else { "" };
-        return Err(format!("the {part} is not whole: {} of {} tensors are missing: {shown}{dots}", missing.len(), required().count()));
-    }
-    match specs.iter().find(|spec| shapes.get(&spec.name).is_some_and(|shape| *shape != spec.shape && !is_counter(spec, shape))) {
-        Some(spec) => Err(format!("tensor {} has shape {:?}, expected {:?}", spec.name, shapes[&spec.name], spec.shape)),
-        None => Ok(()),
-    }
-}
-
-/// Counters are scalars, or single elements in some converted files.
-fn is_counter(spec: &TensorSpec, shape: &[usize]) -> bool {
-    spec.kind == TensorKind::NumBatchesTracked && shape == [1]
 }
 
 /// Recognises the head; without all of its three matrices (two for a linear projection) there is none.
@@ -137,11 +155,18 @@ fn head(shapes: &BTreeMap<String, Vec<usize>>, layout: Layout, features: usize) 
         Some(&[rows, columns]) => Some((rows, columns)),
         _ => None,
     };
-    let prototypes = matrix("prototypes.weight").or_else(|| matrix("prototypes.weight_v"));
+    let (prototypes, heads) = match matrix("prototypes.weight").or_else(|| matrix("prototypes.weight_v")) {
+        Some(single) => (Some(single), None),
+        None => {
+            let several: Vec<_> = (0..).map_while(|i| matrix(&format!("prototypes.prototypes{i}.weight"))).collect();
+            // Heads of different sizes are no head of this program's, and stay unmatched.
+            (several.first().copied().filter(|first| several.iter().all(|m| m == first)), Some(several.len()))
+        }
+    };
     let hidden = matrix("projection_head.0.weight").zip(matrix("projection_head.3.weight"));
     let head = match (prototypes, hidden, matrix("projection_head.weight")) {
-        (Some((prototypes, _)), Some(((hidden, _), (feat_dim, _))), _) => Head { hidden, feat_dim, prototypes },
-        (Some((prototypes, _)), None, Some((feat_dim, _))) => Head { hidden: 0, feat_dim, prototypes },
+        (Some((prototypes, _)), Some(((hidden, _), (feat_dim, _))), _) => Head { hidden, feat_dim, prototypes, heads },
+        (Some((prototypes, _)), None, Some((feat_dim, _))) => Head { hidden: 0, feat_dim, prototypes, heads },
         _ => return Ok(None),
     };
     let mut specs = head.tensors(features);
@@ -162,6 +187,9 @@ fn read_f32(source: &Source, name: &str) -> Result<HostTensor> {
     let error = |message: String| Error::weights(&source.path, format!("tensor {} {message}", one_line(name)));
     let tensor = source.read(name)?;
     let data = tensor.to_f32().map_err(error)?;
+    if tensor.dtype() == DType::F64 && tensor.to_f64().map_err(error)?.iter().zip(&data).any(|(wide, narrow)| *wide != f64::from(*narrow)) {
+        source.count_rounded();
+    }
     match data.iter().position(|value| !value.is_finite()) {
         Some(index) => Err(error(format!("is not finite: element {index} is {}", data[index]))),
         None => Ok(HostTensor { shape: tensor.shape().to_vec(), data }),
@@ -175,15 +203,20 @@ fn read_tensors(source: &Source, specs: &[TensorSpec], plan: &mut Plan, checkpoi
             return Err(Error::weights(&source.path, format!("{first} and {second} are one tensor, but differ")));
         }
     }
+    let mut uncounted = 0;
     for spec in specs {
         let Some(name) = plan.names.remove(&spec.name) else {
             match (spec.kind, spec.name.as_str()) {
-                (TensorKind::NumBatchesTracked, _) => {}
+                (TensorKind::NumBatchesTracked, _) => uncounted += 1,
                 (_, "prototypes.weight") => {
                     let weight = weight_norm(source, plan)?;
                     checkpoint.tensors.insert(spec.name.clone(), weight);
+                    checkpoint.remarks.push("prototypes.weight is multiplied out of weight_v and weight_g".to_owned());
                 }
-                _ => _ = checkpoint.tensors.insert(spec.name.clone(), HostTensor::zeros(spec.shape.clone())),
+                (_, name) => {
+                    checkpoint.remarks.push(format!("{name} is not in the file and taken as 0, which is the same: a batch norm follows it"));
+                    checkpoint.tensors.insert(name.to_owned(), HostTensor::zeros(spec.shape.clone()));
+                }
             }
             continue;
         };
@@ -195,6 +228,9 @@ fn read_tensors(source: &Source, specs: &[TensorSpec], plan: &mut Plan, checkpoi
             let tensor = read_f32(source, &name)?;
             checkpoint.tensors.insert(spec.name.clone(), tensor);
         }
+    }
+    if uncounted > 0 {
+        checkpoint.remarks.push(format!("{uncounted} batch norms have no num_batches_tracked; files written from them say 0"));
     }
     Ok(())
 }
@@ -243,4 +279,25 @@ fn classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, weight: &s
             Err(Error::weights(&source.path, message))
         }
     }
+}
+
+/// Multiplies a batch norm's evaluation (scale and shift from weight, bias and running statistics, eps 1e-5) into the classifier behind it.
+fn fold(source: &Source, classifier: &mut Classifier, norm: &str) -> Result<()> {
+    let features = classifier.weight.shape[1];
+    let read = |part: &str| -> Result<Vec<f64>> {
+        let tensor = read_f32(source, &format!("{norm}{part}"))?;
+        if tensor.shape == [features] {
+            return Ok(tensor.data.into_iter().map(f64::from).collect());
+        }
+        let message = format!("{norm}{part} has shape {:?}, but the classifier behind it takes {features} features", tensor.shape);
+        Err(Error::weights(&source.path, one_line(&message)))
+    };
+    let (weight, bias, mean, var) = (read("weight")?, read("bias")?, read("running_mean")?, read("running_var")?);
+    let scale: Vec<f64> = weight.iter().zip(&var).map(|(w, v)| w / (v + 1e-5).sqrt()).collect();
+    for (row, sum) in classifier.weight.data.chunks_mut(features).zip(&mut classifier.bias.data) {
+        let shift: f64 = (0..features).map(|i| f64::from(row[i]) * (bias[i] - mean[i] * scale[i])).sum();
+        *sum = (f64::from(*sum) + shift) as f32;
+        row.iter_mut().zip(&scale).for_each(|(w, s)| *w = (f64::from(*w) * s) as f32);
+    }
+    Ok(())
 }

@@ -17,11 +17,12 @@ mod safetensors;
 mod save;
 mod source;
 mod tensor;
+mod whole;
 
-pub use self::layout::Layout;
+pub use self::layout::{Layout, why_unmatched};
 pub use self::load::{Checkpoint, Classifier, load, load_classifier};
 pub use self::safetensors::{MAX_HEADER, TensorFile, read_safetensors, write_safetensors};
-pub use self::save::{ConvertSummary, Target, convert, save};
+pub use self::save::{ConvertSummary, Target, check_output, convert, save};
 pub use self::source::read_tensors;
 pub use self::tensor::{AnyTensor, DType, HostTensor};
 

@@ -1,14 +1,15 @@
 //! Safetensors files: read with limits, written deterministically.
 //!
 //! Promises: a header over [`MAX_HEADER`] bytes or with more than [`MAX_TENSORS`] tensors is refused before it is parsed in full, as are
-//! duplicate names, offsets that overlap, leave holes or do not end with the file. The same tensors and metadata always give the same
-//! bytes, and the file appears whole or not at all.
+//! duplicate names, offsets that overlap, leave holes or do not end with the file, and all of that before anything but the header is read.
+//! The same tensors and metadata always give the same bytes, and the file appears whole or not at all.
 
 use super::tensor::{AnyTensor, DType, HostTensor};
 use super::{MAX_TENSORS, one_line};
 use crate::atomic::write_with;
 use crate::error::{Error, Result};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -20,13 +21,20 @@ use std::path::{Path, PathBuf};
 /// Largest header accepted, in bytes.
 pub const MAX_HEADER: u64 = 8 << 20;
 
+/// The index of a safetensors file: what is where, checked against the file's length.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub tensors: BTreeMap<String, (DType, Vec<usize>, Range<u64>)>,
+    pub metadata: BTreeMap<String, String>,
+}
+
 /// A safetensors file in memory.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    buffer: Vec<u8>,
-    tensors: BTreeMap<String, (DType, Vec<usize>, Range<usize>)>,
-    metadata: BTreeMap<String, String>,
+    /// What follows the header.
+    data: Vec<u8>,
+    index: Index,
 }
 
 /// Reads a whole safetensors file.
@@ -36,7 +44,22 @@ pub fn read_safetensors(path: impl AsRef<Path>) -> Result<TensorFile> {
 }
 
 fn parse(path: &Path) -> Result<TensorFile, String> {
-    let mut file = File::open(path).map_err(|error| format!("cannot read: {error}"))?;
+    let cannot = |error: std::io::Error| format!("cannot read: {error}");
+    let mut file = File::open(path).map_err(cannot)?;
+    let (index, start) = read_index(&mut file)?;
+    let length = usize::try_from(file.metadata().map_err(cannot)?.len() - start).map_err(|_| "too large for this machine")?;
+    let mut data = Vec::new();
+    data.try_reserve_exact(length).map_err(|_| format!("too large for the memory: {length} bytes"))?;
+    file.read_to_end(&mut data).map_err(cannot)?;
+    if data.len() != length {
+        return Err("changed while it was read".to_owned());
+    }
+    Ok(TensorFile { path: path.to_owned(), data, index })
+}
+
+/// Reads the header only, and gives the place where the data starts, at which the file is left. The offsets in the index are absolute
+/// less that place.
+pub(crate) fn read_index(file: &mut File) -> Result<(Index, u64), String> {
     let length = file.metadata().map_err(|error| format!("cannot read: {error}"))?.len();
     let mut prefix = [0; 8];
     file.read_exact(&mut prefix).map_err(|_| "too short for a safetensors file".to_owned())?;
@@ -47,18 +70,17 @@ fn parse(path: &Path) -> Result<TensorFile, String> {
     if header > length.saturating_sub(8) {
         return Err(format!("cut short: a safetensors header of {header} bytes in a file of {length}"));
     }
-    let mut buffer = Vec::with_capacity(usize::try_from(length).map_err(|_| "too large for this machine")?);
-    buffer.extend_from_slice(&prefix);
-    Read::by_ref(&mut file).take(header).read_to_end(&mut buffer).map_err(|error| format!("cannot read: {error}"))?;
-    check_names(&buffer[8..])?;
-    file.read_to_end(&mut buffer).map_err(|error| format!("cannot read: {error}"))?;
-
-    let (_, header) = SafeTensors::read_metadata(&buffer).map_err(|error| format!("not a valid safetensors file: {error}"))?;
-    let parsed = SafeTensors::deserialize(&buffer).map_err(|error| format!("not a valid safetensors file: {error}"))?;
-    let start = buffer.as_ptr() as usize;
+    let mut buffer = Vec::new();
+    Read::by_ref(file).take(header).read_to_end(&mut buffer).map_err(|error| format!("cannot read: {error}"))?;
+    check_names(&buffer)?;
+    let parsed: Metadata = serde_json::from_slice(&buffer).map_err(|error| format!("not a valid safetensors file: {error}"))?;
+    let start = 8 + header;
+    if parsed.data_len() as u64 != length - start {
+        return Err(format!("not a whole safetensors file: its tensors have {} bytes, {} follow the header", parsed.data_len(), length - start));
+    }
     let mut tensors = BTreeMap::new();
-    for (name, view) in parsed.iter() {
-        let dtype = match view.dtype() {
+    for (name, info) in parsed.tensors() {
+        let dtype = match info.dtype {
             Dtype::BOOL => DType::Bool,
             Dtype::U8 => DType::U8,
             Dtype::I8 => DType::I8,
@@ -74,11 +96,11 @@ fn parse(path: &Path) -> Result<TensorFile, String> {
             Dtype::F64 => DType::F64,
             other => return Err(format!("tensor {name}: element type {other} is not supported")),
         };
-        let offset = view.data().as_ptr() as usize - start;
-        tensors.insert(name.to_owned(), (dtype, view.shape().to_vec(), offset..offset + view.data().len()));
+        let (from, to) = info.data_offsets;
+        tensors.insert(name, (dtype, info.shape.clone(), from as u64..to as u64));
     }
-    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(TensorFile { path: path.to_owned(), buffer, tensors, metadata })
+    let metadata = parsed.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok((Index { tensors, metadata }, start))
 }
 
 /// Counts the names of a header and refuses too many or duplicate ones, without building anything from their values.
@@ -114,28 +136,29 @@ impl TensorFile {
 
     /// Names of the tensors in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.index.tensors.keys().map(String::as_str)
     }
 
     /// Text values stored beside the tensors.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        &self.index.metadata
     }
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.index.tensors.contains_key(name)
     }
 
     /// Type and shape of a tensor, if there is one of this name.
     pub fn info(&self, name: &str) -> Option<(DType, &[usize])> {
-        self.tensors.get(name).map(|(dtype, shape, _)| (*dtype, shape.as_slice()))
+        self.index.tensors.get(name).map(|(dtype, shape, _)| (*dtype, shape.as_slice()))
     }
 
     /// A tensor without copying it; the error names file and tensor.
     pub fn get(&self, name: &str) -> Result<AnyTensor<'_>> {
-        let (dtype, shape, range) = self.tensors.get(name).ok_or_else(|| self.error(name, "is missing"))?;
-        let bytes = self.buffer.get(range.clone()).unwrap_or_default();
+        let (dtype, shape, range) = self.index.tensors.get(name).ok_or_else(|| self.error(name, "is missing"))?;
+        // The index was checked against the length of the data, which is in memory.
+        let bytes = self.data.get(range.start as usize..range.end as usize).unwrap_or_default();
         AnyTensor::new(*dtype, shape.clone(), bytes).ok_or_else(|| self.error(name, "has fewer elements than its shape says"))
     }
 

@@ -11,7 +11,7 @@
 //!
 //! In both containers every batch norm has its `num_batches_tracked`; one that the source lacked is 0.
 
-use super::load::{Checkpoint, load};
+use super::load::Checkpoint;
 use super::pickle::{Storages, write_torch};
 use super::safetensors::write_safetensors;
 use super::tensor::AnyTensor;
@@ -52,13 +52,17 @@ impl FromStr for Target {
 pub struct ConvertSummary {
     /// Layout of the input, as [`super::Layout::name`] has it.
     pub source_layout: String,
+    /// Names of the input that were understood.
+    pub matched: usize,
     /// Entries in the output.
     pub tensors: usize,
     /// Trainable numbers in the output, each counted once.
     pub parameters: usize,
     /// Names in the input's model that were not understood.
     pub unmatched: Vec<String>,
-    /// Tensors that were understood but have no place in the output's layout, in official names.
+    /// What was not taken as it stands in the input, one sentence each.
+    pub remarks: Vec<String>,
+    /// Tensors that were understood but have no place in the output's layout, in official names, and `classes` for the names of classes.
     pub dropped: Vec<String>,
 }
 
@@ -203,18 +207,27 @@ fn write(path: &Path, checkpoint: &Checkpoint, target: Target, container: Contai
     write_with(path, |file| write_torch(file, &pickle, &storages).map_err(io::Error::from))
 }
 
-/// Loads a network from any layout and writes it in another. Nothing is written when the input cannot be used.
-pub fn convert(input: impl AsRef<Path>, output: impl AsRef<Path>, target: Target) -> Result<ConvertSummary> {
+/// Gives the path back when its name says which container to write.
+pub fn check_output(path: &Path) -> Result<&Path> {
+    container(path).map(|_| path)
+}
+
+/// Writes a network that was read in one layout in another, and says what became of it.
+pub fn convert(checkpoint: &Checkpoint, output: impl AsRef<Path>, target: Target) -> Result<ConvertSummary> {
     let output = output.as_ref();
     let container = container(output)?;
-    let checkpoint = load(input)?;
-    let (entries, dropped) = entries(output, &checkpoint, target, container)?;
-    write(output, &checkpoint, target, container, &entries)?;
+    let (entries, mut dropped) = entries(output, checkpoint, target, container)?;
+    write(output, checkpoint, target, container, &entries)?;
+    if checkpoint.classes.is_some() && container == Container::Torch && target != Target::Mmpretrain {
+        dropped.push("classes".to_owned());
+    }
     Ok(ConvertSummary {
         source_layout: checkpoint.layout.name().to_owned(),
+        matched: checkpoint.matched,
         tensors: entries.len(),
         parameters: entries.iter().filter(|e| e.parameter && e.twin.is_none()).map(|e| e.tensor.shape().iter().product::<usize>()).sum(),
-        unmatched: checkpoint.unmatched,
+        unmatched: checkpoint.unmatched.clone(),
+        remarks: checkpoint.remarks.clone(),
         dropped,
     })
 }

@@ -5,20 +5,23 @@
 //! before memory is reserved for it, and parsing a pickle is bounded beforehand.
 
 use super::budget::check_pickles;
-use super::safetensors::{TensorFile, read_safetensors};
+use super::safetensors::{Index, read_index};
 use super::tensor::{AnyTensor, DType};
 use super::{MAX_TENSORS, one_line};
 use crate::error::{Error, Result};
 use pytorch_reader::{PickleValue, PytorchReader, Tensor};
-use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use zip::{CompressionMethod, ZipArchive};
 
 /// Largest compressed pickle accepted, after decompression: PyTorch never compresses, and the pickle of a ResNet has 0.1 MB.
 const MAX_DEFLATED_PICKLE: u64 = 512 << 10;
+
+/// Most bytes of weights accepted in a network: three times what the widest published one (a ResNet-50 of five times the width) has in float64.
+const MAX_WEIGHTS: u64 = 16 << 30;
 
 /// First bytes of a `torch.save` file from before PyTorch 1.6, after the protocol number: the number 0x1950a86a20f9469cfc6c.
 const LEGACY_MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
@@ -40,10 +43,12 @@ pub(crate) struct Source {
     tensors: Tensors,
     /// Class names, where the file has them.
     pub classes: Option<Vec<String>>,
+    rounded: Cell<usize>,
 }
 
 enum Tensors {
-    Safetensors(TensorFile),
+    /// Index, file, and where its data starts; each tensor is read when it is asked for.
+    Safetensors(Index, File, u64),
     Torch(BTreeMap<String, Tensor>),
 }
 
@@ -69,49 +74,70 @@ impl Source {
             check_pickles(BufReader::new(file), LEGACY_PICKLES)?;
             open_torch(path)?
         } else if start.get(8) == Some(&b'{') {
-            let file = read_safetensors(path).map_err(|error| match error {
-                Error::Weights { message, .. } => message,
-                other => other.to_string(),
-            })?;
-            let classes = file.metadata().get("classes").and_then(|text| serde_json::from_str(text).ok());
-            (Tensors::Safetensors(file), classes)
+            file.rewind().map_err(|error| format!("cannot read: {error}"))?;
+            let (index, start) = read_index(&mut file)?;
+            let classes = index.metadata.get("classes").and_then(|text| serde_json::from_str(text).ok());
+            (Tensors::Safetensors(index, file, start), classes)
         } else {
             return Err(unknown(&start));
         };
-        Ok(Self { path: path.to_owned(), length: info.len(), tensors, classes })
+        Ok(Self { path: path.to_owned(), length: info.len(), tensors, classes, rounded: Cell::new(0) })
     }
 
     /// Names and shapes of all tensors.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         match &self.tensors {
-            Tensors::Safetensors(file) => file.names().filter_map(|name| Some((name.to_owned(), file.info(name)?.1.to_vec()))).collect(),
+            Tensors::Safetensors(index, ..) => index.tensors.iter().map(|(name, (_, shape, _))| (name.clone(), shape.clone())).collect(),
             Tensors::Torch(tensors) => tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect(),
         }
     }
 
-    /// Refuses a set of tensors that would take much more memory than the file has bytes: weights do not compress, and views that
-    /// repeat one element are no weights.
+    /// Refuses a set of tensors that would take more memory than any network, or much more than the file has bytes: weights do not
+    /// compress, and views that repeat one element are no weights.
     pub fn check_size<'n>(&self, names: impl Iterator<Item = &'n String>) -> Result<()> {
-        let Tensors::Torch(tensors) = &self.tensors else { return Ok(()) };
-        let total = names.filter_map(|name| tensors.get(name)).fold(0u64, |sum, tensor| sum.saturating_add(tensor.byte_len() as u64));
+        let bytes = |name: &String| match &self.tensors {
+            Tensors::Safetensors(index, ..) => index.tensors.get(name).map(|(.., range)| range.end - range.start),
+            Tensors::Torch(tensors) => tensors.get(name).map(|tensor| tensor.byte_len() as u64),
+        };
+        let total = names.filter_map(bytes).fold(0u64, u64::saturating_add);
         if total > self.length.saturating_mul(8).saturating_add(1 << 20) {
             return Err(Error::weights(&self.path, format!("claims {total} bytes of weights in a file of {} bytes", self.length)));
+        }
+        if total > MAX_WEIGHTS {
+            return Err(Error::weights(&self.path, format!("has {total} bytes of weights; at most {MAX_WEIGHTS} are accepted")));
         }
         Ok(())
     }
 
+    /// Notes that a tensor lost digits on its way to float32.
+    pub fn count_rounded(&self) {
+        self.rounded.set(self.rounded.get() + 1);
+    }
+
+    /// How many tensors did.
+    pub fn rounded(&self) -> usize {
+        self.rounded.get()
+    }
+
     /// Reads one tensor.
-    pub fn read(&self, name: &str) -> Result<AnyTensor<'_>> {
-        match &self.tensors {
-            Tensors::Safetensors(file) => file.get(name),
-            Tensors::Torch(tensors) => {
-                let error = |message: &str| Error::weights(&self.path, format!("tensor {} {}", one_line(name), one_line(message)));
-                let tensor = tensors.get(name).ok_or_else(|| error("is missing"))?;
-                let bytes = tensor.read().map_err(|cause| error(&format!("cannot be read: {cause}")))?;
-                AnyTensor::new(dtype(tensor.dtype()), tensor.shape().to_vec(), Cow::Owned(bytes))
-                    .ok_or_else(|| error("has fewer elements than its shape says"))
-            }
-        }
+    pub fn read(&self, name: &str) -> Result<AnyTensor<'static>> {
+        let error = |message: &str| Error::weights(&self.path, format!("tensor {} {}", one_line(name), one_line(message)));
+        let cannot = |cause: io::Error| error(&format!("cannot be read: {cause}"));
+        let tensor = match &self.tensors {
+            Tensors::Safetensors(index, file, start) => index.tensors.get(name).map(|(dtype, shape, range)| {
+                let mut file = file;
+                file.seek(SeekFrom::Start(start + range.start))?;
+                let mut bytes = Vec::new();
+                // The index was checked against the length of the file.
+                let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+                bytes.try_reserve_exact(length)?;
+                file.take(length as u64).read_to_end(&mut bytes)?;
+                io::Result::Ok((*dtype, shape.clone(), bytes))
+            }),
+            Tensors::Torch(tensors) => tensors.get(name).map(|tensor| Ok((dtype(tensor.dtype()), tensor.shape().to_vec(), tensor.read()?))),
+        };
+        let (dtype, shape, bytes) = tensor.ok_or_else(|| error("is missing"))?.map_err(cannot)?;
+        AnyTensor::new(dtype, shape, bytes).ok_or_else(|| error("has fewer elements than its shape says"))
     }
 }
 
@@ -121,7 +147,7 @@ pub fn read_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, AnyTensor
     let source = Source::open(path.as_ref())?;
     let shapes = source.shapes();
     source.check_size(shapes.keys())?;
-    shapes.into_keys().map(|name| source.read(&name).map(|tensor| (name, tensor.into_owned()))).collect()
+    shapes.into_keys().map(|name| source.read(&name).map(|tensor| (name, tensor))).collect()
 }
 
 /// Says what a file is that is no weight file.

@@ -1,7 +1,7 @@
 //! The command line's grammar: what parses, what does not, and that every command explains itself.
 
 use clap::{CommandFactory, Parser};
-use swav_wgpu::cli::args::{Cli, Command, Layout, Weights};
+use swav_wgpu::cli::args::{Cli, Command, Layout, Tune, Weights};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("swav-wgpu").chain(line.split_whitespace()))
@@ -14,11 +14,13 @@ fn every_command_of_the_interface_parses() {
         "devices --json",
         "check --filter conv",
         "info --config c.toml --batch 4",
+        "info --config c.toml --images 50000 --data d --lr-at 0,10,99",
         "train --config c.toml --data d --out o --resume --max-steps 3 --set a.b=1 --set c=x",
         "train --out runs/a --resume",
         "train --config c.toml --init w.pth",
         "eval-linear --config c.toml --weights w.safetensors --data d --out o",
         "eval-knn --weights random:3 --data d --k 20 --temperature 0.07",
+        "eval-knn --weights w --k 10,20,100,200",
         "finetune --config c.toml --weights w --fraction 0.01",
         "features --weights w --data d --out f.safetensors",
         "features --weights w --input t.safetensors --out f.safetensors",
@@ -28,6 +30,7 @@ fn every_command_of_the_interface_parses() {
         "replay f.safetensors --tolerance 1e-2 --steps 1",
         "replay f.safetensors --precision f16",
         "bench --filter step --list",
+        "bench --filter step --seconds 0.5 --tune full --tune-seconds 30",
         "completions zsh",
         "--adapter 1 -vv --json devices",
         "devices --adapter nvidia -q",
@@ -40,8 +43,9 @@ fn every_command_of_the_interface_parses() {
 fn values_arrive() {
     let cli = parse("eval-knn --weights random:7 --adapter llvm -v").unwrap();
     assert_eq!((cli.global.adapter.as_deref(), cli.global.verbose, cli.global.json), (Some("llvm"), 1, false));
+    assert_eq!((cli.global.tune, cli.global.tune_seconds), (Tune::Table, 120.0));
     let Command::EvalKnn(knn) = cli.command else { panic!() };
-    assert_eq!((knn.weights, knn.k, knn.temperature), (Weights::Random { seed: 7 }, 20, 0.07));
+    assert_eq!((knn.weights, knn.k, knn.temperature), (Weights::Random { seed: 7 }, vec![20], 0.07));
     let Command::Convert(convert) = parse("convert a b --to swav").unwrap().command else { panic!() };
     assert_eq!(convert.to, Layout::Swav);
     let Command::Train(train) = parse("train --config c --set seed=1 --set optimizer.lr=-1").unwrap().command else { panic!() };
@@ -65,6 +69,9 @@ fn wrong_use_exits_2() {
         "train --config c --max-steps -1",
         "eval-knn --weights random:x",
         "eval-knn --weights w --k 0",
+        "eval-knn --weights w --k 10,",
+        "info --config c --lr-at -1",
+        "info --config c --images 0",
         "eval-knn --weights w --temperature 0",
         "finetune --config c --weights w --fraction 1.5",
         "finetune --config c --weights w --fraction nan",
@@ -74,6 +81,9 @@ fn wrong_use_exits_2() {
         "convert a b --to onnx",
         "completions cmd",
         "devices -q -v",
+        "bench --tune some",
+        "bench --tune-seconds -1",
+        "bench --seconds 0",
     ] {
         let error = parse(line).expect_err(line);
         assert!(error.use_stderr() && error.exit_code() == 2, "{line}");

@@ -4,7 +4,7 @@ use crate::rig::{CLASSES, Rig, TRAIN, VAL, repository};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use swav_wgpu::weights::{AnyTensor, HostTensor, load, read_safetensors, write_safetensors};
+use swav_wgpu::weights::{AnyTensor, HostTensor, Target, load, read_safetensors, save, write_safetensors};
 
 fn classes() -> Vec<&'static str> {
     CLASSES.iter().map(|(name, _)| *name).collect()
@@ -38,11 +38,65 @@ fn random_features_separate_colours() {
 }
 
 #[test]
+fn a_rate_is_scaled_only_when_asked_and_says_so() {
+    let rig = Rig::new();
+    let line = "eval-linear --config linear.toml --weights random:0 --set train.epochs=1 --set train.batch=500 -q";
+    let plain = rig.run(&format!("{line} --json --out plain")).ok().json();
+    assert!(plain["lr"] == 0.3 && plain.get("lr_scaled_by_batch").is_none() && rig.metric("plain", "lr") == ["0.3"], "{plain}");
+    // By the 36 images of a step, not by the 500 that there are none of.
+    let by = "--set optimizer.scale_lr_by_batch=72";
+    let scaled = rig.run(&format!("{line} {by} --json --out scaled")).ok().json();
+    assert!(
+        scaled["lr"] == 0.15 && scaled["lr_scaled_by_batch"] == serde_json::json!([36, 72]) && rig.metric("scaled", "lr") == ["0.15"],
+        "{scaled}"
+    );
+    let text = rig.run(&format!("{line} {by}")).ok().out;
+    assert!(text.contains("learning rate 0.15 scaled by batch: 36 / 72"), "{text}");
+    assert!(!rig.run(line).ok().out.contains("scaled"));
+}
+
+#[test]
+fn a_head_of_a_single_layer() {
+    let rig = Rig::new();
+    rig.train("run", "--set model.hidden=0");
+    let loss: Vec<f64> = rig.metric("run", "loss").iter().map(|l| l.parse().unwrap()).collect();
+    assert!(loss.len() == 8 && loss.iter().all(|l| l.is_finite()) && loss[0] != loss[7], "{loss:?}");
+    let info = rig.run("info --config pretrain.toml --set model.hidden=0 --json -q").ok().json();
+    // 64 features to 16 dimensions, with bias.
+    assert_eq!(info["parameters_by_part"]["neck"].as_u64(), Some(64 * 16 + 16));
+    // It survives its checkpoint and the layouts that keep the head, and its scores are unit embeddings times prototypes.
+    let image = AnyTensor::from_f32(&[2, 3, 32, 32], &(0..6144).map(|i| ((i * 37 % 101) as f32 - 50.0) / 30.0).collect::<Vec<_>>()).into_owned();
+    write_safetensors(rig.path("images.safetensors"), &BTreeMap::from([("images".to_owned(), image)]), &BTreeMap::new()).unwrap();
+    let pass = |weights: &str| {
+        rig.run(&format!("features --weights {weights} --input images.safetensors --out {weights}.out -q")).ok();
+        let file = read_safetensors(rig.path(&format!("{weights}.out"))).unwrap();
+        (file.f32("embeddings").unwrap(), file.f32("scores").unwrap())
+    };
+    let (embeddings, scores) = pass("run");
+    assert_eq!((embeddings.shape.as_slice(), scores.shape.as_slice()), (&[2, 16][..], &[2, 12][..]));
+    let norm = embeddings.data[..16].iter().map(|v| v * v).sum::<f32>();
+    assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+    for layout in ["swav", "mmpretrain"] {
+        let file = format!("{layout}.pth");
+        rig.run(&format!("convert run {file} --to {layout}")).ok();
+        let (e, s) = pass(&file);
+        assert!(e.data == embeddings.data && s.data == scores.data, "{layout}");
+    }
+    rig.run("train --out run --resume --set train.epochs=3 -q").ok();
+}
+
+#[test]
 fn neighbours() {
     let rig = Rig::new();
     rig.train("run", "");
     let result = rig.run("eval-knn --weights run --json -q --k 5").ok().json();
     assert_eq!(result, serde_json::json!({"top1": 100.0, "top5": 100.0, "mean_class": 100.0, "k": 5}));
+    // Several k at once are an array, each as by itself.
+    let several = rig.run("eval-knn --weights run --json -q --k 1,5,36,200").ok().json();
+    assert_eq!(several.as_array().unwrap().iter().map(|r| r["k"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 5, 36, 200]);
+    // With all images as neighbours more than 36 are none.
+    assert!(several[1] == result && several[2]["top1"] == several[3]["top1"], "{several}");
+    assert_eq!(rig.run("eval-knn --weights run -q --k 1,5").ok().out.lines().count(), 2);
     let random = rig.run("eval-knn --weights random:0 --config pretrain.toml --data data --json -q").ok().json();
     assert_eq!((random["top1"].as_f64(), random["k"].as_u64()), (Some(100.0), Some(20)));
     rig.run("eval-knn --weights random:0 --data data").fails(2, &["--config"]);
@@ -75,12 +129,30 @@ fn fine_tuning_moves_what_it_should() {
     rig.run(&format!("{line} --out other --set seed=1 --set optimizer.backbone_lr=0.005")).ok();
     assert_ne!(rig.metric("all", "loss"), rig.metric("other", "loss"));
 
-    // What was written is whole: it classifies images.
+    // The fraction may stand in the configuration, and is written down.
+    rig.run(&format!("{} --out keyed --set optimizer.backbone_lr=0.005 --set train.fraction=0.34", line.replace("--fraction 0.34", ""))).ok();
+    assert_eq!(rig.metric("all", "loss"), rig.metric("keyed", "loss"));
+    assert!(std::fs::read_to_string(rig.path("all/config.toml")).unwrap().contains("fraction = 0.34"));
+
+    // What was written is whole: it classifies images, prepared as in the evaluation.
     let images: Vec<String> = classes().iter().map(|c| format!("data/val/{c}/00.png")).collect();
-    let said =
-        rig.run(&format!("predict --weights all/model.safetensors --head all --config linear.toml --json -q {}", images.join(" "))).ok().json();
+    let said = rig.run(&format!("predict --weights all/model.safetensors --head all --json -q {}", images.join(" "))).ok().json();
     let said: Vec<&str> = said.as_array().unwrap().iter().map(|p| p["pred_class"].as_str().unwrap()).collect();
     assert_eq!(said, classes());
+}
+
+#[test]
+fn the_official_semi_supervised_recipe_runs() {
+    let rig = Rig::new();
+    rig.train("run", "");
+    let config = repository("configs/eval_semisup_10percent.toml").display().to_string();
+    let tiny = "--data data --set image.size=32 --set image.resize=0 --set train.batch=6";
+    let result = rig.run(&format!("finetune --config {config} --weights run --fraction 0.5 --out tuned --json -q {tiny}")).ok().json();
+    assert!(result["lr"] == 0.2 && result["top1"].as_f64().unwrap() > 60.0, "{result}");
+    // 18 images are 3 steps an epoch; the rate falls at epochs 12 and 16 of 20.
+    let lr: Vec<f64> = rig.metric("tuned", "lr").iter().map(|v| v.parse().unwrap()).collect();
+    let expected = |step: usize| 0.2 * [1.0, 0.2, 0.04][usize::from(step >= 36) + usize::from(step >= 48)];
+    assert!(lr.len() == 60 && lr.iter().enumerate().all(|(step, lr)| (lr - expected(step)).abs() < 1e-12), "{lr:?}");
 }
 
 /// Features of the whole set: path to row.
@@ -209,7 +281,7 @@ fn recorded_outputs_of_every_weight_file() {
     write_safetensors(rig.path("images.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     let index: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("index.json")).unwrap()).unwrap();
     let files: Vec<&String> = index["files"].as_object().unwrap().keys().filter(|n| n.starts_with("tiny.") && !n.contains("forward")).collect();
-    assert_eq!(files.len(), 17);
+    assert_eq!(files.len(), 20);
     for name in files {
         let file = folder.join(name).display().to_string();
         let ran = rig.run(&format!("features --weights {file} --input images.safetensors --out out.safetensors -q"));
@@ -225,6 +297,37 @@ fn recorded_outputs_of_every_weight_file() {
         rig.run(&format!("features --weights {file} --input images.safetensors --out no.safetensors")).fails(2, &[name]);
     }
     assert!(!rig.path("no.safetensors").exists());
+}
+
+/// Half precision on disk is the rounding of the weights and nothing else: the outputs are those of the rounded weights, to the bit.
+#[test]
+fn half_precision_files_act_as_their_rounded_weights() {
+    let rig = Rig::new();
+    let golden = |name: &str| repository("tests/golden/ckpt").join(name).display().to_string();
+    let pixels = read_safetensors(golden("tiny.forward_eval_f64.safetensors")).unwrap().f32("input").unwrap();
+    write_safetensors(
+        rig.path("images.safetensors"),
+        &BTreeMap::from([("images".to_owned(), AnyTensor::from_f32(&pixels.shape, &pixels.data))]),
+        &BTreeMap::new(),
+    )
+    .unwrap();
+    let outputs = |weights: &str| {
+        rig.run(&format!("features --weights {weights} --input images.safetensors --out out.safetensors -q")).ok();
+        let file = read_safetensors(rig.path("out.safetensors")).unwrap();
+        ["features", "map", "embeddings", "scores"].map(|name| file.get(name).unwrap().into_owned())
+    };
+    let exact = outputs(&golden("tiny.official.safetensors"));
+    for kind in ["f16", "bf16"] {
+        let round = |x: f32| if kind == "f16" { half::f16::from_f32(x).to_f32() } else { half::bf16::from_f32(x).to_f32() };
+        let mut network = load(golden("tiny.official.safetensors")).unwrap();
+        network.tensors.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x = round(*x));
+        save(rig.path("rounded.safetensors"), &network, Target::Swav).unwrap();
+        let expected = outputs("rounded.safetensors");
+        assert!(expected != exact, "rounding to {kind} changes nothing: the test says nothing");
+        for end in ["pth", "safetensors"] {
+            assert!(outputs(&golden(&format!("tiny.official_{kind}.{end}"))) == expected, "{kind} {end}");
+        }
+    }
 }
 
 fn compare(ours: &Path, reference: &swav_wgpu::weights::TensorFile, name: &str) {

@@ -1,9 +1,15 @@
 //! The command line through its binary.
 
 mod args;
+mod deepcluster;
 mod errors;
 mod evaluate;
+#[path = "../support/hostile_files.rs"]
+mod hostile_files;
+mod info;
 mod rig;
 mod stops;
 mod tools;
 mod train;
+mod tune;
+mod weights;

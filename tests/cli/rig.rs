@@ -150,6 +150,8 @@ impl Rig {
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(line.split_whitespace()).current_dir(self.dir.path()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        // The user's own measurements must not decide what tests compute.
+        command.env("SWAV_WGPU_CACHE", self.path("cache"));
         command
     }
 

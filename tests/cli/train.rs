@@ -91,6 +91,30 @@ fn resuming_while_the_queue_fills_and_is_used() {
 }
 
 #[test]
+fn resuming_in_micro_batches() {
+    let rig = Rig::new();
+    for scope in ["global", "local"] {
+        let keys = format!(
+            "--set train.accumulate=2 --set loss.sinkhorn={scope} --set queue.length=16 --set queue.start_epoch=0 --set train.recompute=stage"
+        );
+        let [whole, cut] = ["whole", "cut"].map(|name| format!("{name}-{scope}"));
+        rig.train(&whole, &keys);
+        rig.train(&cut, &format!("{keys} --max-steps 3"));
+        rig.train(&cut, &format!("{keys} --resume"));
+        assert_eq!(rig.metric(&whole, "loss"), rig.metric(&cut, "loss"));
+        same_state(&rig.checkpoints(&whole)[0], rig.checkpoints(&cut).last().unwrap());
+    }
+    rig.train("plain", "--set queue.length=16 --set queue.start_epoch=0");
+    let [plain, global, local] = ["plain", "whole-global", "whole-local"].map(|out| rig.metric(out, "loss"));
+    assert!(plain != global && global != local && plain != local, "batch norm and codes see other rows");
+    // Two passes of each of the two crop groups a step.
+    let tracked = Checkpoint::load(&rig.checkpoints("whole-global")[0]).unwrap().tensor("model/bn1.num_batches_tracked").unwrap().bytes.to_vec();
+    assert_eq!(tracked, 32_i64.to_le_bytes());
+    let wrong = "train --config pretrain.toml --out wrong -q --set train.accumulate=3";
+    rig.run(wrong).fails(2, &["train.accumulate", "must divide train.batch = 8"]);
+}
+
+#[test]
 fn it_learns() {
     let rig = Rig::new();
     rig.train("run", "--set train.epochs=12 --set optimizer.lr=2.4");

@@ -47,6 +47,19 @@ fn run(set: &Arc<Dataset>, workers: usize, start: u64, end: u64) -> Vec<Batch> {
 }
 
 #[test]
+fn the_first_pass_visits_epoch_zeros_images_in_crops_of_its_own() {
+    let (_dir, set) = images(11);
+    let epoch = run(&set, 2, 0, 2);
+    let first: Vec<Batch> = Loader::first_pass(Arc::clone(&set), pipeline(), 4, 3).unwrap().map(Result::unwrap).collect();
+    assert_eq!(first.len(), 2);
+    for (a, b) in first.iter().zip(&epoch) {
+        assert_eq!((&a.indices, a.groups[1].len()), (&b.indices, b.groups[1].len()));
+        assert!(a.groups[0] != b.groups[0] && a.groups[1] != b.groups[1]);
+    }
+    assert_eq!(first, Loader::first_pass(Arc::clone(&set), pipeline(), 4, 1).unwrap().map(Result::unwrap).collect::<Vec<_>>());
+}
+
+#[test]
 fn batches_do_not_depend_on_workers_recycling_or_where_a_run_starts() {
     let (_dir, set) = images(11); // 2 steps an epoch, 3 images left over
     let whole = run(&set, 1, 0, 7);

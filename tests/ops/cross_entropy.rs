@@ -4,6 +4,7 @@
 fn matches_the_reference() {
     crate::check("cross_entropy");
     crate::check("soft_cross_entropy");
+    crate::check("weighted_cross_entropy");
 }
 
 use crate::golden::{Golden, Run};

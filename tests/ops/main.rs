@@ -2,6 +2,7 @@
 //! runtime checks on in every kernel.
 
 mod add;
+mod argmax;
 mod batch_norm;
 mod conv2d;
 mod cross_entropy;

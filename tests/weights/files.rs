@@ -33,7 +33,7 @@ fn headless(mut checkpoint: Checkpoint) -> Checkpoint {
 fn every_layout_and_container_gives_the_same_network() {
     let official = load(golden("tiny.official.safetensors")).unwrap();
     assert_eq!(official.backbone, Backbone { block: Block::Bottleneck, blocks: vec![1; 4], width: 2, stem: Stem::Standard });
-    assert_eq!(official.head, Some(Head { hidden: 6, feat_dim: 5, prototypes: 7 }));
+    assert_eq!(official.head, Some(Head { hidden: 6, feat_dim: 5, prototypes: 7, heads: None }));
     assert_eq!((official.layout, official.tensors.len(), official.counters.len()), (Layout::Swav, 112 - 18, 18));
     let raw = read_safetensors(golden("tiny.official.safetensors")).unwrap();
     for (name, tensor) in &official.tensors {
@@ -72,6 +72,109 @@ fn every_layout_and_container_gives_the_same_network() {
         assert_eq!(classifier.bias, torchvision.f32("fc.bias").unwrap(), "{file}");
         assert_eq!(load_classifier(golden(file)).unwrap(), (classifier, checkpoint.classes), "{file}");
     }
+}
+
+/// Files that PyTorch wrote with the names and nesting of programs that are not at hand.
+#[test]
+fn other_programs_checkpoints_give_the_same_network() {
+    let official = load(golden("tiny.official.safetensors")).unwrap();
+    let others = |checkpoint: &Checkpoint, names: &[&str]| {
+        let mut bits: BTreeMap<_, _> = checkpoint.tensors.clone();
+        names.iter().for_each(|name| _ = bits.remove(*name));
+        bits
+    };
+    for (file, layout, changed, unmatched, remarks) in [
+        ("tiny.vissl.torch", Layout::Vissl, &[][..], &[][..], &[][..]),
+        (
+            "tiny.lightly.ckpt",
+            Layout::Lightly,
+            &["projection_head.0.bias", "projection_head.1.running_mean"],
+            &["state_dict.prototypes.heads.0.bias"],
+            &["projection_head.0.bias is not in the file and taken as 0, which is the same: a batch norm follows it"],
+        ),
+        (
+            "tiny.solo.ckpt",
+            Layout::SoloLearn,
+            &["prototypes.weight"],
+            &["state_dict.queue"],
+            &["prototypes.weight is multiplied out of weight_v and weight_g"],
+        ),
+    ] {
+        let checkpoint = load(golden(file)).unwrap();
+        assert_eq!((checkpoint.layout, checkpoint.head), (layout, official.head), "{file}");
+        assert_eq!(others(&checkpoint, changed), others(&official, changed), "{file}");
+        assert_eq!(checkpoint.counters, official.counters, "{file}");
+        assert_eq!(
+            (&checkpoint.unmatched[..], &checkpoint.remarks[..]),
+            (
+                &unmatched.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>()[..],
+                &remarks.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>()[..]
+            ),
+            "{file}"
+        );
+        for name in changed {
+            for (ours, theirs) in checkpoint.tensors[*name].data.iter().zip(&official.tensors[*name].data) {
+                let moved = name.starts_with("projection_head");
+                assert!(moved || (ours - theirs).abs() <= 1e-6 * theirs.abs(), "{file}: {name}");
+            }
+        }
+        let all = read_tensors(golden(file)).unwrap().len();
+        assert_eq!((checkpoint.matched + checkpoint.unmatched.len(), checkpoint.matched), (all, all - unmatched.len()), "{file}");
+    }
+}
+
+#[test]
+fn official_linear_checkpoints_are_classifiers() {
+    let torchvision = load(golden("tiny.torchvision.pth")).unwrap().classifier.unwrap();
+    assert_eq!(load_classifier(golden("linear.official.pth.tar")).unwrap().0, torchvision);
+    let message = load(golden("linear.official.pth.tar")).unwrap_err().to_string();
+    assert!(message.contains("holds a linear classifier only, no backbone (`predict --head` takes it)"), "{message}");
+
+    // With the batch norm that the official code can put before it, as PyTorch evaluates the two.
+    let (folded, _) = load_classifier(golden("linear.official_bn.pth.tar")).unwrap();
+    let expected = read_safetensors(golden("linear.official_bn.expected.safetensors")).unwrap();
+    let (inputs, logits) = (expected.f64("inputs").unwrap(), expected.f64("logits").unwrap());
+    let (classes, features) = (folded.weight.shape[0], folded.weight.shape[1]);
+    let largest = logits.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    for (index, expected) in logits.iter().enumerate() {
+        let row = &folded.weight.data[index % classes * features..][..features];
+        let input = &inputs[index / classes * features..][..features];
+        let ours: f64 = row.iter().zip(input).map(|(w, x)| f64::from(*w) * x).sum::<f64>() + f64::from(folded.bias.data[index % classes]);
+        assert!((ours - expected).abs() < 1e-6 * largest, "{ours} {expected}");
+    }
+    let mut tensors = read_tensors(golden("linear.official_bn.pth.tar")).unwrap();
+    tensors.retain(|name, _| name.starts_with("state_dict."));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("half.safetensors");
+    let norm = tensors.remove("state_dict.module.bn.running_var").unwrap();
+    swav_wgpu::weights::write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    assert!(load_classifier(&path).unwrap_err().to_string().contains("state_dict.module.bn.running_var is missing"));
+    let (shape, data) = ([norm.shape()[0] / 2], norm.to_f32().unwrap());
+    tensors.insert("state_dict.module.bn.running_var".to_owned(), AnyTensor::from_f32(&shape, &data[..shape[0]]));
+    swav_wgpu::weights::write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    assert!(
+        load_classifier(&path).unwrap_err().to_string().contains("bn.running_var has shape [32], but the classifier behind it takes 64 features")
+    );
+}
+
+#[test]
+fn what_float32_cannot_hold_is_said() {
+    let mut tensors = read_tensors(golden("tiny.official.safetensors")).unwrap();
+    let wide: Vec<(String, Vec<usize>, Vec<f64>)> = ["bn1.weight", "bn1.bias", "conv1.weight"]
+        .into_iter()
+        .map(|name| (name.to_owned(), tensors[name].shape().to_vec(), tensors[name].to_f64().unwrap()))
+        .map(|(name, shape, data)| if name == "conv1.weight" { (name, shape, data) } else { (name, shape, data.iter().map(|x| x + 1e-12).collect()) })
+        .collect();
+    for (name, shape, data) in &wide {
+        tensors.insert(name.clone(), AnyTensor::from_f64(shape, data));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.safetensors");
+    swav_wgpu::weights::write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    let checkpoint = load(&path).unwrap();
+    // Two of the three: the third one's values are float32's.
+    assert_eq!(checkpoint.remarks, ["2 tensors of float64 are rounded to float32"]);
+    assert_same(&checkpoint, &load(golden("tiny.official.safetensors")).unwrap(), "wide");
 }
 
 #[test]
@@ -166,20 +269,26 @@ fn files_are_written_under_the_names_of_the_reference() {
         ("tiny.torchvision.pth", Target::Mmpretrain, "pth", "tiny.mm_linear.pth", 104),
     ] {
         let path = folder.path().join(format!("out.{end}"));
-        let summary = convert(golden(input), &path, target).unwrap();
+        let summary = convert(&load(golden(input)).unwrap(), &path, target).unwrap();
+        assert_eq!(
+            (summary.matched, summary.remarks.len()),
+            (read_tensors(golden(input)).unwrap().keys().filter(|name| !name.contains("optim")).count(), 0)
+        );
         assert_eq!((summary.tensors, &summary.unmatched, &summary.dropped), (count, &vec![], &vec![]), "{input}");
         assert_eq!(read_tensors(&path).unwrap(), read_tensors(golden(reference)).unwrap(), "{input} {target:?}");
     }
-    let summary = convert(golden("tiny.official.safetensors"), folder.path().join("tv.pth"), Target::Torchvision).unwrap();
+    let official = load(golden("tiny.official.safetensors")).unwrap();
+    let summary = convert(&official, folder.path().join("tv.pth"), Target::Torchvision).unwrap();
     assert_eq!((summary.tensors, summary.dropped.len(), summary.source_layout.as_str()), (102, 10, "swav"));
-    assert!(convert(golden("tiny.mm.pth"), folder.path().join("a.onnx"), Target::Swav).unwrap_err().to_string().contains(".safetensors or .pth"));
-    assert!(convert(golden("tiny.mm.pth"), folder.path().join("no/such/folder.pth"), Target::Swav).unwrap_err().to_string().contains("cannot write"));
+    let refused = |name: &str| convert(&official, folder.path().join(name), Target::Swav).unwrap_err().to_string();
+    assert!(refused("a.onnx").contains(".safetensors or .pth"));
+    assert!(refused("no/such/folder.pth").contains("cannot write"));
 }
 
 #[test]
 fn resnet50_has_the_sizes_of_the_reference() {
     let backbone = Backbone::resnet(50).unwrap();
-    let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000 };
+    let head = Head { hidden: 2048, feat_dim: 128, prototypes: 3000, heads: None };
     let specs: Vec<_> = backbone.tensors().into_iter().chain(head.tensors(2048)).collect();
     let zeros = vec![0f32; 2048 * 2048 + 512 * 512 * 9];
     let tensors: BTreeMap<_, _> = specs
@@ -190,7 +299,7 @@ fn resnet50_has_the_sizes_of_the_reference() {
     let folder = tempfile::tempdir().unwrap();
     let (run, output) = (folder.path().join("run.safetensors"), folder.path().join("out.pth"));
     swav_wgpu::weights::write_safetensors(&run, &tensors, &BTreeMap::new()).unwrap();
-    let summary = convert(&run, &output, Target::Mmpretrain).unwrap();
+    let summary = convert(&load(&run).unwrap(), &output, Target::Mmpretrain).unwrap();
     assert_eq!((summary.tensors, summary.parameters, summary.source_layout.as_str()), (333, 28_354_752, "swav-wgpu"));
     assert_eq!(load(&output).unwrap().tensors.len() + 54, 328);
     assert!(load(&output).unwrap().expect_backbone(&output, &Backbone::resnet(34).unwrap()).is_err());

@@ -39,6 +39,28 @@ fn refused(tensors: &Tensors, expected: &str) {
 }
 
 #[test]
+fn several_prototype_heads_are_one_head_where_they_are_of_one_size() {
+    let several = |prefix: &str, third: usize| {
+        let mut tensors = renamed(|name| format!("{prefix}{name}"));
+        let one = tensors.remove(&format!("{prefix}prototypes.weight")).unwrap();
+        for (i, rows) in [7, 7, third].into_iter().enumerate() {
+            let data: Vec<f32> = one.to_f32().unwrap().iter().cycle().take(rows * 5).map(|v| v + i as f32).collect();
+            tensors.insert(format!("{prefix}prototypes.prototypes{i}.weight"), owned(&[rows, 5], &data));
+        }
+        tensors
+    };
+    let found = load_tensors(&several("module.", 7)).unwrap();
+    assert_eq!((found.layout, found.head.unwrap().heads, found.unmatched.len()), (Layout::Swav, Some(3), 0));
+    let single = load(golden()).unwrap();
+    assert_eq!(single.head.unwrap().heads, None);
+    let shifted: Vec<f32> = single.tensors["prototypes.weight"].data.iter().map(|v| v + 2.0).collect();
+    assert_eq!(found.tensors["prototypes.prototypes2.weight"].data, shifted);
+    // Without a place for different sizes the backbone is still good.
+    let other = load_tensors(&several("", 6)).unwrap();
+    assert!(other.head.is_none() && other.unmatched.iter().any(|n| n == "prototypes.prototypes2.weight"), "{:?}", other.unmatched);
+}
+
+#[test]
 fn prefixes_are_found() {
     let expected = load(golden()).unwrap();
     for (prefix, layout) in [
@@ -138,8 +160,9 @@ fn a_linear_projection_is_a_head_and_half_a_head_is_none() {
 #[test]
 fn less_than_a_whole_network_is_refused() {
     let without = |part: &str| official().into_iter().filter(|(name, _)| !name.contains(part)).collect::<Tensors>();
-    refused(&without("layer3."), "layer3 is missing");
-    refused(&without("running_mean"), "not whole: 17 of 85 tensors are missing: bn1.running_mean, layer1.0.bn1.running_mean");
+    refused(&without("layer3."), "the backbone is not whole: missing are layer3.*");
+    refused(&without("running_mean"), "not whole: 17 of 85 tensors are missing: *.running_mean");
+    refused(&without("layer2.0.conv"), "not whole: 3 of 85 tensors are missing: layer2.0.conv1.weight, layer2.0.conv2.weight, layer2.0.conv3.weight");
     refused(&without("layer2.0.conv2"), "not whole: 1 of 85 tensors are missing: layer2.0.conv2.weight");
     refused(&without("projection_head.1."), "the SwAV head is not whole: 4 of 9 tensors are missing");
     assert_eq!(load_tensors(&without("num_batches_tracked")).unwrap().counters.len(), 0);

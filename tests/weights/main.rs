@@ -2,4 +2,6 @@
 
 mod files;
 mod hostile;
+#[path = "../support/hostile_files.rs"]
+mod hostile_files;
 mod layouts;

@@ -1,4 +1,4 @@
-//! Convolution: the kernels' tiles are 16, 64 rows by 32, 64 columns, the weight gradient's 16, 64 by 32, 64.
+//! Convolution: the kernels' tiles are 16, 32, 64, 128 rows by 4, 32, 64, 128 columns, the weight gradient's 32, 64, 128 by 32, 64, 128.
 
 use super::super::case::{Case, Entry, Kind};
 use super::super::reference;
@@ -26,6 +26,8 @@ const SIZES: &[Size] = &[
     [1, 7, 9, 65, 64, 1, 1, 0],
     [1, 8, 8, 64, 64, 3, 1, 1],
     [1, 5, 13, 17, 257, 1, 1, 0],
+    [1, 3, 11, 36, 40, 3, 1, 1],
+    [3, 5, 9, 33, 130, 3, 1, 1],
 ];
 
 /// Beyond what a driver that cuts loops lets one invocation count, and beyond 65,535 workgroups of the plain kernel.
@@ -33,12 +35,19 @@ const MANY_PIXELS: &[Size] = &[[2, 190, 190, 3, 4, 3, 1, 1], [1, 1, 70_001, 4, 4
 
 pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
     let sizes = SIZES.iter().chain(MANY_PIXELS.iter().filter(|_| dtype == DType::F32));
-    all.extend(sizes.map(|&size| entry(size, dtype)));
+    all.extend(sizes.clone().map(|&size| entry(size, dtype, dtype)));
+    if dtype == DType::F32 {
+        all.extend(sizes.map(|&size| entry(size, dtype, dtype).rounding()));
+    } else {
+        // Weights that stay in f32.
+        all.extend([SIZES[5], SIZES[7], SIZES[14]].map(|size| entry(size, dtype, DType::F32)));
+    }
 }
 
-fn entry(size: Size, dtype: DType) -> Entry {
+fn entry(size: Size, dtype: DType, weight: DType) -> Entry {
     let [n, h, w, c, o, k, stride, padding] = size;
-    let shape = format!("{n}x{h}x{w}x{c} to {o}, {k}x{k} stride {stride} padding {padding}");
+    let mixed = if weight == dtype { "" } else { ", weight in f32" };
+    let shape = format!("{n}x{h}x{w}x{c} to {o}, {k}x{k} stride {stride} padding {padding}{mixed}");
     Entry::new("conv2d", shape, dtype, move |random| {
         let (p, q) = ((h + 2 * padding - k) / stride + 1, (w + 2 * padding - k) / stride + 1);
         let build = Box::new(move |t: &[crate::graph::Tensor]| vec![t[0].conv2d(&t[1], stride, padding)]);
@@ -46,7 +55,7 @@ fn entry(size: Size, dtype: DType) -> Entry {
         let weights = random.values(k * k * c * o, 1.0);
         Case::new(build, reference)
             .input("input", &[n, h, w, c], random.values(n * h * w * c, 1.0), dtype)
-            .with("weight", &[k, k, c, o], weights, dtype, Kind::Weight, true)
+            .with("weight", &[k, k, c, o], weights, weight, Kind::Weight, true)
             .sized((n * p * q).max(k * k * c.max(o)), n * p * q * k * k * c * o)
     })
 }

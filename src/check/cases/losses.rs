@@ -13,6 +13,7 @@ pub(super) fn cases(all: &mut Vec<Entry>) {
         all.push(log_softmax(rows, columns, scale, shift));
         all.push(hard(rows, columns, scale, shift));
         all.push(soft(rows, columns, scale, shift));
+        all.push(weighted(rows, columns, scale, shift));
     }
     for (rows, columns, keep, epsilon, iterations) in [
         (1, 5, 1, 0.05, 3),
@@ -70,6 +71,28 @@ fn soft(rows: usize, columns: usize, scale: f64, shift: f64) -> Entry {
         Case::new(Box::new(|t: &[Tensor]| vec![t[0].soft_cross_entropy(&t[1], TEMPERATURE, SCALE)]), Box::new(forward))
             .input("input", &[rows, columns], logits(random, rows * columns, scale, shift), DType::F32)
             .fixed("targets", &[rows, columns], targets)
+            .transcendental()
+            .cancelling((scale + shift.abs()) / f64::from(TEMPERATURE))
+            .sized(columns, 20 * rows * columns)
+    })
+}
+
+fn weighted(rows: usize, columns: usize, scale: f64, shift: f64) -> Entry {
+    const TEMPERATURE: f32 = 0.1;
+    Entry::new("weighted_cross_entropy", format!("{rows}x{columns}, {shift} ± {scale}"), DType::F32, move |random| {
+        let labels: Vec<usize> = (0..rows).map(|_| random.below(columns)).collect();
+        // Every third row does not count.
+        let weights: Vec<f64> = (0..rows).map(|i| if i % 3 == 1 { 0.0 } else { 0.25 + random.signed().abs() }).collect();
+        #[expect(clippy::cast_precision_loss, reason = "test sizes")]
+        let values = labels.iter().map(|&l| l as f64).collect();
+        let forward = move |v: &[Vec<f64>]| {
+            let targets: Vec<f64> = labels.iter().zip(&v[2]).flat_map(|(&l, &w)| (0..columns).map(move |k| if k == l { w } else { 0.0 })).collect();
+            vec![vec![reference::soft_cross_entropy(&v[0], &targets, columns, f64::from(TEMPERATURE), 1.0)]]
+        };
+        Case::new(Box::new(|t: &[Tensor]| vec![t[0].weighted_cross_entropy(&t[1], &t[2], TEMPERATURE)]), Box::new(forward))
+            .input("input", &[rows, columns], logits(random, rows * columns, scale, shift), DType::F32)
+            .with("labels", &[rows], values, DType::U32, Kind::Input, false)
+            .fixed("weights", &[rows], weights)
             .transcendental()
             .cancelling((scale + shift.abs()) / f64::from(TEMPERATURE))
             .sized(columns, 20 * rows * columns)

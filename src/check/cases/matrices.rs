@@ -38,6 +38,9 @@ pub(super) fn cases(all: &mut Vec<Entry>) {
     for (rows, columns) in [(1, 1), (127, 5), (129, 7), (20_000, 33)] {
         all.push(sum_columns(rows, columns));
     }
+    for (rows, columns, levels) in [(1, 1, 1), (5, 7, 2), (3, 257, 3), (65_537, 5, 4), (33, 3_000, 1_000_000)] {
+        all.push(argmax(rows, columns, levels));
+    }
     for (position, rows) in [(0, 4), (5, 4), (9, 11)] {
         all.push(queue_push(position, rows));
         all.push(rows_at(position, rows));
@@ -52,6 +55,18 @@ fn normalize(rows: usize, columns: usize, scale: f64) -> Entry {
         Case::new(Box::new(|t: &[Tensor]| vec![t[0].normalize()]), Box::new(move |v: &[Vec<f64>]| vec![reference::normalize(&v[0], columns)]))
             .input("input", &[rows, columns], values, DType::F32)
             .sized(columns, 4 * rows * columns)
+    })
+}
+
+/// Values of a few levels only, so that there are ties.
+fn argmax(rows: usize, columns: usize, levels: usize) -> Entry {
+    Entry::new("argmax", format!("{rows}x{columns} of {levels} levels"), DType::F32, move |random| {
+        #[expect(clippy::cast_precision_loss, reason = "test sizes")]
+        let values = (0..rows * columns).map(|_| random.below(levels) as f64 - 700.0).collect();
+        #[expect(clippy::cast_precision_loss, reason = "test sizes")]
+        let best = move |row: &[f64]| (0..columns).fold(0, |best, k| if row[k] > row[best] { k } else { best }) as f64;
+        let forward = move |v: &[Vec<f64>]| vec![v[0].chunks_exact(columns).map(best).collect()];
+        Case::new(Box::new(|t: &[Tensor]| vec![t[0].argmax_rows()]), Box::new(forward)).fixed("input", &[rows, columns], values)
     })
 }
 

@@ -21,7 +21,10 @@ pub struct CheckArgs {
 
 /// `info`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  swav-wgpu info --config configs/digits.toml --batch 128")]
+#[command(after_help = "Examples:
+  swav-wgpu info --config configs/digits.toml --batch 128
+  swav-wgpu info --config configs/swav_800ep_pretrain.toml --lr-at 0,3119,100000
+  swav-wgpu info --config configs/eval_linear.toml --images 50000 --json")]
 pub struct InfoArgs {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
@@ -29,6 +32,15 @@ pub struct InfoArgs {
     /// Images per step to plan memory for, instead of the configuration's train.batch
     #[arg(long, value_name = "N", value_parser = count)]
     pub batch: Option<usize>,
+    /// Training images, for the iterations of an epoch and the learning rates [default: counted in the data, ImageNet's 1,281,167 without]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub images: Option<usize>,
+    /// Images to count; overrides data.path
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Steps whose learning rate is wanted, counted from 0 [default: first, end of the warm-up or milestones, middle, last]
+    #[arg(long, value_name = "STEP,…", value_delimiter = ',')]
+    pub lr_at: Vec<u64>,
     /// Override a key of the configuration; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -108,7 +120,9 @@ pub struct ImageArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   swav-wgpu eval-knn --weights runs/digits --data data/digits
-  swav-wgpu eval-knn --weights random:0 --config configs/digits.toml --data data/digits --k 20")]
+  swav-wgpu eval-knn --weights random:0 --config configs/digits.toml --data data/digits --k 10,20,100,200
+
+--json prints {top1, top5, mean_class, k}; for several k an array of these in their order.")]
 pub struct EvalKnnArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
@@ -116,9 +130,9 @@ pub struct EvalKnnArgs {
     /// Labelled images: train/CLASS/…, val/CLASS/… or tar shards
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// Neighbours that vote
-    #[arg(long, value_name = "N", default_value = "20", value_parser = count)]
-    pub k: usize,
+    /// Neighbours that vote; of several numbers, for example 10,20,100,200, each gives a result
+    #[arg(long, value_name = "N,…", default_value = "20", value_delimiter = ',', value_parser = count)]
+    pub k: Vec<usize>,
     /// Votes weigh exp(cosine / temperature)
     #[arg(long, value_name = "T", default_value = "0.07", value_parser = positive)]
     pub temperature: f64,
@@ -139,9 +153,9 @@ pub struct FinetuneArgs {
     /// Backbone to start from
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
-    /// Part of each class's training images to use
-    #[arg(long, value_name = "PART", default_value = "1.0", value_parser = fraction)]
-    pub fraction: f64,
+    /// Part of each class's training images to use; overrides train.fraction
+    #[arg(long, value_name = "PART", value_parser = fraction)]
+    pub fraction: Option<f64>,
     /// Labelled images; overrides data.path
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
@@ -160,7 +174,7 @@ pub struct FinetuneArgs {
   swav-wgpu features --weights resnet50.pth --input images.safetensors --out features.safetensors
 
 From --data: features (N, C), labels (N), metadata paths. From --input, which holds images (N, 3, H, W) normalised already: features (N, C),
-map (N, C, h, w), and with a SwAV head in the weights embeddings (N, D) and scores (N, K).")]
+map (N, C, h, w), and with a SwAV head in the weights embeddings (N, D) and scores (N, K; of the first head where there are several).")]
 pub struct FeaturesArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
@@ -192,6 +206,9 @@ pub struct ClustersArgs {
     /// Folder for the gallery
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Prototype head, counted from 0, of weights that have several (DeepCluster-v2)
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub head: usize,
     /// Image preparation.
     #[command(flatten)]
     pub image: ImageArgs,
@@ -258,6 +275,9 @@ pub struct BenchArgs {
     /// Only list the names
     #[arg(long)]
     pub list: bool,
+    /// Time to spend on each case after its first run
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = positive)]
+    pub seconds: f64,
     /// Device time of every kernel instead of whole runs
     #[arg(long)]
     pub profile: bool,

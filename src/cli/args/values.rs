@@ -53,6 +53,18 @@ pub enum Layout {
     Mmpretrain,
 }
 
+/// How kernel variants are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Tune {
+    /// By the kind of adapter alone
+    Off,
+    /// By what an earlier run measured on this adapter, where there is such a thing
+    #[default]
+    Table,
+    /// Measure every shape that was not measured before, first
+    Full,
+}
+
 /// Shells with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -73,6 +85,11 @@ pub(super) fn fraction(text: &str) -> Result<f64, String> {
 /// A finite number above 0.
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     number(text, |v| v > 0.0 && v.is_finite(), "must be a number above 0")
+}
+
+/// A time of at most a year, 0 included.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    number(text, |v| (0.0..=3.2e7).contains(&v), "must be a number of seconds")
 }
 
 /// A count of at least 1.

@@ -179,7 +179,7 @@ impl Observer for Html {
             Event::QueueUsed { step } => _ = self.queue_from.get_or_insert(*step),
             Event::Evaluated(e) => self.evaluated.push(e.clone()),
             Event::Warning(w) => self.warnings.push(w.clone()),
-            Event::CheckpointWritten { .. } => {}
+            Event::CheckpointWritten { .. } | Event::FirstPass { .. } | Event::Clustered { .. } => {}
             Event::Stopped { step } => {
                 self.state = format!("stopped after {step} steps; continue with --resume");
                 self.write()?;

@@ -54,6 +54,10 @@ fn event_object(event: &Event, step: u64) -> Option<Map<String, Value>> {
             "images": r.images, "batch": r.batch, "epochs": r.epochs, "steps": r.steps, "chance_loss": r.chance_loss}),
         Event::Epoch(e) => json!({"event": "epoch", "step": e.step, "epoch": e.epoch, "loss": e.loss, "seconds": e.seconds,
             "prototypes_used": e.prototypes_used, "code_entropy": e.code_entropy}),
+        Event::FirstPass { images } => json!({"event": "first_pass", "step": step, "images": images}),
+        Event::Clustered { epoch, step, used, seconds } => {
+            json!({"event": "clustered", "step": step, "epoch": epoch, "clusters_used": used, "seconds": seconds})
+        }
         Event::QueueUsed { step } => json!({"event": "queue_used", "step": step}),
         Event::CheckpointWritten { step: done, path } => {
             json!({"event": "checkpoint", "step": step, "steps_done": done, "path": path.display().to_string()})

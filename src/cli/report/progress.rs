@@ -145,6 +145,8 @@ impl<W: Write> Observer for Progress<W> {
                 let time = duration(Duration::try_from_secs_f64(e.seconds).unwrap_or_default());
                 self.info(&format!("epoch {} done: loss {:.4}{used}{entropy}, {time}", e.epoch + 1, e.loss));
             }
+            Event::FirstPass { images } => self.info(&format!("filling the memory banks: one pass over {} images before training", grouped(*images))),
+            Event::Clustered { .. } => {}
             Event::QueueUsed { step } => self.info(&format!("queue in use from step {} on; the loss may jump", step + 1)),
             Event::CheckpointWritten { path, .. } => self.info(&format!("checkpoint {}", path.display())),
             Event::Warning(w) => {

@@ -21,8 +21,8 @@ pub struct ClassSets {
 }
 
 impl ClassSets {
-    /// Opens the data of `config`, and of each class's training images takes the part `fraction`, at least one image, chosen by the seed.
-    pub fn open(config: &LinearConfig, fraction: f64) -> Result<Self> {
+    /// Opens the data of `config`, and of each class's training images takes the part `train.fraction`, at least one image, chosen by the seed.
+    pub fn open(config: &LinearConfig) -> Result<Self> {
         let path = Path::new(&config.data.path);
         let mut train = Dataset::open(path, Split::Train)?;
         let val = Dataset::open(path, Split::Val)?;
@@ -30,6 +30,7 @@ impl ClassSets {
         if classes < 2 {
             return Err(Error::data(path, format!("holds {classes} class folders; a classifier needs at least two")));
         }
+        let fraction = config.train.fraction;
         if fraction < 1.0 {
             let labels: Vec<usize> = (0..train.len()).filter_map(|i| train.label(i)).collect();
             train = train.select(&balanced(&labels, classes, fraction, config.seed))?;

@@ -178,11 +178,13 @@ pub struct LinearTrain {
     pub epochs: u64,
     /// Images per step.
     pub batch: usize,
+    /// Part of each class's training images that is used, above 0 and at most 1: 0.01 and 0.1 in semi-supervised learning.
+    pub fraction: f64,
 }
 
 impl Default for LinearTrain {
     fn default() -> Self {
-        Self { epochs: 100, batch: 32 }
+        Self { epochs: 100, batch: 32, fraction: 1.0 }
     }
 }
 
@@ -213,14 +215,14 @@ impl LinearConfig {
         to_toml(self)
     }
 
-    /// Learning rate of the head before the schedule, scaled by the batch if asked for.
-    pub fn base_lr(&self) -> f64 {
-        scaled(self.optimizer.lr, self.train.batch, self.optimizer.scale_lr_by_batch)
+    /// Learning rate of the head before the schedule, scaled by `batch`, the images of a step, if asked for.
+    pub fn base_lr(&self, batch: usize) -> f64 {
+        scaled(self.optimizer.lr, batch, self.optimizer.scale_lr_by_batch)
     }
 
-    /// Learning rate of the backbone before the schedule, in `finetune`.
-    pub fn backbone_lr(&self) -> f64 {
-        scaled(self.optimizer.backbone_lr.unwrap_or(self.optimizer.lr), self.train.batch, self.optimizer.scale_lr_by_batch)
+    /// Learning rate of the backbone before the schedule, in `finetune`, scaled likewise.
+    pub fn backbone_lr(&self, batch: usize) -> f64 {
+        scaled(self.optimizer.backbone_lr.unwrap_or(self.optimizer.lr), batch, self.optimizer.scale_lr_by_batch)
     }
 
     /// Learning rate of iteration `step` (counted from 0 over the whole run) for a part whose base rate is `base_lr`.
@@ -270,6 +272,7 @@ impl LinearConfig {
         schedule.milestones.iter().try_for_each(|&m| c.count("schedule.milestones", m, 1, 1_000_000))?;
         c.count("train.epochs", train.epochs, 1, 1_000_000)?;
         c.count("train.batch", train.batch as u64, 1, 1 << 20)?;
+        c.that("train.fraction", train.fraction > 0.0 && train.fraction <= 1.0, train.fraction, "must be > 0 and <= 1")?;
         c.not_negative("head.init_std", head.init_std)?;
         model.as_ref().map_or(Ok(()), |m| m.validate(c))?;
         Ok(vec![])

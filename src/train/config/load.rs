@@ -1,6 +1,6 @@
 //! Reading, merging and naming what is wrong.
 
-use super::{Kind, check::Check};
+use super::{Kind, check::Check, normalize_std};
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -23,6 +23,11 @@ impl Origins {
     /// Everything comes from one place.
     pub fn of(file: impl Into<String>) -> Self {
         Self { root: file.into(), keys: BTreeMap::new() }
+    }
+
+    /// Whether `key` was given anywhere.
+    pub(super) fn gives(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
     }
 
     /// The file that gave `key`, or the table it is in, or else the file that was loaded.
@@ -106,6 +111,7 @@ fn read_extended(path: &Path, open: &mut Vec<PathBuf>, into: &mut Table, origins
         })?;
     }
     open.pop();
+    normalize_std::rename(&mut table, &name)?;
     merge(into, table, "", &name, origins);
     Ok(())
 }
@@ -136,7 +142,9 @@ fn merged(path: &Path, sets: &[String]) -> Result<(Table, Origins)> {
     let mut table = Table::new();
     read_extended(path, &mut Vec::new(), &mut table, &mut origins)?;
     for set in sets {
-        merge(&mut table, parse_set(set)?, "", SET, &mut origins);
+        let mut set = parse_set(set)?;
+        normalize_std::rename(&mut set, SET)?;
+        merge(&mut table, set, "", SET, &mut origins);
     }
     Ok((table, origins))
 }

@@ -5,11 +5,14 @@
 //! files win), `--set a.b=VALUE` overrides. What was read can be written back with `to_toml` and gives the same run.
 
 mod check;
+mod deepcluster;
 mod linear;
 mod load;
+mod normalize_std;
 mod pretrain;
 mod pretrain_check;
 
+pub use deepcluster::{DeepclusterConfig, Method};
 pub use linear::{
     HeadConfig, ImageConfig, LinearAugment, LinearConfig, LinearOptimizer, LinearOptimizerKind, LinearSchedule, LinearTrain, Per, ScheduleKind,
 };
@@ -20,6 +23,7 @@ pub use pretrain::{
 };
 
 pub use crate::nn::architecture::{Block, Stem};
+pub use crate::swav::SinkhornScope;
 
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
@@ -31,7 +35,7 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// SwAV pre-training: `train`.
+    /// Pre-training: `train`.
     #[default]
     Pretrain,
     /// A linear head on a frozen backbone, or fine-tuning: `eval-linear`, `finetune`.
@@ -57,14 +61,16 @@ pub struct DataConfig {
     pub workers: usize,
     /// Subtracted per channel R, G, B, as a fraction of 255.
     pub mean: [f64; 3],
-    /// Divided by per channel R, G, B, as a fraction of 255. mmpretrain .229/.224/.225; the official code has .228 for red.
+    /// Divided by per channel R, G, B, as a fraction of 255: three numbers, or whose they are, `"mmpretrain"` (.229/.224/.225) or
+    /// `"official"` (.228 for red). Files may also call the key `normalize_std`.
+    #[serde(deserialize_with = "normalize_std::deserialize")]
     pub std: [f64; 3],
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Self { path: "data".into(), workers, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
+        Self { path: "data".into(), workers, mean: [0.485, 0.456, 0.406], std: normalize_std::MMPRETRAIN }
     }
 }
 
@@ -165,5 +171,7 @@ fn scaled(lr: f64, batch: usize, by: Option<usize>) -> f64 {
     by.map_or(lr, |by| lr * batch as f64 / by as f64)
 }
 
+#[cfg(test)]
+mod recipes;
 #[cfg(test)]
 mod tests;

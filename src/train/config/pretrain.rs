@@ -1,9 +1,9 @@
-//! `kind = "pretrain"`: SwAV pre-training.
+//! `kind = "pretrain"`: SwAV and DeepCluster-v2 pre-training.
 //!
 //! Defaults are mmpretrain's recipe `swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px`, but for `train.batch`, which is one device's 32.
 
 use super::check::Check;
-use super::{BackboneConfig, Block, DataConfig, Kind, Origins, Stem, load, scaled, to_toml};
+use super::{BackboneConfig, Block, DataConfig, DeepclusterConfig, Kind, Method, Origins, Stem, load, scaled, to_toml};
 use crate::error::Result;
 use crate::nn::Recompute;
 use crate::optim::schedule::Cosine;
@@ -20,6 +20,8 @@ pub struct PretrainConfig {
     pub kind: Kind,
     /// Seed of initialisation, shuffling and augmentation.
     pub seed: u64,
+    /// SwAV or DeepCluster-v2.
+    pub method: Method,
     /// Images.
     pub data: DataConfig,
     /// Network and head.
@@ -32,6 +34,8 @@ pub struct PretrainConfig {
     pub loss: LossConfig,
     /// Queue of earlier embeddings.
     pub queue: QueueConfig,
+    /// Memory and clusters of DeepCluster-v2.
+    pub deepcluster: DeepclusterConfig,
     /// LARS or LARC.
     pub optimizer: OptimizerConfig,
     /// Learning rate over time.
@@ -61,7 +65,7 @@ pub struct ModelConfig {
     pub stem: Stem,
     /// The last batch norm of each block starts with weight 0 (mmpretrain yes, official code no).
     pub zero_init_residual: bool,
-    /// Hidden units of the projection head.
+    /// Hidden units of the projection head; 0 for a single linear layer.
     pub hidden: usize,
     /// D, dimensions of the embedding.
     pub feat_dim: usize,
@@ -111,13 +115,13 @@ impl CropsConfig {
     }
 }
 
-/// Where the flip stands among the augmentations.
+/// Where the flip stands among the augmentations, and how grey is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AugmentOrder {
-    /// Crop, flip, jitter, greyscale, blur.
+    /// Crop, flip, jitter, greyscale (Pillow's luma, rounded), blur.
     Official,
-    /// Crop, jitter, greyscale, blur, flip.
+    /// Crop, jitter, greyscale (mmcv's weights, truncated), blur, flip.
     Mmpretrain,
 }
 
@@ -165,16 +169,16 @@ pub struct LossConfig {
     pub epsilon: f64,
     /// Iterations of Sinkhorn-Knopp.
     pub sinkhorn_iterations: u32,
-    /// Crops that codes are computed for, counted from 0, all in the first group.
-    pub crops_for_assign: Vec<usize>,
     /// What the codes of a batch in micro-batches are computed over: `global`, the whole batch, as the official code over its devices;
     /// `local`, each micro-batch, as mmpretrain on each device. The same without micro-batches.
     pub sinkhorn: SinkhornScope,
+    /// Crops that codes are computed for, counted from 0, all in the first group.
+    pub crops_for_assign: Vec<usize>,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, crops_for_assign: vec![0, 1], sinkhorn: SinkhornScope::Global }
+        Self { temperature: 0.1, epsilon: 0.05, sinkhorn_iterations: 3, sinkhorn: SinkhornScope::Global, crops_for_assign: vec![0, 1] }
     }
 }
 
@@ -260,7 +264,8 @@ pub struct TrainConfig {
     /// Micro-batches that a batch is computed in, for cards that cannot hold all of it: gradients are summed over them, codes see all of
     /// them (see `loss.sinkhorn`), batch norm sees one at a time. Divides `batch`.
     pub accumulate: usize,
-    /// Activations that are given up and computed again in the reverse pass: `none`, `stage` or `block`. Saves memory, changes no result.
+    /// Activations that are given up and computed again in the reverse pass: `none`, `norm` (normalised ones, almost free), `stage` or
+    /// `block` (convolutions too, a third more work). Saves memory, changes no result.
     pub recompute: Recompute,
     /// `f16` halves the memory of activations and is what tensor cores want; `f32` is the reference. In f16 the backbone's activations and the
     /// weights as its convolutions see them have 16 bits, all sums, statistics, head, loss and parameters 32; the loss is scaled, and steps
@@ -272,7 +277,7 @@ pub struct TrainConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { epochs: 200, batch: 32, accumulate: 1, recompute: Recompute::None, precision: Precision::F32, freeze_prototypes_steps: 5005 }
+        Self { epochs: 200, batch: 32, accumulate: 1, recompute: Recompute::Norm, precision: Precision::F32, freeze_prototypes_steps: 5005 }
     }
 }
 
@@ -297,7 +302,8 @@ impl Default for CheckpointConfig {
 impl PretrainConfig {
     /// Reads a file with its `extends` and `sets` (`a.b=VALUE`), checks every value.
     pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<(Self, Vec<Warning>)> {
-        let (config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Pretrain)?;
+        let (mut config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Pretrain)?;
+        config.fill_in(&origins);
         let warnings = config.validate(&origins)?;
         Ok((config, warnings))
     }

@@ -1,7 +1,7 @@
 //! Ranges of every pre-training value, and what is allowed but unwise.
 
 use super::check::Check;
-use super::{Kind, PretrainConfig};
+use super::{Kind, Method, PretrainConfig, deepcluster};
 use crate::error::Result;
 use crate::train::event::Warning;
 
@@ -12,7 +12,7 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     c.count("seed", config.seed, 0, i64::MAX as u64)?;
     data.validate(c)?;
     model.backbone().validate(c)?;
-    c.count("model.hidden", model.hidden as u64, 1, 1 << 20)?;
+    c.count("model.hidden", model.hidden as u64, 0, 1 << 20)?;
     c.count("model.feat_dim", model.feat_dim as u64, 1, 1 << 16)?;
     c.count("model.prototypes", model.prototypes as u64, 2, 1 << 24)?;
     validate_crops(config, c)?;
@@ -48,13 +48,14 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     c.count("checkpoint.keep", checkpoint.keep as u64, 1, 1_000_000)?;
 
     let mut warnings = Vec::new();
+    deepcluster::validate(config, c, &mut warnings)?;
     let rows = config.queue_rows();
     if rows != queue.length {
         let result = if rows == 0 { "there is no queue".to_owned() } else { format!("{rows} rows are used") };
         let message = format!("{} is no multiple of train.batch = {}: {result}", queue.length, train.batch);
         warnings.push(Warning::new("queue.length", message));
     }
-    if model.prototypes > 4 * (train.batch + rows) {
+    if config.method == Method::Swav && model.prototypes > 4 * (train.batch + rows) {
         let message = format!("{} prototypes share {} rows per step; small sets train better with fewer", model.prototypes, train.batch + rows);
         warnings.push(Warning::new("model.prototypes", message));
     }
@@ -76,7 +77,8 @@ fn validate_crops(config: &PretrainConfig, c: &Check) -> Result<()> {
         c.count(&format!("crops.size[{i}]"), crops.size[i] as u64, 8, 4096)?;
         c.interval(&format!("crops.scale[{i}]"), crops.scale[i], (0.0, false), 1.0)?;
     }
-    c.that("crops.num", crops.total() >= 2, crops.total(), "must give at least 2 crops: one predicts the other's code")?;
+    let least = if config.method == Method::Swav { 2 } else { 1 };
+    c.that("crops.num", crops.total() >= least, crops.total(), "must give at least 2 crops: one predicts the other's code")?;
     c.interval("crops.ratio", crops.ratio, (0.0, false), f64::INFINITY)?;
     let listed = format!("{assign:?}");
     c.that("loss.crops_for_assign", !assign.is_empty(), &listed, "must name at least one crop")?;

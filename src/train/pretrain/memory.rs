@@ -4,11 +4,11 @@ use super::Run;
 use crate::error::{Error, Result};
 use crate::gpu::megabytes;
 use crate::train::config::PretrainConfig;
-use crate::train::memory::{largest_batch, memory, micro_batches_that_fit};
+use crate::train::memory::{caps, largest_batch, memory, micro_batches_that_fit};
 
 /// Refuses a configuration that cannot run on this adapter, the queue's later share in a step included.
 pub(super) fn check_memory(config: &PretrainConfig, run: &Run<'_>) -> Result<()> {
-    let caps = run.gpu.caps();
+    let caps = caps(run.gpu, config);
     let needs = memory(config, caps, run.variants);
     if needs.fits(caps) {
         return Ok(());
@@ -27,7 +27,7 @@ pub(super) fn check_memory(config: &PretrainConfig, run: &Run<'_>) -> Result<()>
 /// Adds to an out-of-memory error what would fit.
 pub(super) fn advise(config: &PretrainConfig, run: &Run<'_>, error: Error) -> Error {
     let Error::OutOfMemory(message) = error else { return error };
-    let (caps, batch) = (run.gpu.caps(), config.train.batch);
+    let (caps, batch) = (caps(run.gpu, config), config.train.batch);
     let whole = megabytes(memory(config, caps, run.variants).peak());
     let largest = match largest_batch(config, caps, run.variants) {
         0 => "no batch fits".to_owned(),

@@ -1,22 +1,25 @@
 //! Everything that a run carries from step to step, and its form on disk.
 //!
 //! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
-//! `optimizer/NAME`, the queue as `queue/CROP`, in f16 the state of the loss scale as `state/loss_scale`, and in its metadata the step and the
-//! state of the queue. Random choices are functions of seed and step, so there is no generator to save.
+//! `optimizer/NAME`, the queue as `queue/CROP` (or what [`super::deepcluster`] has instead), in f16 the state of the loss scale as
+//! `state/loss_scale`, and in its metadata the step and the state of the queue. Random choices are functions of seed and step, so there is no
+//! generator to save.
 
-use super::Run;
+use super::runner::Runner;
+use super::{Run, deepcluster};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Pending, Store, pad_rows, unpad_rows};
+use crate::graph::{Choices, Pending, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
 use crate::optim::LossScaling;
-use crate::swav::{StepInputs, StepRunner, SwavModel};
+use crate::swav::{StepInputs, SwavModel};
 use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::{PretrainConfig, differences};
 use crate::train::event::Warning;
 use crate::train::plan;
 use crate::train::run_folder::RunFolder;
+use crate::tune::Repeat;
 use crate::weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,20 +29,28 @@ const LOSS_SCALE: &str = "state/loss_scale";
 
 pub(super) struct State {
     pub(super) model: SwavModel,
-    pub(super) runner: StepRunner,
+    pub(super) runner: Runner,
     pub(super) step: u64,
-    store: Store,
+    pub(super) store: Store,
     images: usize,
+    /// Kernel variants that the run uses, as far as its programs needed any: other variants round differently.
+    choices: Choices,
 }
 
 impl State {
     /// From the newest checkpoint of the run's folder, from given weights, or from scratch.
-    pub(super) fn new(config: &PretrainConfig, run: &Run<'_>, images: usize, warnings: &mut Vec<Warning>) -> Result<Self> {
+    pub(super) fn new(
+        config: &PretrainConfig,
+        run: &Run<'_>,
+        from: Option<(&Path, weights::Checkpoint)>,
+        images: usize,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self> {
         let gpu = run.gpu;
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
-        let runner = StepRunner::new(&mut model, plan::settings(config), false);
+        let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
-        let mut state = Self { model, runner, step: 0, store, images };
+        let mut state = Self { model, runner, step: 0, store, images, choices: Choices::new() };
         let saved = match run.folder {
             Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
             None => None,
@@ -52,16 +63,15 @@ impl State {
             let block = state.model.backbone.block;
             let init = Init { seed: config.seed, zero_init_residual: config.model.zero_init_residual, block, classifier_std: 0.01 };
             state.model.parameters.write(gpu, &state.store, &initial_values(&specs, &init))?;
-            if let Some(path) = run.init {
-                state.initialize_from(gpu, path, warnings)?;
+            if let Some((path, weights)) = from {
+                state.initialize_from(gpu, path, weights, warnings)?;
             }
         }
         Ok(state)
     }
 
     /// Takes the backbone, and the head where it fits, of a weight file.
-    fn initialize_from(&self, gpu: &Gpu, path: &Path, warnings: &mut Vec<Warning>) -> Result<()> {
-        let loaded = weights::load(path)?;
+    fn initialize_from(&self, gpu: &Gpu, path: &Path, loaded: weights::Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
         loaded.expect_backbone(path, &self.model.backbone)?;
         let mut left_out = 0;
         let mut values = Values::new();
@@ -78,13 +88,29 @@ impl State {
         self.model.parameters.write(gpu, &self.store, &values)
     }
 
-    /// Builds the first step's program.
+    /// Builds the next step's program, where it is not built yet. Shapes that the run has met keep their kernels.
     pub(super) fn prepare(&mut self, run: &Run<'_>, queue: bool) -> Result<()> {
-        self.runner.prepare(run.gpu, &self.model, &self.store, run.variants, queue)
+        let variants = Repeat { choices: &self.choices, otherwise: run.variants };
+        if !self.runner.prepare(run.gpu, &self.model, &self.store, &variants, queue)? {
+            return Ok(());
+        }
+        let used = self.runner.choices();
+        let new: Vec<_> = used.into_iter().filter(|(key, variant)| self.choices.get(key) != Some(variant)).collect();
+        if !new.is_empty() {
+            self.choices.extend(new);
+            if let Some(folder) = run.folder {
+                folder.write_kernels(run.gpu.description(), &self.choices)?;
+            }
+        }
+        Ok(())
     }
 
-    pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>) -> Result<Pending> {
-        self.runner.run(run.gpu, &self.model, &self.store, run.variants, inputs)
+    /// Starts a step with the images numbered `images`.
+    pub(super) fn run(&mut self, run: &Run<'_>, inputs: &StepInputs<'_>, images: &[u32]) -> Result<Pending> {
+        self.prepare(run, inputs.queue_active)?;
+        let batch = self.runner.settings().batch;
+        let row = usize::try_from(self.step % (self.images / batch) as u64).unwrap_or(0) * batch;
+        self.runner.run(run, &self.model, &self.store, inputs, (row, images))
     }
 
     /// Writes a checkpoint and returns its path.
@@ -99,13 +125,17 @@ impl State {
         };
         add("model", parameters.read(gpu, &self.store)?);
         add("optimizer", parameters.read_momentum(gpu, &self.store)?);
-        let (queues, pushed) = self.runner.queue();
-        let queue_shape = [self.runner.settings().queue_rows, self.model.head.feat_dim];
-        for (i, queue) in queues.iter().enumerate() {
-            let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
-            floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
+        let mut pushed = 0;
+        if let Runner::Swav(runner) = &self.runner {
+            let queue_shape = [runner.settings().queue_rows, self.model.head.feat_dim];
+            let queues;
+            (queues, pushed) = runner.queue();
+            for (i, queue) in queues.iter().enumerate() {
+                let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
+                floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
+            }
         }
-        if let Some(id) = self.runner.variables().loss_scale {
+        if let Some(id) = self.runner.loss_scale() {
             let mut state = self.store.read(gpu, id)?;
             // What the last step found is forgotten before the next.
             state[3] = 0.0;
@@ -122,29 +152,34 @@ impl State {
         for (name, count) in &counters {
             tensors.insert(name.clone(), TensorRef { dtype: Dtype::I64, shape: &[], bytes: bytemuck::bytes_of(count) });
         }
+        let banks = match &self.runner {
+            Runner::DeepCluster(runner) => Some((runner, deepcluster::saved_images(runner), deepcluster::shapes(runner))),
+            Runner::Swav(_) => None,
+        };
+        if let Some((runner, images, shapes)) = &banks {
+            deepcluster::save(runner, images, shapes, &mut tensors);
+        }
         let metadata = BTreeMap::from([
             ("format".to_owned(), "swav-wgpu 1".to_owned()),
             ("config".to_owned(), config.to_toml()?),
             ("images".to_owned(), self.images.to_string()),
             ("queue_pushed".to_owned(), pushed.to_string()),
             ("adapter".to_owned(), gpu.description().name.clone()),
+            ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
         ]);
         folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
     }
 
     /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once.
     fn counters(&self) -> Vec<(String, i64)> {
-        let steps = i64::try_from(self.step).unwrap_or(i64::MAX);
-        let count = |n: usize| i64::try_from(n).unwrap_or(1);
+        let first_pass = if matches!(self.runner, Runner::DeepCluster(_)) { self.images / self.runner.settings().batch } else { 0 };
+        let steps = i64::try_from(self.step + first_pass as u64).unwrap_or(i64::MAX);
         let settings = self.runner.settings();
+        let passes = |name: &str| if name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() };
         SwavModel::specs(&self.model.backbone, &self.model.head)
             .iter()
             .filter(|s| s.kind == TensorKind::NumBatchesTracked)
-            .map(|s| {
-                (format!("model/{}", s.name), {
-                    steps * count(if s.name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() })
-                })
-            })
+            .map(|s| (format!("model/{}", s.name), steps * i64::try_from(passes(&s.name)).unwrap_or(1)))
             .collect()
     }
 
@@ -161,6 +196,7 @@ impl State {
                 warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now")));
             }
         }
+        self.restore_kernels(gpu, saved, warnings)?;
         let parameters = &self.model.parameters;
         let read = |prefix: &str| -> Result<Values> {
             let one = |name: &str| {
@@ -172,21 +208,38 @@ impl State {
         };
         parameters.write(gpu, &self.store, &read("model")?)?;
         parameters.write_momentum(gpu, &self.store, &read("optimizer")?)?;
-        let shape = [self.runner.settings().queue_rows, self.model.head.feat_dim];
-        for (i, queue) in self.runner.queue().0.iter().enumerate() {
-            let rows: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(&format!("queue/{i}"), Dtype::F32, &shape)?);
-            self.store.write(gpu, *queue, &pad_rows(&rows, &shape))?;
+        match &mut self.runner {
+            Runner::Swav(runner) => {
+                let shape = [runner.settings().queue_rows, self.model.head.feat_dim];
+                for (i, queue) in runner.queue().0.iter().enumerate() {
+                    let rows: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(&format!("queue/{i}"), Dtype::F32, &shape)?);
+                    self.store.write(gpu, *queue, &pad_rows(&rows, &shape))?;
+                }
+                let pushed = text("queue_pushed")?.parse();
+                runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
+            }
+            Runner::DeepCluster(runner) => deepcluster::restore(runner, saved)?,
         }
-        if let Some(id) = self.runner.variables().loss_scale.filter(|_| saved.tensor(LOSS_SCALE).is_some()) {
+        if let Some(id) = self.runner.loss_scale().filter(|_| saved.tensor(LOSS_SCALE).is_some()) {
             let state: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(LOSS_SCALE, Dtype::F32, &[4])?);
             if !LossScaling::is_valid(&state) {
                 return Err(Error::weights(&saved.path, format!("tensor {LOSS_SCALE} is {state:?}, no state of a loss scale")));
             }
             self.store.write(gpu, id, &state)?;
         }
-        let pushed = text("queue_pushed")?.parse();
-        self.runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
         self.step = saved.step;
+        Ok(())
+    }
+
+    /// Takes the kernels of the checkpoint, on the adapter that it was written on.
+    fn restore_kernels(&mut self, gpu: &Gpu, saved: &Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
+        let (before, now) = (saved.metadata.get("adapter"), &gpu.description().name);
+        if let Some(before) = before.filter(|before| *before != now) {
+            let message = format!("was {before} when the checkpoint was written and is {now} now: the run goes on, but rounds differently");
+            warnings.push(Warning::new("adapter", message));
+        } else if let Some(text) = saved.metadata.get("kernels") {
+            self.choices = serde_json::from_str(text).map_err(|e| Error::weights(&saved.path, format!("metadata `kernels`: {e}")))?;
+        }
         Ok(())
     }
 }

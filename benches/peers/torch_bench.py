@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Times PyTorch under the names of `swav-wgpu bench`: one JSON line a case.
+
+torch_bench.py [--device cpu|cuda] [--threads 1] [--seconds 3] [--channels-last] [--amp] [--tf32] NAME...
+
+Names without a twin here are passed over. Needs torch, and torchvision for whole steps. `cpu_ms` is processor time of the process, all
+threads: run it with one thread and OMP_WAIT_POLICY=passive, because OpenMP's waiting threads spin.
+"""
+import argparse
+import json
+import re
+import time
+
+import torch
+import torch.nn.functional as F
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--tf32", action="store_true", help="let CUDA round to TF32")
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = args.tf32
+    torch.backends.cudnn.benchmark = True
+    bench = Bench(args)
+    for name in args.names:
+        for pattern, case in CASES:
+            if match := re.fullmatch(pattern, name):
+                case(bench, name, *match.groups())
+
+
+class Bench:
+    def __init__(self, args):
+        self.device, self.seconds, self.amp = torch.device(args.device), args.seconds, args.amp
+        self.format = torch.channels_last if args.channels_last else torch.contiguous_format
+        flags = [f for f, on in (("cl", args.channels_last), ("amp", args.amp), ("tf32", args.tf32)) if on]
+        self.tool = "-".join(["torch", args.device, *flags])
+
+    def normal(self, *shape):
+        tensor = torch.randn(*shape, device=self.device)
+        return tensor.to(memory_format=self.format) if len(shape) == 4 else tensor
+
+    def run(self, name, flops, work):
+        def once():
+            cpu, wall = time.process_time(), time.perf_counter()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+                work()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
+
+        first = once()[0]
+        warm = once()[0]
+        started = time.perf_counter()
+        while time.perf_counter() - started < self.seconds / 4:
+            warm = once()[0]
+        repeats = int(min(max(self.seconds * 1e3 / 9 / warm, 1), 1000))
+        samples = int(min(max(self.seconds * 1e3 / (warm * repeats), 3), 9))
+        taken = [[sum(part) / repeats for part in zip(*(once() for _ in range(repeats)))] for _ in range(samples)]
+        wall, cpu = (sorted(sample[i] for sample in taken)[samples // 2] for i in (0, 1))
+        gflops = round(flops / wall / 1e6, 3) if flops else None
+        line = {"tool": self.tool, "name": name, "median_ms": round(wall, 3), "cpu_ms": round(cpu, 3), "first_ms": round(first), "gflops": gflops}
+        print(json.dumps(line), flush=True)
+
+
+def matmul(bench, name, n):
+    n = int(n)
+    x, y = bench.normal(n, n), bench.normal(n, n)
+    bench.run(name, 2.0 * n**3, lambda: x @ y)
+
+
+def conv(bench, name, which, kernel, stride, inputs, outputs, size, batch):
+    kernel, stride, inputs, outputs, size, batch = (int(v or 1) for v in (kernel, stride, inputs, outputs, size, batch))
+    out = -(-size // stride)
+    flops = 2.0 * batch * out * out * outputs * inputs * kernel**2
+    x, w = bench.normal(batch, inputs, size, size), bench.normal(outputs, inputs, kernel, kernel)
+    padding = kernel // 2
+
+    def forward():
+        return F.conv2d(x, w, stride=stride, padding=padding)
+
+    if which == "fwd":
+        with torch.no_grad():
+            bench.run(name, flops, forward)
+    elif which == "fwdbwd":
+        x.requires_grad_()
+        w.requires_grad_()
+        bench.run(name, 3 * flops, lambda: torch.autograd.grad(forward().sum(), (x, w)))
+    else:
+        dy, mask = bench.normal(batch, outputs, out, out), [which == "dgrad", which == "wgrad", False]
+        backward = torch.ops.aten.convolution_backward
+        window = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
+        bench.run(name, flops, lambda: backward(dy, x, w, None, *window, mask))
+
+
+def batch_norm(bench, name, channels, size, batch):
+    channels, size, batch = int(channels), int(size), int(batch)
+    module = torch.nn.BatchNorm2d(channels).to(bench.device)
+    x = bench.normal(batch, channels, size, size).requires_grad_()
+    bench.run(name, None, lambda: torch.autograd.grad(F.relu(module(x)).sum(), (x, module.weight, module.bias)))
+
+
+def step(bench, name, depth, size, batch):
+    """Supervised training: SGD with momentum 0.9 and weight decay 1e-4, 1000 classes. The rate is 0: trained on one batch for long,
+    gradients would become subnormal numbers, which processors are slow at."""
+    import torchvision
+
+    size, batch = int(size), int(batch)
+    model = getattr(torchvision.models, f"resnet{depth}")().to(bench.device).to(memory_format=bench.format).train()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
+    x = bench.normal(batch, 3, size, size)
+    labels = torch.tensor([(i * 37 + 11) % 1000 for i in range(batch)], device=bench.device)
+
+    def work():
+        sgd.zero_grad(set_to_none=True)
+        F.cross_entropy(model(x), labels).backward()
+        sgd.step()
+
+    bench.run(name, 3 * forward_flops(model, x), work)
+
+
+def forward_flops(model, x):
+    """Of convolutions and classifier, counted while a batch passes through."""
+    total = 0.0
+
+    def count(module, inputs, output):
+        nonlocal total
+        total += 2.0 * output.numel() * module.weight[0].numel()
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+CASES = [
+    (r"matmul_(\d+)", matmul),
+    (r"conv_(fwd|dgrad|wgrad|fwdbwd)_c(\d+)(?:s(\d+))?_(\d+)_(\d+)_(\d+)_b(\d+)", conv),
+    (r"bnrelu_fwdbwd_(\d+)_(\d+)_b(\d+)", batch_norm),
+    (r"resnet(18|50)_step_(\d+)_b(\d+)", step),
+]
+
+if __name__ == "__main__":
+    main()

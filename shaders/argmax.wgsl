@@ -1,0 +1,45 @@
+// Column of the largest value of every row, the lowest of equal ones. One workgroup per row; a tree of fixed shape joins its invocations.
+#import index
+#import columns
+
+struct Params { rows: u32, quads: u32, columns: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> values: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> best: array<u32>;
+
+struct Candidate { value: f32, column: u32 }
+
+var<workgroup> candidates: array<Candidate, 64>;
+
+@compute @workgroup_size(64)
+fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = workgroup_index(wg, n);
+    if row >= params.rows { return; }
+    // An invocation without columns loses against any column of the same value.
+    var own = Candidate(LOWEST, 0xffffffffu);
+    for (var quad = local; quad < params.quads; quad += 64u) {
+        let four = select(vec4(LOWEST), values[row * params.quads + quad], column_mask(quad, params.columns) > vec4<f32>());
+        let largest = max4(four);
+        // Columns come in ascending order, so only a larger value replaces the one found before.
+        if largest > own.value {
+            let lane = select(select(select(3u, 2u, four.z == largest), 1u, four.y == largest), 0u, four.x == largest);
+            own = Candidate(largest, quad * 4u + lane);
+        }
+    }
+    candidates[local] = own;
+    for (var half = 32u; half > 0u; half >>= 1u) {
+        workgroupBarrier();
+        if local < half {
+            let a = candidates[local];
+            let b = candidates[local + half];
+            if b.value > a.value || (b.value == a.value && b.column < a.column) {
+                candidates[local] = b;
+            }
+        }
+    }
+    workgroupBarrier();
+    if local == 0u {
+        best[row] = candidates[0].column;
+    }
+}

@@ -1,0 +1,118 @@
+// Convolution on cooperative matrices: ROWS rows by COLUMNS columns per workgroup, 32 deep through workgroup memory. Both factors are
+// rounded to f16, sums are f32. The next slab is loaded into registers while the present one is multiplied.
+enable wgpu_cooperative_matrix;
+#import index
+#import conv2d
+#import coop
+
+alias Element = f32;
+alias Weight = f32;
+
+@group(0) @binding(0) var<uniform> params: Gather;
+@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
+@group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
+
+const QUADS: u32 = DEPTH / 4u;
+// Outside every image, also twice.
+const OUTSIDE: i32 = -0x20000000;
+
+// For each vec4 of a slab's depth: step from a row's pixel in h and w, quad of input channels, weight row or -1. Two slabs in turn.
+var<workgroup> taps: array<array<vec4<i32>, QUADS>, 2>;
+
+fn find_taps(slab: u32, local: u32) {
+    for (var q = local; q < QUADS; q += INVOCATIONS) {
+        let k = slab * QUADS + q;
+        let t = k / params.in_quads;
+        let r = t / max(params.taps_w, 1u); // a class of pixels may see no tap
+        let s = t % max(params.taps_w, 1u);
+        let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
+        let channel = k % params.in_quads;
+        let at = vec4(i32(r) * params.tap_step, i32(s) * params.tap_step, i32(channel), i32((tap * params.in_quads + channel) * 4u));
+        taps[slab % 2u][q] = select(vec4(OUTSIDE, OUTSIDE, 0, -1), at, t < params.taps_h * params.taps_w);
+    }
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn gather(
+    @builtin(workgroup_id) wg: vec3<u32>,
+    @builtin(num_workgroups) n: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) subgroup: u32,
+) {
+    let tile = workgroup_index(wg, n);
+    if tile >= params.tiles { return; }
+    let first_row = tile / params.column_tiles * ROWS;
+    let first_column = tile % params.column_tiles * (COLUMNS / 4u);
+    // Loading the input: rows local / QUADS and every INVOCATIONS / QUADS further, vec4 local % QUADS of the depth.
+    let row_step = INVOCATIONS / QUADS;
+    var rows: array<vec3<i32>, LEFT_LOADS>;
+    for (var i = 0u; i < LEFT_LOADS; i++) {
+        let at = first_row + local / QUADS + i * row_step;
+        let row = gather_row(params, min(at, params.rows - 1u));
+        rows[i] = vec3(row.n, select(OUTSIDE, row.h, at < params.rows), row.w);
+    }
+    // Loading weights: depths local / (COLUMNS / 4) and every depth_step further.
+    let depth_step = INVOCATIONS / (COLUMNS / 4u);
+    let depth = local / (COLUMNS / 4u);
+    let slot = local % (COLUMNS / 4u);
+    let column = first_column + slot;
+    var a: array<vec4<f16>, LEFT_LOADS>;
+    var b: array<vec4<f16>, RIGHT_LOADS>;
+    var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
+    let slabs = (params.taps_h * params.taps_w * params.in_quads + QUADS - 1u) / QUADS;
+    find_taps(0u, local);
+    // One turn more than there are slabs: turn t loads slab t and multiplies slab t - 1.
+    for (var slab = 0u; slab <= slabs; slab++) {
+        workgroupBarrier();
+        if slab > 0u {
+            for (var i = 0u; i < LEFT_LOADS; i++) {
+                put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, a[i]);
+            }
+            for (var i = 0u; i < RIGHT_LOADS; i++) {
+                put_right((depth + i * depth_step) * COLUMN_STRIDE + slot * 4u, b[i]);
+            }
+        }
+        workgroupBarrier();
+        if slab < slabs {
+            find_taps(slab + 1u, local);
+            let tap = taps[slab % 2u][local % QUADS];
+            for (var i = 0u; i < LEFT_LOADS; i++) {
+                let h = rows[i].y + tap.x;
+                let w = rows[i].z + tap.y;
+                a[i] = vec4<f16>();
+                if inside(h, w, params.in_h, params.in_w) {
+                    a[i] = vec4<f16>(input[u32((rows[i].x * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + u32(tap.z)]);
+                }
+            }
+            for (var i = 0u; i < RIGHT_LOADS; i++) {
+                let d = depth + i * depth_step;
+                let first = taps[slab % 2u][d / 4u].w;
+                b[i] = vec4<f16>();
+                if first >= 0 && column < params.out_quads {
+                    b[i] = vec4<f16>(weight[(u32(first) + d % 4u) * params.out_quads + column]);
+                }
+            }
+        }
+        if slab > 0u {
+            for (var k = 0u; k < DEPTH; k += STEP) {
+                multiply(&sums, left_by_rows(subgroup, k), subgroup, k);
+            }
+        }
+    }
+    for (var i = 0u; i < ROW_TILES; i++) {
+        for (var j = 0u; j < COLUMN_TILES; j++) {
+            put_stage(sums[i][j], subgroup);
+            for (var e = local % LANES; e < TILE * TILE / 4u; e += LANES) {
+                let r = e / (TILE / 4u);
+                let q = e % (TILE / 4u);
+                let at = corner(local / LANES, i, j);
+                let row = first_row + at.x + r;
+                let quad = first_column + at.y / 4u + q;
+                if row < params.rows && quad < params.out_quads {
+                    output[gather_row(params, row).out * params.out_quads + quad] = vec4<Element>(staged(local / LANES, r, q));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+// Matrix products on cooperative matrices, what GPUs call tensor cores: SUBGROUP_ROWS by SUBGROUP_COLUMNS subgroups of a workgroup share
+// ROWS by COLUMNS sums in f32 and add DEPTH terms at a time, both factors in f16 in workgroup memory. One source for matrices of 8x8 and
+// of 16x16: the host sets the shapes. Elements of a matrix cannot be touched, so results leave through `staged`, one matrix at a time.
+// Workgroup memory is declared as scalars: of vectors, Metal cannot load matrices.
+alias Left = coop_mat8x8<f16, A>;
+alias Right = coop_mat8x8<f16, B>;
+alias Sum = coop_mat8x8<f32, C>;
+const TILE: u32 = 8u; // side of a matrix
+const LANES: u32 = 8u; // of a subgroup
+const ROWS: u32 = 64u;
+const COLUMNS: u32 = 64u;
+const SUBGROUP_ROWS: u32 = 2u;
+const SUBGROUP_COLUMNS: u32 = 2u;
+const STEP: u32 = TILE; // terms between two products; anything else is wrong, which is how the self-test is tested
+
+const DEPTH: u32 = 32u;
+const INVOCATIONS: u32 = LANES * SUBGROUP_ROWS * SUBGROUP_COLUMNS;
+const ROW_TILES: u32 = ROWS / SUBGROUP_ROWS / TILE; // matrices of one subgroup
+const COLUMN_TILES: u32 = COLUMNS / SUBGROUP_COLUMNS / TILE;
+const LEFT_LOADS: u32 = ROWS * DEPTH / 4u / INVOCATIONS; // vec4s that an invocation brings
+const RIGHT_LOADS: u32 = COLUMNS * DEPTH / 4u / INVOCATIONS;
+
+// Padded by 16 bytes against bank conflicts, which keeps the alignment that matrices need.
+const DEPTH_STRIDE: u32 = DEPTH + 8u;
+const ROW_STRIDE: u32 = ROWS + 8u;
+const COLUMN_STRIDE: u32 = COLUMNS + 8u;
+const STAGED_STRIDE: u32 = TILE + 4u;
+// [row][depth] or [depth][row], whichever way its vec4s come; ROWS >= DEPTH makes the first the larger.
+var<workgroup> left: array<f16, ROWS * DEPTH_STRIDE>;
+// [depth][column]
+var<workgroup> right: array<f16, DEPTH * COLUMN_STRIDE>;
+var<workgroup> stage: array<f32, SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE>;
+
+fn put_left(at: u32, v: vec4<f16>) {
+    left[at] = v.x;
+    left[at + 1u] = v.y;
+    left[at + 2u] = v.z;
+    left[at + 3u] = v.w;
+}
+
+fn put_right(at: u32, v: vec4<f16>) {
+    right[at] = v.x;
+    right[at + 1u] = v.y;
+    right[at + 2u] = v.z;
+    right[at + 3u] = v.w;
+}
+
+// Where matrix (i, j) of a subgroup begins: row and column within the workgroup's sums.
+fn corner(subgroup: u32, i: u32, j: u32) -> vec2<u32> {
+    return vec2(subgroup / SUBGROUP_COLUMNS * ROW_TILES + i, subgroup % SUBGROUP_COLUMNS * COLUMN_TILES + j) * TILE;
+}
+
+// A subgroup's left matrices at depth k, from [row][depth].
+fn left_by_rows(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
+    var a: array<Left, ROW_TILES>;
+    for (var i = 0u; i < ROW_TILES; i++) {
+        a[i] = coopLoadT<Left>(&left[corner(subgroup, i, 0u).x * DEPTH_STRIDE + k], DEPTH_STRIDE);
+    }
+    return a;
+}
+
+// The same from [depth][row].
+fn left_by_depth(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
+    var a: array<Left, ROW_TILES>;
+    for (var i = 0u; i < ROW_TILES; i++) {
+        a[i] = coopLoad<Left>(&left[k * ROW_STRIDE + corner(subgroup, i, 0u).x], ROW_STRIDE);
+    }
+    return a;
+}
+
+// Adds the products of `a` with what lies in `right` at depth k.
+fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: array<Left, ROW_TILES>, subgroup: u32, k: u32) {
+    for (var j = 0u; j < COLUMN_TILES; j++) {
+        let b = coopLoadT<Right>(&right[k * COLUMN_STRIDE + corner(subgroup, 0u, j).y], COLUMN_STRIDE);
+        for (var i = 0u; i < ROW_TILES; i++) {
+            (*sums)[i][j] = coopMultiplyAdd(a[i], b, (*sums)[i][j]);
+        }
+    }
+}
+
+// Brings one matrix of every subgroup to where all invocations can read it with `staged`. All subgroups must call.
+fn put_stage(sum: Sum, subgroup: u32) {
+    workgroupBarrier();
+    coopStoreT(sum, &stage[subgroup * TILE * STAGED_STRIDE], STAGED_STRIDE);
+    workgroupBarrier();
+}
+
+// vec4 `quad` of row `row` of the staged matrix of a subgroup.
+fn staged(subgroup: u32, row: u32, quad: u32) -> vec4<f32> {
+    let at = (subgroup * TILE + row) * STAGED_STRIDE + quad * 4u;
+    return vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
+}

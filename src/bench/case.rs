@@ -1,0 +1,104 @@
+//! What a case is: a name, what it counts, and how it becomes ready to run.
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Program, Store, Variants};
+use std::time::Instant;
+
+/// One thing to time.
+pub struct Case {
+    /// Its name.
+    pub name: String,
+    /// Floating point operations of a run; forward and backward count three forwards.
+    pub flops: Option<f64>,
+    /// Images of a run, for training steps and for what prepares images.
+    pub images: Option<f64>,
+    /// Whether to report the host's time per dispatch.
+    pub host: bool,
+    build: Build,
+}
+
+type Build = Box<dyn Fn(&Gpu, &dyn Variants) -> Result<Ready>>;
+
+impl Case {
+    pub(super) fn new(name: impl Into<String>, build: impl Fn(&Gpu, &dyn Variants) -> Result<Ready> + 'static) -> Self {
+        Self { name: name.into(), flops: None, images: None, host: false, build: Box::new(build) }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "operation counts")]
+    pub(super) fn macs(mut self, macs: usize) -> Self {
+        self.flops = Some(2.0 * macs as f64);
+        self
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a count of images")]
+    pub(super) fn images(mut self, images: usize) -> Self {
+        self.images = Some(images as f64);
+        self
+    }
+
+    /// A whole step, whose host time matters.
+    pub(super) fn step(mut self) -> Self {
+        self.host = true;
+        self
+    }
+
+    /// Builds what it times.
+    pub(super) fn prepare(&self, gpu: &Gpu, variants: &dyn Variants) -> Result<Ready> {
+        (self.build)(gpu, variants)
+    }
+}
+
+/// A case ready to run.
+pub(super) enum Ready {
+    /// A program whose inputs stay on the device.
+    Device { program: Box<Program>, _store: Store },
+    /// Work of the processor.
+    Host(Box<dyn FnMut() -> Result<()>>),
+}
+
+impl Ready {
+    pub(super) fn device(program: Program, store: Store) -> Self {
+        Self::Device { program: Box::new(program), _store: store }
+    }
+
+    pub(super) fn run(&mut self, gpu: &Gpu) -> Result<()> {
+        match self {
+            Self::Device { program, .. } => {
+                program.run_only(gpu, &[])?;
+                gpu.wait()
+            }
+            Self::Host(work) => work(),
+        }
+    }
+
+    /// Dispatches of a run.
+    pub(super) fn dispatches(&self) -> usize {
+        match self {
+            Self::Device { program, .. } => program.dispatches(),
+            Self::Host(_) => 0,
+        }
+    }
+
+    /// Device time of every dispatch.
+    pub(super) fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, f64)>> {
+        match self {
+            Self::Device { program, .. } => program.profile(gpu),
+            Self::Host(_) => Err(Error::Usage("work of the processor has no device profile".into())),
+        }
+    }
+
+    /// Milliseconds of the host alone: replays are submitted without waiting, and only that is on the clock. The best of ten.
+    pub(super) fn host_ms(&mut self, gpu: &Gpu) -> Result<f64> {
+        let mut best = f64::MAX;
+        if let Self::Device { program, .. } = self {
+            for _ in 0..10 {
+                let start = Instant::now();
+                program.run_only(gpu, &[])?;
+                best = best.min(start.elapsed().as_secs_f64() * 1e3);
+                gpu.wait()?;
+            }
+        }
+        Ok(best)
+    }
+}

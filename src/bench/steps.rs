@@ -1,0 +1,94 @@
+//! Whole training steps.
+
+use super::case::{Case, Ready};
+use crate::data::rng::Stream;
+use crate::gpu::Gpu;
+use crate::graph::{DType, Graph, Program, Variants};
+use crate::nn::architecture::{Backbone, Block, Head, Stem, TensorKind, TensorSpec};
+use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
+use crate::ops::BatchNormMode;
+use crate::optim::{LossScaling, Optimizer, OptimizerKind};
+use crate::swav::{Crops, Precision, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, record};
+
+/// A network for small images.
+pub(super) fn small() -> Backbone {
+    Backbone { block: Block::Basic, blocks: vec![1; 4], width: 16, stem: Stem::Standard }
+}
+
+/// Supervised training of torchvision's ResNet with 1000 classes: SGD, momentum 0.9, weight decay 1e-4.
+pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
+    let build = move |gpu: &Gpu, variants: &dyn Variants| {
+        let backbone = Backbone::resnet(depth).expect("a usual depth");
+        let mut specs = backbone.tensors();
+        let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: name.into(), shape, kind };
+        specs.push(spec("fc.weight", vec![1000, backbone.features()], TensorKind::LinearWeight));
+        specs.push(spec("fc.bias", vec![1000], TensorKind::LinearBias));
+        let parameters = Parameters::new(&specs, |_| true, gpu.caps().max_binding_bytes);
+        let graph = Graph::new();
+        let images = graph.input("images", &[batch, size, size, 3], DType::F32);
+        let labels = graph.input("labels", &[batch], DType::U32);
+        let resnet =
+            ResNet { backbone: &backbone, parameters: &parameters, mode: BatchNormMode::Training { momentum: 0.1 }, recompute: Recompute::Norm };
+        let pooled = resnet.forward(&images).global_avg_pool2d();
+        let tensor = |name| parameters.tensor(&graph, name);
+        let loss = pooled.linear(&tensor("fc.weight"), Some(&tensor("fc.bias"))).cross_entropy(&labels);
+        parameters.record_gradients(&loss, None);
+        let step = graph.input("step", &[4], DType::F32);
+        let sgd = Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, weight_decay: 1e-4, trust: 0.0, eps: 0.0 };
+        sgd.record(&graph, &parameters, &step, |_| false);
+        let store = parameters.allocate(gpu)?;
+        let init = Init { seed: 0, zero_init_residual: false, block: backbone.block, classifier_std: 0.01 };
+        parameters.write(gpu, &store, &initial_values(&specs, &init))?;
+        let mut program = Program::new(gpu, &store, &graph, &[("loss", &loss)], variants)?;
+        let mut stream = Stream::new(0, 0, 0, 0);
+        #[expect(clippy::cast_possible_truncation, reason = "values are f32")]
+        let pixels: Vec<f32> = (0..batch * size * size * 4).map(|i| if i % 4 == 3 { 0.0 } else { stream.normal() as f32 }).collect();
+        // A rate of 0 keeps the weights. Trained on one batch for long, gradients become subnormal numbers, which processors are slow at.
+        let step = [0.0_f32; 4];
+        program.run_only(gpu, &[("images", bytemuck::cast_slice(&pixels)), ("step", bytemuck::cast_slice(&step))])?;
+        Ok(Ready::device(program, store))
+    };
+    // Three forwards of convolutions and classifier.
+    let model =
+        SwavModel::new(Backbone::resnet(depth).expect("a usual depth"), Head { hidden: 0, feat_dim: 4, prototypes: 4, heads: None }, u64::MAX);
+    let graph = Graph::new();
+    let images = graph.input("images", &[batch, size, size, 3], DType::F32);
+    let resnet = ResNet { backbone: &model.backbone, parameters: &model.parameters, mode: BatchNormMode::Evaluation, recompute: Recompute::None };
+    let _ = resnet.forward(&images);
+    let convolutions: u64 = graph.nodes().iter().filter(|n| n.op.name() == "conv2d").map(|n| n.op.flops(&graph, n)).sum();
+    let classifier = batch * model.backbone.features() * 1000;
+    let macs = 3 * (usize::try_from(convolutions).expect("operations that fit the address space") + classifier);
+    Case::new(format!("resnet{depth}_step_{size}_b{batch}"), build).macs(macs).images(batch).step()
+}
+
+pub(super) fn swav(name: &str, backbone: Backbone, precision: Precision, batch: usize, sizes: [usize; 2], locals: usize, prototypes: usize) -> Case {
+    let build = move |gpu: &Gpu, variants: &dyn Variants| {
+        let head = Head { hidden: backbone.features(), feat_dim: 128, prototypes, heads: None };
+        let mut model = SwavModel::new(backbone.clone(), head, gpu.caps().max_binding_bytes);
+        let settings = StepSettings {
+            crops: vec![Crops { count: 2, size: sizes[0] }, Crops { count: locals, size: sizes[1] }],
+            batch,
+            micro_batches: 1,
+            sinkhorn: SinkhornScope::Global,
+            temperature: 0.1,
+            epsilon: 0.05,
+            sinkhorn_iterations: 3,
+            crops_for_assign: vec![0, 1],
+            queue_rows: 0,
+            optimizer: Optimizer { kind: OptimizerKind::Larc, momentum: 0.9, weight_decay: 1e-6, trust: 0.001, eps: 1e-8 },
+            batch_norm: BatchNormMode::Training { momentum: 0.1 },
+            recompute: Recompute::Norm,
+            precision,
+            loss_scaling: LossScaling::default(),
+        };
+        let variables = StepVariables::new(&mut model, &settings);
+        let step = record(&model, &settings, &variables, QueueUse::Absent, false).remove(0);
+        let store = model.parameters.allocate(gpu)?;
+        let specs = SwavModel::specs(&model.backbone, &model.head);
+        let init = Init { seed: 0, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
+        model.parameters.write(gpu, &store, &initial_values(&specs, &init))?;
+        let program = Program::new(gpu, &store, &step.graph, &step.named_outputs(), variants)?;
+        Ok(Ready::device(program, store))
+    };
+    Case::new(name, build).images(batch).step()
+}

@@ -1,0 +1,177 @@
+//! The resolved recipe, the iterations of an epoch, and the learning rate over time: what `info` says of either kind of configuration
+//! without a GPU.
+
+use super::super::args::{Global, InfoArgs};
+use super::super::report::progress::grouped;
+use super::super::{common, output};
+use crate::data::{Dataset, Split, steps_per_epoch};
+use crate::error::{Error, Result};
+use crate::train::classifier::ClassSets;
+use crate::train::config::{LinearConfig, LinearSchedule, PretrainConfig, ScheduleKind};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Training images of ImageNet-1k, taken where no data set is there to be counted.
+const IMAGENET: usize = 1_281_167;
+
+/// What a configuration amounts to on a number of images.
+pub(super) struct Recipe {
+    /// The resolved configuration as JSON and as TOML.
+    config: (Value, String),
+    images: usize,
+    /// Where the number of images is from.
+    source: String,
+    iterations: u64,
+    steps: u64,
+    rates: Vec<Rate>,
+}
+
+/// Learning rate of one step.
+#[derive(Serialize)]
+struct Rate {
+    step: u64,
+    epoch: u64,
+    lr: f64,
+    /// In fine-tuning, where the backbone has a rate of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backbone_lr: Option<f64>,
+}
+
+impl Recipe {
+    /// Of a pre-training.
+    pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs, global: &Global) -> Result<Self> {
+        let mut config = config.clone();
+        let count = |path: &str| Ok(Dataset::open(Path::new(path), Split::Pretrain)?.len());
+        let (images, source) = images(args, &mut config.data.path, IMAGENET, global, count)?;
+        let iterations = steps_per_epoch(images, config.train.batch, true);
+        if iterations == 0 {
+            common::note(global, &format!("warning: {images} images are fewer than a batch of {}: there is no iteration", config.train.batch));
+        }
+        let schedule = config.schedule(iterations);
+        // The last step of the warm-up is the first at the full rate.
+        let turns = schedule.warmup_steps.checked_sub(1).into_iter();
+        let json = to_json(&config)?;
+        let rate = |step| (schedule.lr(step), None);
+        Self { config: (json, config.to_toml()?), images, source, iterations, steps: schedule.total_steps, rates: Vec::new() }
+            .with_rates(args, turns, rate)
+    }
+
+    /// Of a linear evaluation or a fine-tuning.
+    fn linear(mut config: LinearConfig, args: &InfoArgs, global: &Global) -> Result<Self> {
+        if let Some(batch) = args.batch {
+            config.train.batch = batch;
+        }
+        let mut path = std::mem::take(&mut config.data.path);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a count of images")]
+        let part = ((IMAGENET as f64 * config.train.fraction).round() as usize).max(1);
+        let count = |path: &str| {
+            let mut config = config.clone();
+            config.data.path = path.to_owned();
+            Ok(ClassSets::open(&config)?.train.len())
+        };
+        let (images, source) = images(args, &mut path, part, global, count)?;
+        config.data.path = path;
+        // As in the evaluation: a batch is at most all images, and the last one of an epoch may be smaller.
+        let batch = config.train.batch.min(images);
+        let iterations = steps_per_epoch(images, batch, false);
+        let LinearSchedule { kind, milestones, .. } = &config.schedule;
+        let turns: Vec<u64> = if *kind == ScheduleKind::Step { milestones.iter().map(|m| m * iterations).collect() } else { Vec::new() };
+        let backbone = config.optimizer.backbone_lr.map(|_| config.backbone_lr(batch));
+        let rate = |step| (config.lr(config.base_lr(batch), step, iterations), backbone.map(|base| config.lr(base, step, iterations)));
+        let steps = config.train.epochs * iterations;
+        Self { config: (to_json(&config)?, config.to_toml()?), images, source, iterations, steps, rates: Vec::new() }.with_rates(
+            args,
+            turns.into_iter(),
+            rate,
+        )
+    }
+
+    /// Adds the rates at the steps of `--lr-at`, or else at the first, the middle and the last step and at `turns` of the schedule.
+    fn with_rates(mut self, args: &InfoArgs, turns: impl Iterator<Item = u64>, rate: impl Fn(u64) -> (f64, Option<f64>)) -> Result<Self> {
+        let mut chosen = args.lr_at.clone();
+        if let Some(beyond) = chosen.iter().find(|s| **s >= self.steps) {
+            return Err(Error::Usage(format!("--lr-at {beyond}: the run has {} steps, counted from 0", self.steps)));
+        }
+        if chosen.is_empty() && self.steps > 0 {
+            chosen = [0, self.steps / 2, self.steps - 1].into_iter().chain(turns.filter(|s| *s < self.steps)).collect();
+            chosen.sort_unstable();
+            chosen.dedup();
+        }
+        let at = |step: u64| {
+            let (lr, backbone_lr) = rate(step);
+            Rate { step, epoch: step / self.iterations, lr, backbone_lr }
+        };
+        self.rates = chosen.into_iter().map(at).collect();
+        Ok(self)
+    }
+
+    /// Adds its keys to those of `info --json`.
+    pub(super) fn add_to(&self, all: &mut Value) {
+        all["images"] = json!(self.images);
+        all["images_from"] = json!(self.source);
+        all["iterations_per_epoch"] = json!(self.iterations);
+        all["steps"] = json!(self.steps);
+        all["learning_rates"] = json!(self.rates);
+        all["recipe"] = self.config.0.clone();
+    }
+
+    /// Prints it.
+    pub(super) fn print(&self) -> Result<()> {
+        let [images, iterations, steps] = [self.images as u64, self.iterations, self.steps].map(grouped);
+        output::line(&format!("images       {images:>15}  {}: {iterations} iterations an epoch, {steps} in all", self.source))?;
+        output::line("learning rate at step")?;
+        for Rate { step, epoch, lr, backbone_lr } in &self.rates {
+            let backbone = backbone_lr.map_or(String::new(), |lr| format!(", of the backbone {}", short(lr)));
+            output::line(&format!("  {:>12}  (epoch {epoch}) {}{backbone}", grouped(*step), short(*lr)))?;
+        }
+        output::line("\n# resolved recipe")?;
+        output::line(self.config.1.trim_end())
+    }
+}
+
+/// `info` of a configuration of kind "linear".
+pub(super) fn linear(args: &InfoArgs, global: &Global) -> Result<()> {
+    let (config, warnings) = LinearConfig::load(&args.config, &args.set)?;
+    warnings.iter().for_each(|warning| common::note(global, &format!("warning: {warning}")));
+    let recipe = Recipe::linear(config, args, global)?;
+    if !global.json {
+        return recipe.print();
+    }
+    let mut all = json!({});
+    recipe.add_to(&mut all);
+    output::json(&all)
+}
+
+/// At most nine decimal places, for people.
+fn short(lr: f64) -> String {
+    format!("{lr:.9}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn to_json(config: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(config).map_err(|e| Error::Failed(format!("the configuration cannot be written as JSON: {e}")))
+}
+
+/// Number of training images and where it is from: `--images`, the images of `--data` or of the configuration's `path` if they are there,
+/// or else `usual`, ImageNet's. `path` becomes `--data`.
+fn images(args: &InfoArgs, path: &mut String, usual: usize, global: &Global, count: impl Fn(&str) -> Result<usize>) -> Result<(usize, String)> {
+    if let Some(data) = &args.data {
+        *path = data.display().to_string();
+    }
+    if let Some(images) = args.images {
+        return Ok((images, "--images".into()));
+    }
+    if args.data.is_some() {
+        return Ok((count(path)?, path.clone()));
+    }
+    if !Path::new(path).exists() {
+        return Ok((usual, format!("ImageNet's ({path} is not here)")));
+    }
+    match count(path) {
+        Ok(images) => Ok((images, path.clone())),
+        Err(error) => {
+            common::note(global, &format!("warning: {error}; ImageNet's images are counted instead"));
+            Ok((usual, format!("ImageNet's ({path} cannot be used)")))
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Cooperative matrices (tensor cores): which ones an adapter offers to kernels, and how kernels are cut for them.
+
+use super::Specialization;
+
+/// The matrices that kernels use: square, f16 factors, f32 sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CooperativeMatrix {
+    /// Rows, columns and depth of a product: 8 or 16.
+    pub tile: u32,
+    /// Invocations that share a matrix.
+    pub subgroup: u32,
+}
+
+/// How much of a product a workgroup computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProductShape {
+    /// 64 by 64 sums.
+    Small,
+    /// 128 by 128 sums: half the loads a sum, for products large enough to keep a whole card busy.
+    Large,
+}
+
+/// Terms that kernels add between two barriers (`DEPTH` of `shaders/lib/coop.wgsl`).
+const DEPTH: u32 = 32;
+
+impl ProductShape {
+    /// Rows and columns of a workgroup's sums.
+    pub fn side(self) -> usize {
+        self.side32() as usize
+    }
+
+    fn side32(self) -> u32 {
+        match self {
+            Self::Small => 64,
+            Self::Large => 128,
+        }
+    }
+}
+
+impl CooperativeMatrix {
+    /// Features a device must be opened with, on this backend. Vulkan needs its SPIR-V repaired, so passed through.
+    pub(super) fn features(backend: wgpu::Backend) -> wgpu::Features {
+        let all = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        if backend == wgpu::Backend::Vulkan { all | wgpu::Features::PASSTHROUGH_SHADERS } else { all }
+    }
+
+    /// What kernels may use on `adapter`: the largest square matrices with f16 factors and f32 sums, where every subgroup has
+    /// the same known size and workgroups are large enough.
+    pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Self> {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        let able = adapter.features().contains(Self::features(info.backend))
+            && limits.max_compute_workgroup_storage_size >= 32 << 10
+            && limits.max_compute_invocations_per_workgroup >= 256;
+        let subgroup = match info.backend {
+            // wgpu gives the range of all of Metal's devices; those with such matrices have 32.
+            wgpu::Backend::Metal => 32,
+            _ if info.subgroup_min_size == info.subgroup_max_size => info.subgroup_min_size,
+            _ => return None,
+        };
+        if !able || !(8..=64).contains(&subgroup) || !subgroup.is_power_of_two() {
+            return None;
+        }
+        let offered = adapter.cooperative_matrix_properties();
+        let usable = |tile: u32| {
+            offered.iter().any(|p| {
+                [p.m_size, p.n_size, p.k_size] == [tile; 3]
+                    && p.ab_type == wgpu::CooperativeScalarType::F16
+                    && p.cr_type == wgpu::CooperativeScalarType::F32
+                    && !p.saturating_accumulation
+            })
+        };
+        [16, 8].into_iter().find(|&tile| usable(tile)).map(|tile| Self { tile, subgroup })
+    }
+
+    /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to
+    /// software devices, whose compilers take long over more than a few matrices each.
+    fn subgroups(self, shape: ProductShape) -> [u32; 2] {
+        match (shape, self.subgroup, self.tile) {
+            (_, 8, 8) => [8, 4],
+            (ProductShape::Small, 8, _) | (ProductShape::Large, 16, 8) => [4, 4],
+            (ProductShape::Small, 16, _) | (ProductShape::Large, 8..=32, _) => [4, 2],
+            _ => [2, 2],
+        }
+    }
+
+    /// Knobs of `shaders/lib/coop.wgsl`.
+    pub fn knobs(self, shape: ProductShape) -> Specialization {
+        let (tile, [rows, columns]) = (self.tile, self.subgroups(shape));
+        let matrix = |of: &str| format!("coop_mat{tile}x{tile}<{of}>");
+        Specialization::default()
+            .alias("Left", &matrix("f16, A"))
+            .alias("Right", &matrix("f16, B"))
+            .alias("Sum", &matrix("f32, C"))
+            .u32("TILE", tile)
+            .u32("LANES", self.subgroup)
+            .u32("ROWS", shape.side32())
+            .u32("COLUMNS", shape.side32())
+            .u32("SUBGROUP_ROWS", rows)
+            .u32("SUBGROUP_COLUMNS", columns)
+    }
+
+    /// The longest sum that one dispatch may compute without any invocation running more than 60,000 loop iterations, which
+    /// some software drivers end silently at 65,535.
+    pub fn longest_sum(self, shape: ProductShape) -> usize {
+        let [rows, columns] = self.subgroups(shape);
+        let (side, tile) = (shape.side32(), self.tile);
+        // Each of both factors is loaded, then put into workgroup memory; one turn around it and one to find the next taps or pixels.
+        let loads = 2 * side * DEPTH / 4 / (self.subgroup * rows * columns);
+        let finds = 1 + DEPTH.div_ceil(self.subgroup * rows * columns);
+        let (row_tiles, column_tiles) = (side / rows / tile, side / columns / tile);
+        let products = DEPTH / tile * (1 + row_tiles + column_tiles * (1 + row_tiles));
+        // The results' way out is short against this.
+        (60_000 / (2 * loads + finds + products) * DEPTH) as usize - 4 * DEPTH as usize
+    }
+}

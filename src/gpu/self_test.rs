@@ -1,0 +1,153 @@
+//! Do cooperative matrices compute right here? Drivers are young, and an order that a barrier should make but does not goes wrong only now
+//! and then: the kernels themselves run several times on random factors, and every result must be that of the plain kernels.
+
+use super::{Binding, Buffer, CooperativeMatrix, Dispatch, Gpu, KernelSpec, Params, ProductShape, Recording, Specialization, UploadRing, grid_fold};
+use crate::error::Result;
+use half::f16;
+
+/// Runs of each kernel.
+const RUNS: usize = 20;
+
+// Sizes past the edges of workgroups (64, 128) and slabs (32) on every side, in vec4s but for the pixels.
+const PIXELS: usize = 203;
+const IN_QUADS: usize = 37;
+const OUT_QUADS: usize = 35;
+
+/// Why kernels on cooperative matrices cannot be trusted on this device. `fault` is added to their knobs.
+pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization) -> Option<String> {
+    [ProductShape::Small, ProductShape::Large].into_iter().find_map(|shape| {
+        let knobs = matrix.knobs(shape).and(fault);
+        let failed = |e: crate::Error| Some(e.to_string());
+        forward(gpu, shape, &knobs).unwrap_or_else(failed).or_else(|| weight_gradient(gpu, shape, &knobs).unwrap_or_else(failed))
+    })
+}
+
+/// A 1x1 convolution of one row of pixels.
+fn forward(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Option<String>> {
+    let tiles = |rows: usize, quads: usize| [OUT_QUADS.div_ceil(quads), PIXELS.div_ceil(rows) * OUT_QUADS.div_ceil(quads)];
+    let params = |[column_tiles, tiles]: [usize; 2]| {
+        let row =
+            [("rows", PIXELS), ("grid_h", 1), ("grid_w", PIXELS), ("out_h", 1), ("out_w", PIXELS), ("out_step", 1), ("out_h0", 0), ("out_w0", 0)];
+        let row = row.into_iter().chain([("in_h", 1), ("in_w", PIXELS)]).fold(Params::default(), |p, (name, value)| p.u32(name, value));
+        let row = row.i32("in_step", 1).i32("in_h0", 0).i32("in_w0", 0).i32("tap_step", 1);
+        let taps = [("taps_h", 1), ("taps_w", 1), ("first_h", 0), ("first_w", 0), ("tap_stride", 1), ("kernel_w", 1)];
+        let sizes = [("in_quads", IN_QUADS), ("out_quads", OUT_QUADS), ("column_tiles", column_tiles), ("tiles", tiles)];
+        taps.into_iter().chain(sizes).fold(row, |p, (name, value)| p.u32(name, value))
+    };
+    let types = Specialization::default().alias("Element", "f16").alias("Weight", "f16");
+    let plain = tiles(1, 1);
+    let test = Test {
+        factors: [PIXELS * IN_QUADS, 4 * IN_QUADS * OUT_QUADS],
+        products: PIXELS * OUT_QUADS * 4,
+        oracle: (KernelSpec::new("conv2d_plain", "gather").with(types.clone()), params(plain), plain[1].div_ceil(64)),
+        tested: {
+            let tiles = tiles(shape.side(), shape.side() / 4);
+            (KernelSpec::new("conv2d_coop", "gather").with(types.and(knobs)), params(tiles), tiles[1])
+        },
+        half: true,
+    };
+    test.run(gpu)
+}
+
+/// The gradient of its weight.
+fn weight_gradient(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Option<String>> {
+    const SEGMENT: usize = 64;
+    let tiles = |quads: usize| [OUT_QUADS.div_ceil(quads), IN_QUADS.div_ceil(quads) * OUT_QUADS.div_ceil(quads)];
+    let params = |[column_tiles, tiles]: [usize; 2]| {
+        let segments = PIXELS.div_ceil(SEGMENT);
+        let window = Params::default().u32("quads", IN_QUADS).u32("in_quads", IN_QUADS).u32("out_quads", OUT_QUADS).u32("kernel_w", 1);
+        let sizes = [("in_h", 1), ("in_w", SEGMENT), ("out_h", 1), ("segments", segments), ("segment_pixels", SEGMENT), ("pixels", PIXELS)];
+        let splits = [("splits", 1), ("first_split", 0), ("segments_per_split", segments), ("column_tiles", column_tiles), ("tiles", tiles)];
+        let window = window.u32("stride", 1).i32("padding", 0);
+        sizes.into_iter().chain(splits).fold(window, |p, (name, value)| p.u32(name, value))
+    };
+    let types = Specialization::default().alias("Element", "f16");
+    let plain = tiles(1);
+    let test = Test {
+        factors: [PIXELS * IN_QUADS, PIXELS * OUT_QUADS],
+        products: 4 * IN_QUADS * OUT_QUADS * 4,
+        oracle: (KernelSpec::new("conv2d_weight_plain", "reduce").with(types.clone()), params(plain), plain[1].div_ceil(64)),
+        tested: {
+            let tiles = tiles(shape.side() / 4);
+            (KernelSpec::new("conv2d_weight_coop", "reduce").with(types.and(knobs)), params(tiles), tiles[1])
+        },
+        half: false,
+    };
+    test.run(gpu)
+}
+
+/// A kernel, its parameters and its number of workgroups.
+type Launch = (KernelSpec, Params, usize);
+
+/// Two kernels for one product.
+struct Test {
+    /// vec4s of both factors, in f16.
+    factors: [usize; 2],
+    /// Values of the product.
+    products: usize,
+    oracle: Launch,
+    tested: Launch,
+    /// Whether the product is stored in f16, else in f32.
+    half: bool,
+}
+
+impl Test {
+    /// What is wrong with the kernel under test.
+    fn run(&self, gpu: &Gpu) -> Result<Option<String>> {
+        let mut state = 1;
+        let mut factors = Vec::new();
+        for vec4s in self.factors {
+            let values: Vec<f16> = (0..4 * vec4s).map(|_| random(&mut state)).collect();
+            let buffer = Buffer::new(gpu, "self-test factor", 8 * vec4s as u64)?;
+            gpu.write(&buffer, 0, bytemuck::cast_slice(&values))?;
+            factors.push(Binding { bytes: 8 * vec4s as u64, offset: 0, buffer });
+        }
+        let bytes = (self.products * if self.half { 2 } else { 4 }) as u64;
+        let each = bytes.next_multiple_of(gpu.caps().offset_alignment.max(16));
+        let products = Buffer::new(gpu, "self-test products", each * (RUNS as u64 + 1))?;
+        let dispatch = |(spec, params, groups): &Launch, run: u64| -> Result<Dispatch> {
+            let mut bindings = factors.clone();
+            bindings.push(Binding { buffer: products.clone(), offset: run * each, bytes });
+            let grid = grid_fold(*groups as u64, gpu.caps().max_workgroups);
+            let kernel = gpu.kernels(&[spec])?.remove(0);
+            Ok(Dispatch { kernel, params: params.clone(), bindings, grid, label: "self-test".into() })
+        };
+        let mut dispatches = vec![dispatch(&self.oracle, 0)?];
+        for run in 1..=RUNS {
+            dispatches.push(dispatch(&self.tested, run as u64)?);
+        }
+        Recording::new(gpu, dispatches)?.replay(gpu, &mut UploadRing::new(gpu, 16)?, &[], &[], None)?;
+        let read = |run: u64| gpu.read(&products, run * each, bytes.next_multiple_of(16)).map(|stored| self.values(&stored));
+        let want = read(0)?;
+        // Two roundings to f16, or sums in another order.
+        let relative = if self.half { 2e-3 } else { 1e-5 };
+        let limit = relative * want.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        for run in 1..=RUNS {
+            // NaN is never close.
+            let close = |(got, want): &(&f32, &f32)| (**got - **want).abs() <= limit;
+            let wrong = want.len() - read(run as u64)?.iter().zip(&want).filter(close).count();
+            if wrong > 0 {
+                return Ok(Some(format!("{}: {wrong} of {} values wrong in run {run} of {RUNS}", self.tested.0.label(), want.len())));
+            }
+        }
+        Ok(None)
+    }
+
+    fn values(&self, stored: &[u8]) -> Vec<f32> {
+        let all: Vec<f32> = if self.half {
+            stored.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        } else {
+            stored.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()
+        };
+        all[..self.products].to_vec()
+    }
+}
+
+/// Between -1 and 1 (Marsaglia's xorshift).
+fn random(state: &mut u32) -> f16 {
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    let value = i16::try_from(*state >> 21).expect("eleven bits") - 1024;
+    f16::from_f32(f32::from(value) / 1024.0)
+}

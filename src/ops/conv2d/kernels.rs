@@ -1,0 +1,113 @@
+//! Which kernels there are for the two products of a convolution, and which of them to use.
+
+use crate::gpu::{CooperativeMatrix, DeviceKind, ProductShape, Specialization};
+use crate::graph::{DType, Lowering};
+
+/// A matrix product that kernels compete for.
+pub(super) struct Product {
+    /// Pixels, or rows of the weight.
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Terms that must be added in one go: a whole sum, or the segment of pixels it can be cut into.
+    pub(super) depth: usize,
+    /// Type of the activations.
+    pub(super) dtype: DType,
+    /// Gradient of a weight: sums over pixels, which can be dealt out to more workgroups.
+    pub(super) reduces: bool,
+}
+
+/// A kernel for a product.
+pub(super) struct Kernel {
+    pub(super) shader: &'static str,
+    /// Rows and quads of columns of a workgroup; `None` where each invocation has one quad (or one quad by one quad).
+    pub(super) tile: Option<[usize; 2]>,
+    pub(super) knobs: Specialization,
+    /// Whether it can read weights (tap, out, in) as (tap, in, out), by its knob `TURNED`.
+    pub(super) turns_weights: bool,
+    /// Pixels to sum at most, give or take a segment, within the loop iterations that every driver allows.
+    pub(super) longest_sum: usize,
+}
+
+/// Pixels that an invocation of the kernels without cooperative matrices sums at most.
+const LONGEST_SUM: usize = 16_384;
+
+/// Workgroups that keep a large card busy.
+const BUSY: usize = 256;
+
+impl Product {
+    /// Chooses a kernel for `op` at `shape`.
+    pub(super) fn kernel(&self, cx: &Lowering<'_>, op: &str, shape: &str) -> Kernel {
+        let plain = |shader, tile| Kernel {
+            shader,
+            tile,
+            knobs: Specialization::default(),
+            turns_weights: shader == "conv2d_broadcast",
+            longest_sum: LONGEST_SUM,
+        };
+        let name = cx.choose(op, shape, &self.offered(cx));
+        let coop = |matrix: CooperativeMatrix, shape: ProductShape| Kernel {
+            shader: if self.reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
+            tile: Some([shape.side(), shape.side() / 4]),
+            knobs: matrix.knobs(shape),
+            turns_weights: false,
+            longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - self.depth),
+        };
+        match (name, self.reduces, cx.caps().cooperative_matrix) {
+            ("coop", _, Some(matrix)) => coop(matrix, ProductShape::Small),
+            ("coop128", _, Some(matrix)) => coop(matrix, ProductShape::Large),
+            ("narrow", false, _) => plain("conv2d_narrow", Some([32, 1])),
+            ("broadcast", false, _) => plain("conv2d_broadcast", Some([16, 8])),
+            ("broadcast32", false, _) => Kernel { knobs: Specialization::default().u32("ROWS", 32), ..plain("conv2d_broadcast", Some([32, 8])) },
+            ("broadcast", true, _) => plain("conv2d_weight_broadcast", Some([32, 8])),
+            ("tile", false, _) => plain("conv2d_tile", Some([64, 16])),
+            ("tile", true, _) => plain("conv2d_weight_tile", Some([64, 16])),
+            (_, false, _) => plain("conv2d_plain", None),
+            (_, true, _) => plain("conv2d_weight_plain", None),
+        }
+    }
+
+    /// Kernel variants this adapter can run, the likely best first.
+    fn offered(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
+        let exact = match (cx.caps().kind, cx.caps().subgroup_size) {
+            (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain", "tile"]].concat(),
+            (DeviceKind::Cpu, _) => vec!["plain", "tile"],
+            (_, Some(8)) => [&["tile"], self.broadcasts(), &["plain"]].concat(),
+            _ => vec!["tile", "plain"],
+        };
+        // Cooperative matrices round their factors to f16: for activations in f16 no loss, for others one that nobody asked for.
+        match (self.cooperative(cx), self.dtype) {
+            (coop, DType::F16) => [coop, exact].concat(),
+            (coop, _) if cx.may_round() => [exact, coop].concat(),
+            _ => exact,
+        }
+    }
+
+    /// The kinds of `broadcast`; their results are the same to the last bit.
+    fn broadcasts(&self) -> &'static [&'static str] {
+        let (rows, quads) = (self.rows, self.columns.div_ceil(4));
+        if self.reduces {
+            return &["broadcast"];
+        }
+        // Few columns, such as the gradient of an image has, would leave most lanes idle.
+        if quads <= 2 {
+            return &["narrow", "broadcast"];
+        }
+        // Large tiles are a fifth faster; they must not waste as much, and there must be enough of them for all cores.
+        let large = rows.div_ceil(32) * 32 * 5 < rows.div_ceil(16) * 16 * 6 && rows.div_ceil(32) * quads.div_ceil(8) >= 16;
+        if large { &["broadcast32", "broadcast"] } else { &["broadcast", "broadcast32"] }
+    }
+
+    fn cooperative(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
+        let Some(matrix) = cx.caps().cooperative_matrix else { return Vec::new() };
+        let large = ProductShape::Large.side();
+        let workgroups = self.rows.div_ceil(large) * self.columns.div_ceil(large);
+        let large_first = if self.reduces { self.rows >= large && self.columns >= large } else { workgroups >= BUSY && self.columns > large / 2 };
+        let mut all = vec![("coop", ProductShape::Small), ("coop128", ProductShape::Large)];
+        if large_first {
+            all.reverse();
+        }
+        // Segments can be summed apart, but none of them in pieces; and one more than fits may come along.
+        let shortest = if self.reduces { 2 * self.depth } else { self.depth };
+        all.into_iter().filter(|(_, shape)| shortest <= matrix.longest_sum(*shape)).map(|(name, _)| name).collect()
+    }
+}

@@ -1,0 +1,146 @@
+//! Gradient of a convolution's weight: a sum over output pixels, dealt out to partial sums that are added in order.
+
+use super::kernels::{Kernel, Product};
+use super::{Window, signed};
+use crate::gpu::{DeviceKind, KernelSpec, Params};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
+use crate::ops::{WORKGROUP, element, groups};
+
+pub(super) struct WeightGradient(pub(super) Window);
+
+impl Op for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv2d_weight_gradient"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let (x, dy, dw) = (node.inputs[0], node.inputs[1], node.outputs[0]);
+        let ([n, ..], [_, p, q, _], weight) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
+        let [r, s, i, o] = weight;
+        let segment = if self.pointwise(weight) { SEGMENT } else { q };
+        let windows = cx.windows(n, 1, &[x, dy]);
+        let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
+        let dtype = cx.info(x).dtype;
+        let kernel = Product { rows: r * s * i, columns: o, depth: segment, dtype, reduces: true }.kernel(cx, self.name(), &key);
+        let room = usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).unwrap_or(0) / windows.len();
+        let parts: Vec<Splits> = windows.iter().map(|w| self.splits(cx, &kernel, (w.count * p * q, segment), weight, room)).collect();
+        let splits = parts.iter().map(|part| part.splits).sum();
+        let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
+        let spec = KernelSpec::new(kernel.shader, "reduce").with(element(dtype).and(&kernel.knobs));
+        let mut first_split = 0;
+        for (images, part) in windows.iter().zip(parts) {
+            let (params, launched) = self.reduce(cx, &kernel, part, first_split, node);
+            cx.launch(spec.clone(), params, launched, &[images.of(x), images.of(dy)], &[target]);
+            first_split += part.splits;
+        }
+        if splits > 1 {
+            let count = r * s * i * o.div_ceil(4);
+            let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
+            cx.launch(KernelSpec::new("conv2d_weight", "sum_splits"), params, groups(count), &[target], &[dw]);
+        }
+    }
+}
+
+/// How the pixels of some images are dealt out to partial sums.
+#[derive(Clone, Copy)]
+struct Splits {
+    pixels: usize,
+    segment: usize,
+    segments: usize,
+    per_split: usize,
+    splits: usize,
+}
+
+/// Quads of weight rows and of columns that a workgroup (or invocation) computes.
+fn tile(kernel: &Kernel) -> [usize; 2] {
+    kernel.tile.map_or([1, 1], |[rows, quads]| [rows / 4, quads])
+}
+
+impl WeightGradient {
+    /// A 1x1 window without stride sees pixels in order: they are cut into even segments instead of image rows.
+    fn pointwise(&self, [r, s, ..]: [usize; 4]) -> bool {
+        r * s == 1 && self.0.stride == 1 && self.0.padding == 0
+    }
+
+    /// `room`: bytes for the partial sums.
+    fn splits(&self, cx: &Lowering<'_>, kernel: &Kernel, (pixels, segment): (usize, usize), [r, s, i, o]: [usize; 4], room: usize) -> Splits {
+        let (quads, out_quads, segments) = (r * s * (i / 4), o.div_ceil(4), pixels.div_ceil(segment));
+        let [tile_quads, tile_columns] = tile(kernel);
+        let tiles = quads.div_ceil(tile_quads) * out_quads.div_ceil(tile_columns);
+        let parallel = if kernel.tile.is_none() { tiles / WORKGROUP } else { tiles };
+        let wanted = if cx.caps().kind == DeviceKind::Cpu { 16 } else { 1024 };
+        let affordable = room / (quads * out_quads * 64).max(1);
+        let splits = split_count(segments, segment, affordable, wanted / parallel.max(1), kernel.longest_sum);
+        let per_split = segments.div_ceil(splits);
+        Splits { pixels, segment, segments, per_split, splits: segments.div_ceil(per_split) }
+    }
+
+    /// Parameters of a launch, and its workgroups.
+    fn reduce(&self, cx: &Lowering<'_>, kernel: &Kernel, part: Splits, first_split: usize, node: &Node) -> (Params, usize) {
+        let ([_, h, w, _], [_, p, ..], weight) = (cx.nhwc(node.inputs[0]), cx.nhwc(node.inputs[1]), cx.nhwc(node.outputs[0]));
+        let [r, s, i, o] = weight;
+        let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
+        let (in_h, in_w, out_h) = if self.pointwise(weight) { (1, SEGMENT, 1) } else { (h, w, p) };
+        let [tile_quads, tile_columns] = tile(kernel);
+        let column_tiles = out_quads.div_ceil(tile_columns);
+        let tiles = (r * s * in_quads).div_ceil(tile_quads) * column_tiles * part.splits;
+        let params = Params::default()
+            .u32("quads", r * s * in_quads)
+            .u32("in_quads", in_quads)
+            .u32("out_quads", out_quads)
+            .u32("kernel_w", s)
+            .u32("stride", self.0.stride)
+            .i32("padding", signed(self.0.padding))
+            .u32("in_h", in_h)
+            .u32("in_w", in_w)
+            .u32("out_h", out_h)
+            .u32("segments", part.segments)
+            .u32("segment_pixels", part.segment)
+            .u32("pixels", part.pixels)
+            .u32("splits", part.splits)
+            .u32("first_split", first_split)
+            .u32("segments_per_split", part.per_split)
+            .u32("column_tiles", column_tiles)
+            .u32("tiles", tiles);
+        (params, if kernel.tile.is_none() { groups(tiles) } else { tiles })
+    }
+}
+
+/// Pixels of a segment where the window is a single pixel.
+const SEGMENT: usize = 64;
+
+/// Bytes that partial sums may take.
+const MOST_SCRATCH: u64 = 64 << 20;
+
+/// Partial sums to deal `segments` of `segment` pixels out to: at least `wanted` for parallelism where so many are `affordable`, and always
+/// enough that none sums more than `longest` pixels and a segment, which keeps an invocation far below the 65,535 loop iterations that some
+/// software drivers allow.
+fn split_count(segments: usize, segment: usize, affordable: usize, wanted: usize, longest: usize) -> usize {
+    let least = (segments * segment).div_ceil(longest);
+    wanted.min(affordable.max(1)).max(least).clamp(1, segments.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_count;
+
+    /// The loops of a weight gradient, over segments and over their pixels, stay below what drivers that cut loops allow.
+    #[test]
+    fn no_invocation_sums_more_pixels_than_any_driver_allows() {
+        for (segments, segment) in [(1, 1), (1, 65_535), (144_400, 1), (760, 190), (4_096 * 112, 112), (1_000_000, 64), (7, 9_000)] {
+            for wanted in [0, 1, 16, 1_024] {
+                let splits = split_count(segments, segment, 64, wanted, 16_384);
+                let per_split: usize = segments.div_ceil(splits);
+                assert!((1..=segments).contains(&splits));
+                assert!(per_split == 1 || per_split * (segment + 1) < 65_535, "{segments} of {segment}: {per_split} each");
+                // A kernel with more to do for each pixel.
+                let few = segments.div_ceil(split_count(segments, segment, 64, wanted, 9_000));
+                assert!(few == 1 || few * segment < 9_000 + segment, "{segments} of {segment}: {few} each");
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The graphs of DeepCluster-v2: a training step, and a batch of the pass that fills the memory before training.
+
+use super::super::{StepSettings, SwavModel};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::graph::{DType, Graph, Program, Store, Tensor, Variants};
+use crate::swav::Forward;
+use crate::swav::record::{crops_name, forward};
+
+pub(super) fn labels_name(head: usize) -> String {
+    format!("labels{head}")
+}
+
+pub(super) fn embeddings_name(bank: usize) -> String {
+    format!("embeddings{bank}")
+}
+
+/// The forward pass, and the embeddings (B, D) of the assigned crops.
+fn forward_and_assigned(graph: &Graph, model: &SwavModel, settings: &StepSettings) -> (Forward, Vec<Tensor>) {
+    let (forward, batch) = (forward(graph, model, settings, settings.batch_norm), settings.batch);
+    let assigned = settings.crops_for_assign.iter().map(|crop| forward.embeddings.slice_rows(crop * batch, batch)).collect();
+    (forward, assigned)
+}
+
+fn build(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(String, &Tensor)], variants: &dyn Variants) -> Result<Program> {
+    let outputs: Vec<(&str, &Tensor)> = outputs.iter().map(|(name, t)| (name.as_str(), *t)).collect();
+    Program::new(gpu, store, graph, &outputs, variants)
+}
+
+/// A recorded training step. Its inputs: `crops{i}` per group; `labels{h}` (V·B) per head and `weights` (V·B), see [`super::Labels`];
+/// `step`, see [`crate::optim::Optimizer::record`].
+pub struct ClusterStep {
+    graph: Graph,
+    loss: Tensor,
+    embeddings: Vec<Tensor>,
+}
+
+impl ClusterStep {
+    /// Records the step.
+    pub fn record(model: &SwavModel, settings: &StepSettings) -> Self {
+        let graph = Graph::new();
+        let (forward, embeddings) = forward_and_assigned(&graph, model, settings);
+        let rows = settings.views() * settings.batch;
+        let weights = graph.input("weights", &[rows], DType::F32);
+        let losses: Vec<Tensor> = (0..model.head.prototype_heads())
+            .map(|head| {
+                let labels = graph.input(&labels_name(head), &[rows], DType::U32);
+                graph.scope(&format!("head{head}"), || {
+                    let scores = if head == 0 { forward.scores.clone() } else { model.scores(&forward.embeddings, head) };
+                    scores.weighted_cross_entropy(&labels, &weights, settings.temperature)
+                })
+            })
+            .collect();
+        let loss = losses.iter().skip(1).fold(losses[0].clone(), |sum, loss| sum.add(loss));
+        model.parameters.record_gradients(&loss, None);
+        let step = graph.input("step", &[4], DType::F32);
+        settings.optimizer.record(&graph, &model.parameters, &step, |name| name.starts_with("prototypes"));
+        Self { graph, loss, embeddings }
+    }
+
+    /// The graph, for planning.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What is read back of every step: the loss, and the embeddings for the memory.
+    pub fn outputs(&self) -> Vec<(String, &Tensor)> {
+        let embeddings = self.embeddings.iter().enumerate().map(|(bank, t)| (embeddings_name(bank), t));
+        std::iter::once(("loss".to_owned(), &self.loss)).chain(embeddings).collect()
+    }
+
+    /// The step on a device.
+    pub fn program(&self, gpu: &Gpu, store: &Store, variants: &dyn Variants) -> Result<Program> {
+        build(gpu, store, &self.graph, &self.outputs(), variants)
+    }
+}
+
+/// The pass that fills the memory: forward in training mode, so that the running statistics move, without gradient.
+pub struct FirstPass {
+    program: Program,
+    banks: usize,
+}
+
+impl FirstPass {
+    /// Prepares batches of `settings.batch` images.
+    pub fn new(gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, settings: &StepSettings) -> Result<Self> {
+        let graph = Graph::new();
+        let (_, embeddings) = forward_and_assigned(&graph, model, settings);
+        let outputs: Vec<_> = embeddings.iter().enumerate().map(|(bank, t)| (embeddings_name(bank), t)).collect();
+        Ok(Self { program: build(gpu, store, &graph, &outputs, variants)?, banks: embeddings.len() })
+    }
+
+    /// Embeddings (B, D) of the assigned crops of a batch; `crops` as in [`crate::swav::StepInputs`].
+    pub fn run(&mut self, gpu: &Gpu, crops: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
+        let names: Vec<String> = (0..crops.len()).map(crops_name).collect();
+        let inputs: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(crops.iter().map(|c| bytemuck::cast_slice(c))).collect();
+        let outputs = self.program.call(gpu, &inputs)?;
+        Ok((0..self.banks).map(|bank| outputs.f32(&embeddings_name(bank))).collect())
+    }
+}

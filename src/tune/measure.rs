@@ -1,0 +1,90 @@
+//! Times the variants of one node.
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Decision, Graph, Isolated, Program, Variants, key};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Runs of which the fastest counts.
+const RUNS: usize = 5;
+/// No more runs once they took this long together.
+const ENOUGH: Duration = Duration::from_millis(400);
+
+/// Takes `variant` for one choice; others as `rest` does.
+struct Forced<'a> {
+    key: String,
+    variant: &'a str,
+    rest: &'a dyn Variants,
+}
+
+impl Variants for Forced<'_> {
+    fn choose<'v>(&self, op: &str, shape: &str, offered: &[&'v str]) -> &'v str {
+        let forced = if key(op, shape) == self.key { offered.iter().copied().find(|v| *v == self.variant) } else { None };
+        forced.unwrap_or_else(|| self.rest.choose(op, shape, offered))
+    }
+}
+
+/// Milliseconds of the node of `decision` under each variant offered; `None` when `end` came before all had run.
+pub(super) fn variants(gpu: &Gpu, graph: &Graph, decision: &Decision, rest: &dyn Variants, end: Instant) -> Result<Option<BTreeMap<String, f64>>> {
+    let alone = match Isolated::new(gpu, graph, decision.node) {
+        Ok(alone) => alone,
+        Err(error) => {
+            let ms = unfit(error)?;
+            return Ok(Some(decision.offered.iter().map(|variant| (variant.clone(), ms)).collect()));
+        }
+    };
+    let mut times = BTreeMap::new();
+    for variant in &decision.offered {
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        let forced = Forced { key: decision.key(), variant, rest };
+        let best = times.values().copied().fold(f64::MAX, f64::min);
+        let ms = match alone.program(gpu, &forced) {
+            Ok(mut program) => time(gpu, &mut program, &forced.key, best)?,
+            Err(error) => unfit(error)?,
+        };
+        times.insert(variant.clone(), ms);
+    }
+    Ok(Some(times))
+}
+
+/// What does not fit the device is out of the question there; it is no reason to end a run.
+fn unfit(error: Error) -> Result<f64> {
+    match error {
+        Error::OutOfMemory(_) | Error::Gpu { .. } => {
+            tracing::warn!("a kernel is not measured: {error}");
+            Ok(f64::MAX)
+        }
+        other => Err(other),
+    }
+}
+
+/// The fastest of several runs, on the device's own clock where it has one.
+fn time(gpu: &Gpu, program: &mut Program, key: &str, best: f64) -> Result<f64> {
+    // The first run pays for compilation.
+    once(gpu, program, key)?;
+    let (started, mut fastest) = (Instant::now(), f64::MAX);
+    for _ in 0..RUNS {
+        fastest = fastest.min(once(gpu, program, key)?);
+        // A variant that is far behind needs no better figure.
+        if started.elapsed() > ENOUGH || fastest > 3.0 * best {
+            break;
+        }
+    }
+    Ok(fastest)
+}
+
+/// Milliseconds of the launches that follow from the choice `key`; of all, where the device has no clock.
+fn once(gpu: &Gpu, program: &mut Program, key: &str) -> Result<f64> {
+    if gpu.caps().timestamp_period.is_some() {
+        let times = program.profile(gpu)?;
+        let launches = program.decisions().iter().filter(|d| d.key() == key).flat_map(|d| d.launches.clone());
+        return Ok(launches.map(|at| times[at].1).sum());
+    }
+    let started = Instant::now();
+    program.run_only(gpu, &[])?;
+    gpu.wait()?;
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}

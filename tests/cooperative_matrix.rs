@@ -1,0 +1,194 @@
+//! Convolution on cooperative matrices: when it is chosen, that it agrees with the plain kernels on every convolution of ResNet-50, and
+//! that a device on which it computes wrong is found out. Where the adapter has no such matrices, two of the tests say so and end.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+use swav_wgpu::check::Force;
+use swav_wgpu::gpu::{Caps, CooperativeMatrix, DeviceKind, Gpu, Specialization};
+use swav_wgpu::graph::{DType, Graph, Program, Store, Tensor, Variables, differentiate, lower, stored_elements};
+use swav_wgpu::nn::architecture::Backbone;
+use swav_wgpu::tune::BestGuess;
+
+/// Channels in and out, window, stride, padding.
+type Shape = [usize; 5];
+
+fn caps(subgroup: u32) -> Caps {
+    Caps {
+        kind: DeviceKind::Discrete,
+        f16: true,
+        subgroup_size: Some(subgroup),
+        cooperative_matrix: Some(CooperativeMatrix { tile: 16, subgroup }),
+        max_binding_bytes: 1 << 31,
+        max_buffer_bytes: 1 << 31,
+        memory_bytes: None,
+        max_workgroups: 65_535,
+        offset_alignment: 256,
+        timestamp_period: None,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a test that did nothing says so")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// An adapter whose cooperative matrices kernels could use.
+fn open() -> Option<Gpu> {
+    let gpu = Gpu::open(None).unwrap_or_else(|e| panic!("these tests need a Vulkan, Metal or DX12 adapter, software will do: {e}"));
+    if gpu.caps().cooperative_matrix.is_none() {
+        say(&format!("skipped: {} has no cooperative matrices", gpu.description().name));
+        return None;
+    }
+    Some(gpu)
+}
+
+/// y, and the gradients of x and w.
+fn convolution(graph: &Graph, [batch, height, width]: [usize; 3], [inputs, outputs, k, stride, padding]: Shape, dtype: DType) -> [Tensor; 3] {
+    let x = graph.input("x", &[batch, height, width, inputs], dtype);
+    let w = graph.input("w", &[k, k, inputs.next_multiple_of(4), outputs], dtype);
+    let y = x.conv2d(&w, stride, padding);
+    let dy = graph.input("dy", &y.shape(), dtype);
+    let [dx, dw] = differentiate(&y, dy, &[x, w], Tensor::add).try_into().unwrap();
+    [y, dx.unwrap(), dw.unwrap()]
+}
+
+fn kernels(caps: &Caps, images: [usize; 3], shape: Shape, dtype: DType) -> Vec<String> {
+    let graph = Graph::new();
+    let ids = convolution(&graph, images, shape, dtype).map(|t| t.id());
+    lower(&graph, &ids, caps, &BestGuess).launches.into_iter().map(|l| l.kernel.label()).collect()
+}
+
+#[test]
+fn only_activations_in_f16_are_multiplied_in_f16() {
+    let layer = [64, 64, 3, 1, 1];
+    let exact = kernels(&caps(32), [32, 56, 56], layer, DType::F32);
+    assert!(!exact.is_empty() && exact.iter().all(|k| !k.contains("coop")), "{exact:?}");
+    let halves = kernels(&caps(32), [32, 56, 56], layer, DType::F16);
+    for product in ["conv2d_coop/gather", "conv2d_weight_coop/reduce"] {
+        assert!(halves.iter().any(|k| k.starts_with(product)), "{halves:?}");
+    }
+    let without = kernels(&Caps { cooperative_matrix: None, ..caps(32) }, [32, 56, 56], layer, DType::F16);
+    assert!(without.iter().all(|k| !k.contains("coop")), "{without:?}");
+}
+
+#[test]
+fn large_products_use_large_tiles_and_endless_sums_none() {
+    let large = |k: &String| k.contains("ROWS=128") && k.contains("COLUMNS=128");
+    assert!(kernels(&caps(32), [64, 28, 28], [128, 512, 1, 1, 0], DType::F16).iter().filter(|k| k.contains("coop")).all(large));
+    assert!(!kernels(&caps(32), [1, 7, 7], [64, 64, 1, 1, 0], DType::F16).iter().any(large));
+    // 3 x 3 x 30,000 terms take an invocation of a subgroup of 8 more loop iterations than every driver allows.
+    let long = kernels(&caps(8), [1, 5, 5], [30_000, 64, 3, 1, 1], DType::F16);
+    assert!(long.iter().any(|k| k.starts_with("conv2d_tile/gather")), "{long:?}");
+}
+
+/// Every convolution of ResNet-50, and its projection head's first layer.
+fn shapes() -> BTreeSet<Shape> {
+    let net = Backbone::resnet(50).unwrap();
+    let mut all = BTreeSet::from([[3, 64, 7, 2, 3], [net.features(), 2_048, 1, 1, 0]]);
+    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
+        for block in 0..blocks {
+            let (inputs, width, stride) = (net.block_inputs(stage, block), net.stage_width(stage), net.stride(stage, block));
+            all.extend([[inputs, width, 1, 1, 0], [width, width, 3, stride, 1], [width, 4 * width, 1, 1, 0]]);
+            if net.has_downsample(stage, block) {
+                all.insert([inputs, 4 * width, 1, stride, 0]);
+            }
+        }
+    }
+    all
+}
+
+/// Stored values between -1 and 1 in f16, padding zero (Marsaglia's xorshift).
+fn random(state: &mut u32, shape: &[usize]) -> Vec<u8> {
+    let columns = shape[shape.len() - 1];
+    let mut next = || {
+        *state ^= *state << 13;
+        *state ^= *state >> 17;
+        *state ^= *state << 5;
+        half::f16::from_f32((*state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    let padded = columns.next_multiple_of(4);
+    let values: Vec<half::f16> = (0..stored_elements(shape)).map(|i| if i % padded < columns { next() } else { half::f16::ZERO }).collect();
+    bytemuck::cast_slice(&values).to_vec()
+}
+
+/// Outputs of one variant, and the seconds of a second run.
+fn run(gpu: &Gpu, images: [usize; 3], shape: Shape, variant: &str) -> ([Vec<f32>; 3], f64) {
+    let graph = Graph::new();
+    let [y, dx, dw] = convolution(&graph, images, shape, DType::F16);
+    let store = Store::new(gpu, Variables::new()).unwrap();
+    let outputs = [("y", &y), ("dx", &dx), ("dw", &dw)];
+    let mut program = Program::new(gpu, &store, &graph, &outputs, &Force(variant.into())).unwrap();
+    let [inputs, columns, k, ..] = shape;
+    let mut state = 7;
+    let x = random(&mut state, &[images[0], images[1], images[2], inputs]);
+    let mut w = random(&mut state, &[k, k, inputs.next_multiple_of(4), columns]);
+    // Rows of padding channels are zero.
+    let row = 2 * columns.next_multiple_of(4);
+    let rows = w.chunks_exact_mut(row).enumerate();
+    rows.filter(|(i, _)| i % inputs.next_multiple_of(4) >= inputs).for_each(|(_, row)| row.fill(0));
+    let dy = random(&mut state, &y.shape());
+    let operands = [("x", x.as_slice()), ("w", &w), ("dy", &dy)];
+    program.call(gpu, &operands).unwrap();
+    let start = Instant::now();
+    let got = program.call(gpu, &operands).unwrap();
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(["y", "dx", "dw"].iter().all(|name| got.padding_is_zero(name)), "{variant} {shape:?}");
+    ([got.f16("y"), got.f16("dx"), got.f32("dw")], seconds)
+}
+
+/// Channels, windows and strides are the network's; images are few and small, because software devices run this too.
+#[test]
+fn agrees_with_the_plain_kernels_on_every_convolution_of_resnet50() {
+    let Some(gpu) = open() else { return };
+    assert_eq!(gpu.cooperative_matrix_status().as_deref(), Some("in use"));
+    let images = [2, 4, 5];
+    let (mut work, mut seconds) = (0.0, [0.0; 2]);
+    for shape in shapes() {
+        let (want, _) = run(&gpu, images, shape, "plain");
+        for (variant, spent) in ["coop", "coop128"].into_iter().zip(&mut seconds) {
+            let (got, time) = run(&gpu, images, shape, variant);
+            *spent += time;
+            // Results in f16 may be off by a rounding, sums in f32 by their order.
+            for ((name, limit), (got, want)) in [("y", 1e-3), ("dx", 1e-3), ("dw", 1e-5)].into_iter().zip(got.iter().zip(&want)) {
+                let largest = want.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+                let error = got.iter().zip(want).fold(0.0_f32, |m, (g, w)| m.max((g - w).abs()));
+                assert!(largest > 0.0 && error <= limit * largest, "{variant} {shape:?} {name}: {error} of {largest}");
+            }
+        }
+        let [inputs, outputs, k, stride, padding] = shape;
+        let pixels = images[0] * images[1..].iter().map(|side| (side + 2 * padding - k) / stride + 1).product::<usize>();
+        work += 6.0 * (pixels * k * k * inputs * outputs) as f64;
+    }
+    say(&format!(
+        "{} shapes; GFLOP/s with upload and read-back: coop {:.2}, coop128 {:.2}",
+        shapes().len(),
+        work / seconds[0] / 1e9,
+        work / seconds[1] / 1e9
+    ));
+}
+
+#[test]
+fn a_wrong_kernel_is_found_and_no_longer_used() {
+    let Some(gpu) = open() else { return };
+    // Adds a part of the terms only.
+    let found = gpu.tested_caps_with(&Specialization::default().u32("STEP", 32));
+    assert!(found.cooperative_matrix.is_none() && gpu.caps().cooperative_matrix.is_some());
+    let status = gpu.cooperative_matrix_status().unwrap();
+    assert!(status.starts_with("not used: conv2d_coop/gather") && status.contains("values wrong in run 1 of 20"), "{status}");
+    let used = kernels(gpu.tested_caps(), [2, 8, 8], [64, 64, 3, 1, 1], DType::F16);
+    assert!(!used.is_empty() && used.iter().all(|k| !k.contains("coop")), "{used:?}");
+    // A program in f16 falls back to the exact kernels.
+    let (images, shape) = ([1, 5, 6], [12, 20, 3, 1, 1]);
+    assert_eq!(run(&gpu, images, shape, "coop").0[2].len(), 9 * 12 * 20);
+    assert_eq!(run(&gpu, images, shape, "coop").0, run(&gpu, images, shape, kernel_of_choice(&gpu)).0);
+    // So does one whose kernel does not even build.
+    let gpu = Gpu::open(None).unwrap();
+    assert!(gpu.tested_caps_with(&Specialization::default().u32("NO_SUCH_KNOB", 1)).cooperative_matrix.is_none());
+    assert!(gpu.cooperative_matrix_status().unwrap().contains("NO_SUCH_KNOB"));
+}
+
+/// What an adapter without cooperative matrices uses for f16.
+fn kernel_of_choice(gpu: &Gpu) -> &'static str {
+    let used = kernels(gpu.tested_caps(), [1, 5, 6], [12, 20, 3, 1, 1], DType::F16);
+    ["broadcast", "tile", "plain"].into_iter().find(|v| used.iter().any(|k| k.contains(v))).expect("a variant")
+}
