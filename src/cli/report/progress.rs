@@ -78,12 +78,12 @@ impl<W: Write> Progress<W> {
         let from = if run.start_step > 0 { format!(", from step {}", run.start_step) } else { String::new() };
         let steps = run.steps;
         self.info(&format!(
-            "{}: {} parameters, {} images, {} epochs of {} steps of {}{from}",
+            "{}: {} parameters, {} images, {} epochs, {} steps of {} images{from}",
             run.adapter,
             grouped(run.parameters),
             grouped(run.images),
             run.epochs,
-            steps.checked_div(run.epochs).unwrap_or(0),
+            grouped(steps),
             run.batch
         ));
         if self.style.bar && !self.style.quiet {
