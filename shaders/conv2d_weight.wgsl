@@ -1,5 +1,5 @@
-// Around the convolution kernels: `transpose` turns weights (tap, in, out) into (tap, out, in) for the gradient of the input, one
-// invocation per 4x4 block; `sum_splits` adds the partials sums of a weight gradient in order, one invocation per vec4.
+// Around the convolution kernels: `transpose_blocks` turns weights (tap, in, out) into (tap, out, in) for the gradient of the input, one
+// invocation per 4x4 block; `sum_splits` adds the partial sums of a weight gradient in order, one invocation per vec4.
 #import index
 
 alias Weight = f32;

@@ -1,5 +1,5 @@
 // Gradient of a convolution's weight for GPUs: 64 weight rows (16 quads of input channels) by 64 columns per workgroup of 256, 16 pixels
-// at a time through workgroup memory; pixels are dealt out to `splits` partials sums.
+// at a time through workgroup memory; pixels are dealt out to `splits` partial sums.
 #import index
 #import conv2d
 

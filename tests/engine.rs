@@ -242,6 +242,7 @@ fn image_network(variables: &mut Variables) -> (Graph, Vec<(&'static str, Tensor
     let training = BatchNormMode::Training { momentum: 0.1 };
     let [first, second] = ["first", "second"].map(|name| batch_norm_parameters(&graph, variables, name, 12));
     let x = images.conv2d(&wide, 1, 1).batch_norm(&first, training, None, true);
+    let x = concat_rows(&[&x.slice_rows(0, 5), &x.slice_rows(5, 7)]);
     let y = x.conv2d(&narrow, 1, 0).batch_norm(&second, training, Some(&x), false).relu();
     let z = y.max_pool2d(3, 2, 1).conv2d(&input(&graph, "strided", &[3, 3, 12, 8]), 2, 1);
     let loss = z.global_avg_pool2d().soft_cross_entropy(&input(&graph, "targets", &[12, 8]), 0.5, 0.1);

@@ -65,7 +65,7 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what a configuration is and needs: recipe, learning rates, parameters, FLOPs, memory
     Info(InfoArgs),
-    /// Pre-train a backbone with SwAV
+    /// Pre-train a backbone with SwAV or DeepCluster-v2
     Train(TrainArgs),
     /// Train and evaluate a linear classifier on the frozen backbone
     EvalLinear(EvalLinearArgs),

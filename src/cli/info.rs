@@ -16,12 +16,9 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     if kind_of(&args.config, &args.set)? == Kind::Linear {
         return recipe::linear(args, global);
     }
-    let (mut config, warnings) = PretrainConfig::load(&args.config, &args.set)?;
+    let (config, warnings) = PretrainConfig::load(&args.config, &args.overrides())?;
     for warning in warnings {
         common::note(global, &format!("warning: {warning}"));
-    }
-    if let Some(batch) = args.batch {
-        config.train.batch = batch;
     }
     let recipe = recipe::Recipe::pretrain(&config, args, global)?;
     let gpu = Gpu::open(global.adapter.as_deref())?;

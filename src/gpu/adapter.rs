@@ -179,7 +179,10 @@ fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
         vulkan.shared_instance().raw_instance().get_physical_device_memory_properties(vulkan.raw_physical_device())
     };
     let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
-    Some(heaps.iter().filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).sum())
+    let bytes: u64 = heaps.iter().filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).sum();
+    // SwiftShader says 2 GiB whatever the machine has.
+    let constant = adapter.get_info().device_type == wgpu::DeviceType::Cpu && bytes == 1 << 31;
+    (!constant).then_some(bytes)
 }
 
 #[cfg(target_vendor = "apple")]

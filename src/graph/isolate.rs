@@ -27,11 +27,18 @@ impl Isolated {
         let ids = |old: &[TensorId]| old.iter().map(|t| known[t].1.id()).collect();
         alone.append(node.op.clone(), ids(&node.inputs), ids(&node.outputs));
         let store = Store::new(gpu, variables)?;
-        for (id, tensor) in known.values().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
+        for (id, tensor) in known.values() {
             // Zeros would flatter devices that clock by what their multipliers do.
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            let values: Vec<f32> = (0..stored_elements(&tensor.shape())).map(|i| ((i * 37) % 101) as f32 * 0.01 - 0.5).collect();
-            store.write(gpu, *id, &values)?;
+            let values = (0..stored_elements(&tensor.shape())).map(|i| ((i * 37) % 101) as f32 * 0.01 - 0.5);
+            let binding = store.binding(*id);
+            match tensor.dtype() {
+                DType::F32 => gpu.write(&binding.buffer, binding.offset, bytemuck::cast_slice(&values.collect::<Vec<_>>()))?,
+                DType::F16 => {
+                    gpu.write(&binding.buffer, binding.offset, bytemuck::cast_slice(&values.map(half::f16::from_f32).collect::<Vec<_>>()))?;
+                }
+                DType::U32 => {}
+            }
         }
         Ok(Self { graph: alone, store })
     }

@@ -48,7 +48,7 @@ struct Placed {
     to: u64,
 }
 
-/// Assigns places. An input lives from the start, an output (`keep`) to the end, everything else from its first launch to its last.
+/// Assigns places. Inputs and constants live all the time, an output (`keep`) to the end, everything else from its first launch to its last.
 /// The largest tensors choose first: each takes the tightest gap that is free for its whole life, or a new slot of its own size. Tensors
 /// that one launch uses never share a slot at the same time, since an interface that tracks whole buffers could not tell reads from writes.
 pub fn plan(lowered: &Lowered, keep: &[TensorId]) -> Plan {

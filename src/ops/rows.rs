@@ -1,9 +1,9 @@
 //! Rows of tensors along the first dimension: concatenation, slices, and copies between element types.
 //! PyTorch: `torch.cat(dim=0)`, `x[a:b]`, `x.to(dtype)`.
 
-use super::{elementwise, groups};
+use super::{elementwise, groups, quads_of, rows_of};
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Recomputes, Tensor, TensorId};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Recomputes, Tensor, TensorId, Window};
 
 /// Concatenation along the first dimension.
 struct ConcatRows;
@@ -81,11 +81,11 @@ impl Op for ConcatRows {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let mut offset = 0;
+        let mut first = 0;
         for &input in &node.inputs {
-            let count = cx.vec4s(input);
-            copy(cx, input, node.outputs[0], count, 0, offset);
-            offset += count;
+            let rows = rows_of(cx, input);
+            copy(cx, (input, 0), (node.outputs[0], first), rows);
+            first += rows;
         }
     }
 }
@@ -117,9 +117,9 @@ impl Op for SliceRows {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let count = cx.vec4s(node.outputs[0]);
-        let rows = cx.shape(node.outputs[0])[0];
-        copy(cx, node.inputs[0], node.outputs[0], count, self.first * (count / rows.max(1)), 0);
+        let rows = rows_of(cx, node.outputs[0]);
+        let each = rows / cx.shape(node.outputs[0])[0].max(1);
+        copy(cx, (node.inputs[0], self.first * each), (node.outputs[0], 0), rows);
     }
 }
 
@@ -142,9 +142,29 @@ impl Op for Cast {
     }
 }
 
-fn copy(cx: &mut Lowering<'_>, source: TensorId, target: TensorId, count: usize, source_offset: usize, target_offset: usize) {
+/// Copies `rows` rows (of the last dimension) of `source` from its row `from` to row `to` of `target`, window by window.
+fn copy(cx: &mut Lowering<'_>, (source, from): (TensorId, usize), (target, to): (TensorId, usize), rows: usize) {
     let (kernel, params) = copy_kernel(cx, source, target);
-    cx.launch(kernel, params(count, source_offset, target_offset), groups(count), &[source], &[target]);
+    let quads = quads_of(cx, target);
+    let limit = cx.caps().max_binding_bytes;
+    let row_bytes = [source, target].map(|t| cx.info(t).bytes() / rows_of(cx, t).max(1) as u64);
+    if [source, target].iter().all(|t| cx.info(*t).bytes() <= limit) {
+        cx.launch(kernel, params(rows * quads, from * quads, to * quads), groups(rows * quads), &[source], &[target]);
+        return;
+    }
+    // A window begins at an aligned row; the kernel skips what lies before the row that is meant.
+    let unit = cx.caps().offset_alignment as usize / 8;
+    let step = usize::try_from(limit / row_bytes.iter().copied().max().unwrap_or(1).max(1)).unwrap_or(rows).saturating_sub(unit).max(1);
+    for done in (0..rows).step_by(step) {
+        let count = step.min(rows - done);
+        let view = |tensor: TensorId, row: usize| {
+            let first = row / unit * unit;
+            let window = Window { first, count: row + count - first, of: rows_of(cx, tensor) };
+            (window.of(tensor), (row - first) * quads)
+        };
+        let ((read, skip), (write, gap)) = (view(source, from + done), view(target, to + done));
+        cx.launch(kernel.clone(), params(count * quads, skip, gap), groups(count * quads), &[read], &[write]);
+    }
 }
 
 /// The copying kernel between the types of two tensors; its parameters from the number of `vec4`s and the offsets in `vec4`s.

@@ -107,7 +107,7 @@ impl StepRunner {
             }
             let mut run = |part: Part, micro: usize| -> Result<()> {
                 let Some(program) = programs.get_mut(&part) else { return Ok(()) };
-                let crops = self.micro_batch(inputs.crops, micro);
+                let crops = if matches!(part, Part::Embed | Part::Learn) { self.micro_batch(inputs.crops, micro) } else { Vec::new() };
                 let positions = [self.row(micro * self.settings.micro_batch()), self.queue_position(micro), self.row(self.share() * micro)];
                 let images = names.iter().zip(&crops).map(|(name, data)| (name.as_str(), bytemuck::cast_slice(data)));
                 let rows = ["batch_position", "queue_position", "queue_share"].into_iter().zip(&positions);
@@ -149,7 +149,9 @@ impl StepRunner {
         let rows = self.settings.micro_batch();
         let one = |(group, data): (&super::Crops, &&[f32])| {
             let image = data.len() / (group.count * self.settings.batch);
-            data.chunks_exact(self.settings.batch * image).flat_map(|crop| &crop[micro * rows * image..][..rows * image]).copied().collect()
+            let mut own = Vec::with_capacity(group.count * rows * image);
+            data.chunks_exact(self.settings.batch * image).for_each(|crop| own.extend_from_slice(&crop[micro * rows * image..][..rows * image]));
+            own
         };
         self.settings.crops.iter().zip(crops).map(one).collect()
     }

@@ -2,7 +2,7 @@
 
 use super::config::{Method, PretrainConfig};
 use super::plan::{model, settings};
-use crate::gpu::{Caps, Gpu};
+use crate::gpu::{Caps, DeviceKind, Gpu};
 use crate::graph::{Graph, Storage, Tensor, TensorId, Variants, lower, plan};
 use crate::swav::deepcluster::ClusterStep;
 use crate::swav::{Precision, QueueUse, StepVariables, record};
@@ -34,6 +34,11 @@ impl Memory {
         self.weights + self.optimizer + self.queue + self.activations + self.staging
     }
 
+    /// What of it lies in the adapter's memory: cards of their own have the staging in the host's.
+    fn on_device(&self, caps: &Caps) -> u64 {
+        if caps.kind == DeviceKind::Discrete { self.peak() - self.staging } else { self.peak() }
+    }
+
     /// Whether every tensor can be bound, window by window, and every buffer made.
     pub fn bindable(&self, caps: &Caps) -> bool {
         self.largest_binding <= caps.max_binding_bytes && self.largest_buffer <= caps.max_buffer_bytes
@@ -41,7 +46,7 @@ impl Memory {
 
     /// Whether it also fits the adapter's memory, where that is known.
     pub fn fits(&self, caps: &Caps) -> bool {
-        self.bindable(caps) && caps.memory_bytes.is_none_or(|all| self.peak() <= usable(all))
+        self.bindable(caps) && caps.memory_bytes.is_none_or(|all| self.on_device(caps) <= usable(all))
     }
 }
 
@@ -57,6 +62,12 @@ pub fn caps<'a>(gpu: &'a Gpu, config: &PretrainConfig) -> &'a Caps {
 
 /// Memory that `config` takes.
 pub fn memory(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants) -> Memory {
+    // Kernels count pixels in 32 bits. A pixel of an image takes 16 bytes: so much is no buffer of any adapter.
+    let pixels = |i: usize| (config.crops.num[i] * config.train.batch) as u64 * (config.crops.size[i] as u64).pow(2);
+    let pixels: u64 = (0..config.crops.num.len()).map(pixels).sum();
+    if pixels > u64::from(u32::MAX) {
+        return Memory { activations: pixels * 16, largest_buffer: pixels * 16, largest_tensor: "crops".into(), ..Memory::default() };
+    }
     let mut model = model(config, caps.max_binding_bytes);
     let (weights, optimizer) = model.parameters.bytes();
     let settings = settings(config);
@@ -116,10 +127,14 @@ pub fn largest_batch(config: &PretrainConfig, caps: &Caps, variants: &dyn Varian
     if good < 2 { 0 } else { good * unit }
 }
 
-/// The fewest micro-batches in which the configured batch fits, if any number does.
+/// The fewest micro-batches, more than configured, in which the configured batch fits, if any number does.
 pub fn micro_batches_that_fit(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants) -> Option<usize> {
+    // DeepCluster-v2 computes its batches whole.
+    if config.method == Method::DeepclusterV2 {
+        return None;
+    }
     let batch = config.train.batch;
-    let mut counts = (config.train.accumulate..=batch / 2).filter(|k| batch.is_multiple_of(*k));
+    let mut counts = (config.train.accumulate + 1..=batch / 2).filter(|k| batch.is_multiple_of(*k));
     counts.find(|&k| {
         let mut config = config.clone();
         config.train.accumulate = k;

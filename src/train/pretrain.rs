@@ -156,7 +156,7 @@ impl Training<'_> {
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
             let epoch = step / self.steps_per_epoch;
             if step.is_multiple_of(self.steps_per_epoch) {
-                self.state.begin_epoch(self.config, self.run, epoch, self.observer)?;
+                self.state.begin_epoch(self.config, self.run, epoch, self.observer).map_err(|e| advise(self.config, self.run, e))?;
             }
             let queue = epoch >= self.config.queue.start_epoch;
             if self.state.runner.will_rebuild(queue) {
@@ -241,7 +241,10 @@ impl Training<'_> {
     fn end_epoch(&mut self, done: u64) -> Result<()> {
         let record = std::mem::take(&mut self.epoch);
         let (used, entropy) = self.state.runner.usage().unwrap_or_else(|| record.codes());
-        self.last_loss = record.loss();
+        // In f16 every step of a short epoch may have been skipped.
+        if record.steps > 0 {
+            self.last_loss = record.loss();
+        }
         self.observer.event(&Event::Epoch(Epoch {
             epoch: done / self.steps_per_epoch - 1,
             step: done - 1,

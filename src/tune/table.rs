@@ -107,7 +107,10 @@ impl Table {
         for (key, times) in read(path, &self.identity) {
             self.shapes.entry(key).or_insert(times);
         }
-        let file = File { identity: self.identity.clone(), milliseconds: self.shapes.clone() };
+        // What did not fit this time may fit the next.
+        let whole = |times: &BTreeMap<String, f64>| times.values().all(|ms| *ms < f64::MAX);
+        let milliseconds = self.shapes.iter().filter(|(_, times)| whole(times)).map(|(key, times)| (key.clone(), times.clone())).collect();
+        let file = File { identity: self.identity.clone(), milliseconds };
         let write = || {
             let text = serde_json::to_vec_pretty(&file).map_err(|e| Error::Failed(e.to_string()))?;
             let folder = path.parent().unwrap_or(Path::new("."));

@@ -45,6 +45,9 @@ pub fn read_safetensors(path: impl AsRef<Path>) -> Result<TensorFile> {
 
 fn parse(path: &Path) -> Result<TensorFile, String> {
     let cannot = |error: std::io::Error| format!("cannot read: {error}");
+    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err("not a file".to_owned());
+    }
     let mut file = File::open(path).map_err(cannot)?;
     let (index, start) = read_index(&mut file)?;
     let length = usize::try_from(file.metadata().map_err(cannot)?.len() - start).map_err(|_| "too large for this machine")?;

@@ -59,11 +59,12 @@ impl Source {
     }
 
     fn open_inner(path: &Path) -> Result<Self, String> {
-        let mut file = File::open(path).map_err(|error| format!("cannot read: {error}"))?;
-        let info = file.metadata().map_err(|error| format!("cannot read: {error}"))?;
+        // Asked before it is opened: a pipe would wait for a writer.
+        let info = std::fs::metadata(path).map_err(|error| format!("cannot read: {error}"))?;
         if !info.is_file() {
             return Err("not a file".to_owned());
         }
+        let mut file = File::open(path).map_err(|error| format!("cannot read: {error}"))?;
         let mut start = Vec::new();
         Read::by_ref(&mut file).take(64).read_to_end(&mut start).map_err(|error| format!("cannot read: {error}"))?;
         let (tensors, classes) = if start.starts_with(b"PK\x03\x04") {

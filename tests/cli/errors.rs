@@ -122,3 +122,10 @@ fn a_batch_that_does_not_fit() {
     assert!(!rig.path("run").exists());
     rig.run(&format!("{TRAIN} --max-steps 1")).ok();
 }
+
+#[test]
+fn a_batch_of_deepcluster_that_does_not_fit() {
+    let rig = Rig::new();
+    let huge = "--set method=deepcluster-v2 --set crops.size=[4096,16] --set train.batch=36 --set model.prototypes=4";
+    rig.run(&format!("{TRAIN} {huge}")).fails(7, &["out of GPU memory", "batch 36"]);
+}

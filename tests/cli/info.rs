@@ -84,3 +84,28 @@ fn linear_evaluation_and_fine_tuning() {
     let text = rig.run("info --config linear.toml -q").ok().out;
     assert!(text.contains("iterations an epoch, 24 in all") && text.contains("[schedule]"), "{text}");
 }
+
+/// Also those that fit no device: they are what `info` is for.
+#[test]
+fn every_recipe_can_be_looked_at() {
+    let rig = Rig::new();
+    let mut seen = 0;
+    for file in std::fs::read_dir(repository("configs")).unwrap().map(|e| e.unwrap().path()) {
+        let info = rig.run(&format!("info --config {} --json -q", file.display())).ok().json();
+        assert!(info["recipe"].is_object() && info["learning_rates"].is_array(), "{}: {info}", file.display());
+        seen += 1;
+    }
+    assert!(seen >= 25, "{seen}");
+}
+
+#[test]
+fn a_batch_is_judged_like_any_other_value() {
+    let rig = Rig::new();
+    let line = |more: &str| format!("info --config pretrain.toml -q {more}");
+    rig.run(&line("--batch 2 --set train.accumulate=4")).fails(2, &["train.accumulate", "must divide"]);
+    rig.run(&line("--batch 65 --set train.accumulate=2")).fails(2, &["train.accumulate"]);
+    rig.run(&line("--batch 1")).fails(2, &["train.batch"]);
+    rig.run(&line("--batch 99999999999")).fails(2, &["train.batch"]);
+    let large = rig.run(&line("--batch 1048576 --set crops.size=[512,16] --json")).ok().json();
+    assert_eq!(large["fits"].as_bool(), Some(false), "{large}");
+}

@@ -46,6 +46,13 @@ pub struct InfoArgs {
     pub set: Vec<String>,
 }
 
+impl InfoArgs {
+    /// `--set` with what `--batch` stands for.
+    pub fn overrides(&self) -> Vec<String> {
+        self.set.iter().cloned().chain(self.batch.map(|batch| format!("train.batch={batch}"))).collect()
+    }
+}
+
 /// `train`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
@@ -85,7 +92,7 @@ pub struct TrainArgs {
   swav-wgpu eval-linear --config configs/digits-linear.toml --weights runs/digits --data data/digits
   swav-wgpu eval-linear --config configs/digits-linear.toml --weights random:0 --json")]
 pub struct EvalLinearArgs {
-    /// Configuration file of kind \"linear\"
+    /// Configuration file of kind "linear"
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from the file's model table)
@@ -147,7 +154,7 @@ pub struct EvalKnnArgs {
   swav-wgpu finetune --config configs/digits-linear.toml --weights runs/digits --fraction 0.1 \\
     --set optimizer.lr=0.2 --set optimizer.backbone_lr=0.01 --set optimizer.weight_decay=0.0 --set train.epochs=20")]
 pub struct FinetuneArgs {
-    /// Configuration file of kind \"linear\"; optimizer.backbone_lr is the backbone's learning rate
+    /// Configuration file of kind "linear"; optimizer.backbone_lr is the backbone's learning rate
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Backbone to start from

@@ -59,9 +59,6 @@ impl Recipe {
 
     /// Of a linear evaluation or a fine-tuning.
     fn linear(mut config: LinearConfig, args: &InfoArgs, global: &Global) -> Result<Self> {
-        if let Some(batch) = args.batch {
-            config.train.batch = batch;
-        }
         let mut path = std::mem::take(&mut config.data.path);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a count of images")]
         let part = ((IMAGENET as f64 * config.train.fraction).round() as usize).max(1);
@@ -132,7 +129,7 @@ impl Recipe {
 
 /// `info` of a configuration of kind "linear".
 pub(super) fn linear(args: &InfoArgs, global: &Global) -> Result<()> {
-    let (config, warnings) = LinearConfig::load(&args.config, &args.set)?;
+    let (config, warnings) = LinearConfig::load(&args.config, &args.overrides())?;
     warnings.iter().for_each(|warning| common::note(global, &format!("warning: {warning}")));
     let recipe = Recipe::linear(config, args, global)?;
     if !global.json {

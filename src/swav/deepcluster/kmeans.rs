@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{DType, Graph, Pending, Program, Store, Variables, Variants, pad_rows, pad4};
+use crate::graph::{Choices, DType, Graph, Pending, Program, Store, Variables, Variants, pad_rows, pad4};
 use crate::nn::architecture::{TensorKind, TensorSpec};
 use crate::nn::layout::to_device;
 use std::borrow::Cow;
@@ -81,6 +81,11 @@ impl Assigner {
         let program = Program::new(gpu, &store, &graph, &[("nearest", &nearest)], variants)?;
         let centroids = TensorSpec { name: "centroids".into(), shape: vec![centroids, dim], kind: TensorKind::LinearWeight };
         Ok(Self { program, _store: store, tile, centroids })
+    }
+
+    /// Kernel variants that it uses, where there was a choice.
+    pub fn choices(&self) -> Choices {
+        self.program.choices()
     }
 
     /// The nearest of `centroids` (K, D) for each of `rows` (N, D).

@@ -107,7 +107,8 @@ impl DeepCluster {
         }
     }
 
-    /// Clusters the banks for an epoch: new prototypes and labels for every head. `first` draws the rows that head `h` starts from.
+    /// Clusters the banks for an epoch: new prototypes and labels for every head. `first` draws the rows that head `h` starts from. Returns
+    /// the kernel variants that it used, where there was a choice.
     pub fn cluster(
         &mut self,
         gpu: &Gpu,
@@ -116,7 +117,7 @@ impl DeepCluster {
         variants: &dyn Variants,
         iterations: u32,
         mut first: impl FnMut(usize) -> Vec<u32>,
-    ) -> Result<()> {
+    ) -> Result<Choices> {
         let prototypes = model.head.prototypes;
         let mut assigner = Assigner::new(gpu, variants, self.memory.rows(), self.memory.dim(), prototypes)?;
         for head in 0..model.head.prototype_heads() {
@@ -128,7 +129,7 @@ impl DeepCluster {
             self.labels.set(head, self.memory.images(), &clusters.labels);
             model.parameters.write(gpu, store, &Values::from([(model.head.prototypes_name(head), clusters.centroids)]))?;
         }
-        Ok(())
+        Ok(assigner.choices())
     }
 
     /// Starts a step with the images numbered `images`, whose rows start at `row`. Does not wait.

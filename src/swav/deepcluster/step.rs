@@ -3,7 +3,7 @@
 use super::super::{StepSettings, SwavModel};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{DType, Graph, Program, Store, Tensor, Variants};
+use crate::graph::{Choices, DType, Graph, Program, Store, Tensor, Variants};
 use crate::swav::Forward;
 use crate::swav::record::{crops_name, forward};
 
@@ -88,6 +88,11 @@ impl FirstPass {
         let (_, embeddings) = forward_and_assigned(&graph, model, settings);
         let outputs: Vec<_> = embeddings.iter().enumerate().map(|(bank, t)| (embeddings_name(bank), t)).collect();
         Ok(Self { program: build(gpu, store, &graph, &outputs, variants)?, banks: embeddings.len() })
+    }
+
+    /// Kernel variants that the pass uses, where there was a choice.
+    pub fn choices(&self) -> Choices {
+        self.program.choices()
     }
 
     /// Embeddings (B, D) of the assigned crops of a batch; `crops` as in [`crate::swav::StepInputs`].

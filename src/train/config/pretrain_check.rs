@@ -1,7 +1,7 @@
 //! Ranges of every pre-training value, and what is allowed but unwise.
 
 use super::check::Check;
-use super::{Kind, Method, PretrainConfig, deepcluster};
+use super::{Kind, Method, PretrainConfig, Stem, deepcluster};
 use crate::error::Result;
 use crate::train::event::Warning;
 
@@ -74,7 +74,9 @@ fn validate_crops(config: &PretrainConfig, c: &Check) -> Result<()> {
     }
     for i in 0..groups {
         c.count(&format!("crops.num[{i}]"), crops.num[i] as u64, 1, 64)?;
-        c.count(&format!("crops.size[{i}]"), crops.size[i] as u64, 8, 4096)?;
+        // The small stem keeps more pixels than some drivers let a loop count.
+        let largest = if config.model.stem == Stem::Small { 1920 } else { 4096 };
+        c.count(&format!("crops.size[{i}]"), crops.size[i] as u64, 8, largest)?;
         c.interval(&format!("crops.scale[{i}]"), crops.scale[i], (0.0, false), 1.0)?;
     }
     let least = if config.method == Method::Swav { 2 } else { 1 };

@@ -266,6 +266,26 @@ fn deepcluster_has_its_own_defaults_and_the_official_numbers() {
         let schedule = config.schedule(312);
         assert_eq!((schedule.lr(0), schedule.lr(10 * 312)), (0.3, 4.8), "{name}");
         assert!(schedule.lr(epochs * 312 - 1) > 0.0048 && schedule.lr(epochs * 312 - 1) < 0.00481, "{name}");
+        // All else is what the official SwAV recipes have.
+        let swav = PretrainConfig::load(configs().join("swav_400ep_pretrain.toml"), &[]).unwrap().0;
+        let own = PretrainConfig {
+            method: swav.method,
+            deepcluster: swav.deepcluster.clone(),
+            loss: LossConfig { temperature: config.loss.temperature, ..swav.loss.clone() },
+            queue: swav.queue.clone(),
+            train: swav.train.clone(),
+            crops: CropsConfig { ratio: config.crops.ratio, ..swav.crops.clone() },
+            checkpoint: swav.checkpoint.clone(),
+            ..config.clone()
+        };
+        let workers = |c: &PretrainConfig| PretrainConfig { data: DataConfig { workers: 1, ..c.data.clone() }, ..c.clone() };
+        assert_eq!(workers(&own), workers(&swav), "{name}");
+        let scales: &[[f64; 2]] = match name {
+            "400ep" => &[[0.08, 1.0], [0.05, 0.14]],
+            "400ep_2x224" => &[[0.08, 1.0]],
+            _ => &[[0.14, 1.0], [0.05, 0.14]],
+        };
+        assert_eq!(config.crops.scale, scales, "{name}");
     }
 }
 

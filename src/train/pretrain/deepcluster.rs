@@ -13,6 +13,7 @@ use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::PretrainConfig;
 use crate::train::event::{Event, Observer};
 use crate::train::plan;
+use crate::tune::Repeat;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,13 +22,14 @@ use std::time::Instant;
 impl State {
     /// Fills memory banks that are not full yet. A stop request ends it with [`Error::Stopped`], and nothing is kept.
     pub(super) fn fill_memory(&mut self, config: &PretrainConfig, run: &Run<'_>, data: &Arc<Dataset>, observer: &mut dyn Observer) -> Result<()> {
-        let Self { runner: Runner::DeepCluster(runner), model, store, .. } = self else { return Ok(()) };
+        let Self { runner: Runner::DeepCluster(runner), model, store, choices, .. } = self else { return Ok(()) };
         if runner.memory().is_full() {
             return Ok(());
         }
         observer.event(&Event::FirstPass { images: runner.memory().rows() as u64 })?;
         let (batch, workers) = (config.train.batch, config.data.workers);
-        let mut pass = FirstPass::new(run.gpu, model, store, run.variants, runner.settings())?;
+        let mut pass = FirstPass::new(run.gpu, model, store, &Repeat { choices, otherwise: run.variants }, runner.settings())?;
+        choices.extend(pass.choices());
         let mut loader = Loader::first_pass(Arc::clone(data), plan::multi_crop(config), batch, workers)?;
         let mut row = 0;
         while let Some(crops) = loader.next() {
@@ -47,10 +49,12 @@ impl State {
     /// New prototypes and labels for `epoch`.
     pub(super) fn begin_epoch(&mut self, config: &PretrainConfig, run: &Run<'_>, epoch: u64, observer: &mut dyn Observer) -> Result<()> {
         let (step, began) = (self.step, Instant::now());
-        let Self { runner: Runner::DeepCluster(runner), model, store, .. } = self else { return Ok(()) };
+        let Self { runner: Runner::DeepCluster(runner), model, store, choices, .. } = self else { return Ok(()) };
         let rows = u32::try_from(runner.memory().rows()).expect("a data set has fewer than 2^32 images");
         let first = |head: usize| rng::sample(config.seed, epoch, head as u64, rows, config.model.prototypes);
-        runner.cluster(run.gpu, model, store, run.variants, config.deepcluster.kmeans_iterations, first)?;
+        let variants = Repeat { choices, otherwise: run.variants };
+        let chosen = runner.cluster(run.gpu, model, store, &variants, config.deepcluster.kmeans_iterations, first)?;
+        choices.extend(chosen);
         let used = (0..runner.labels().heads()).map(|head| runner.labels().usage(head).0).collect();
         observer.event(&Event::Clustered { epoch, step, used, seconds: began.elapsed().as_secs_f64() })
     }

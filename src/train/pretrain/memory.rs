@@ -15,7 +15,7 @@ pub(super) fn check_memory(config: &PretrainConfig, run: &Run<'_>) -> Result<()>
     }
     let message = if needs.largest_binding > caps.max_binding_bytes {
         let [needed, limit] = [needs.largest_binding, caps.max_binding_bytes].map(megabytes);
-        format!("a single image of tensor {} needs {needed} and this adapter binds at most {limit}", needs.largest_tensor)
+        format!("tensor {} needs a binding of {needed}, and this adapter binds at most {limit}", needs.largest_tensor)
     } else if needs.largest_buffer > caps.max_buffer_bytes {
         format!("a tensor needs {} and this adapter's largest buffer is {}", megabytes(needs.largest_buffer), megabytes(caps.max_buffer_bytes))
     } else {

@@ -1,6 +1,5 @@
 //! What a step is, by method: the loop knows no more than this.
 
-use super::Run;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Choices, Outputs, Pending, Store, VariableId, Variants};
@@ -78,15 +77,16 @@ impl Runner {
     /// Starts a step. `place`: the first of the batch's rows in an epoch, and its images.
     pub(super) fn run(
         &mut self,
-        run: &Run<'_>,
+        gpu: &Gpu,
         model: &SwavModel,
         store: &Store,
+        variants: &dyn Variants,
         inputs: &StepInputs<'_>,
         place: (usize, &[u32]),
     ) -> Result<Pending> {
         match self {
-            Self::Swav(runner) => runner.run(run.gpu, model, store, run.variants, inputs),
-            Self::DeepCluster(runner) => runner.run(run.gpu, model, store, run.variants, inputs, place),
+            Self::Swav(runner) => runner.run(gpu, model, store, variants, inputs),
+            Self::DeepCluster(runner) => runner.run(gpu, model, store, variants, inputs, place),
         }
     }
 

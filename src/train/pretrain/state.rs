@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) store: Store,
     images: usize,
     /// Kernel variants that the run uses, as far as its programs needed any: other variants round differently.
-    choices: Choices,
+    pub(super) choices: Choices,
 }
 
 impl State {
@@ -96,6 +96,12 @@ impl State {
         }
         let used = self.runner.choices();
         let new: Vec<_> = used.into_iter().filter(|(key, variant)| self.choices.get(key) != Some(variant)).collect();
+        if let Some((key, variant)) = new.iter().find(|(key, _)| self.choices.contains_key(key)) {
+            tracing::warn!(
+                "kernel {} of the checkpoint cannot be had for {key}: {variant} takes its place and rounds differently",
+                self.choices[key]
+            );
+        }
         if !new.is_empty() {
             self.choices.extend(new);
             if let Some(folder) = run.folder {
@@ -110,7 +116,8 @@ impl State {
         self.prepare(run, inputs.queue_active)?;
         let batch = self.runner.settings().batch;
         let row = usize::try_from(self.step % (self.images / batch) as u64).unwrap_or(0) * batch;
-        self.runner.run(run, &self.model, &self.store, inputs, (row, images))
+        let variants = Repeat { choices: &self.choices, otherwise: run.variants };
+        self.runner.run(run.gpu, &self.model, &self.store, &variants, inputs, (row, images))
     }
 
     /// Writes a checkpoint and returns its path.
