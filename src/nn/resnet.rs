@@ -25,8 +25,8 @@ pub struct ResNet<'a> {
 pub enum Recompute {
     /// None: everything is kept.
     None,
-    /// Normalised activations: raw convolution outputs are kept, and the outputs of the four stages. One pass over each convolution's output more, little
-    /// more than half the memory.
+    /// Normalised activations: raw convolution outputs are kept, and the outputs of the four stages. One pass over each convolution's output
+    /// more, little more than half the memory.
     #[default]
     Norm,
     /// All but the outputs of the four stages. The stem counts to the first.

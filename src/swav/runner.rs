@@ -108,7 +108,7 @@ impl StepRunner {
             let mut run = |part: Part, micro: usize| -> Result<()> {
                 let Some(program) = programs.get_mut(&part) else { return Ok(()) };
                 let crops = if matches!(part, Part::Embed | Part::Learn) { self.micro_batch(inputs.crops, micro) } else { Vec::new() };
-                let positions = [self.row(micro * self.settings.micro_batch()), self.queue_position(micro), self.row(self.share() * micro)];
+                let positions = [row(micro * self.settings.micro_batch()), self.queue_position(micro), row(self.share() * micro)];
                 let images = names.iter().zip(&crops).map(|(name, data)| (name.as_str(), bytemuck::cast_slice(data)));
                 let rows = ["batch_position", "queue_position", "queue_share"].into_iter().zip(&positions);
                 program.run_only(gpu, &images.chain(rows.map(|(name, row)| (name, bytemuck::cast_slice(row)))).collect::<Vec<_>>())
@@ -137,11 +137,7 @@ impl StepRunner {
         let local = s.micro_batches > 1 && s.sinkhorn == SinkhornScope::Local;
         let (share, rows) = if local { (self.share(), s.micro_batch()) } else { (s.queue_rows, s.batch) };
         let within = self.pushed * rows as u64 % share.max(1) as u64;
-        self.row(usize::try_from(within).expect("a row of the queue") + if local { share * micro } else { 0 })
-    }
-
-    fn row(&self, row: usize) -> [u32; 4] {
-        [u32::try_from(row).expect("banks have fewer than 2^32 rows"), 0, 0, 0]
+        row(usize::try_from(within).expect("a row of the queue") + if local { share * micro } else { 0 })
     }
 
     /// The crops of micro-batch `micro`: of every crop its share of the images.
@@ -165,4 +161,9 @@ impl StepRunner {
         let (_, programs) = self.programs.as_mut().expect("a step was started");
         programs.last_entry().expect("a step has parts").get_mut().finish(gpu, pending)
     }
+}
+
+/// A row of a bank as the graph's inputs take it.
+fn row(row: usize) -> [u32; 4] {
+    [u32::try_from(row).expect("banks have fewer than 2^32 rows"), 0, 0, 0]
 }
