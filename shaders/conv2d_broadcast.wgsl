@@ -3,6 +3,8 @@
 // of weights. 32 rows load the weights half as often and are a fifth faster where there are enough of them.
 #import index
 #import conv2d
+#import load
+#import store
 
 alias Element = f32;
 alias Weight = f32;
@@ -12,23 +14,15 @@ const ROWS: u32 = 16u;
 const TURNED: bool = false;
 
 @group(0) @binding(0) var<uniform> params: Gather;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
-@group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
 
-fn load(at: Source, quad: u32) -> vec4<f32> {
-    return select(vec4<f32>(), vec4<f32>(input[at.start + quad]), at.there);
-}
-
-fn store(row: u32, at: u32, column: u32, value: vec4<f32>) {
-    if row < params.rows && column < params.out_quads {
-        output[at * params.out_quads + column] = vec4<Element>(value);
-    }
+fn load(at: Source, quad: u32, n: Norm) -> vec4<f32> {
+    return select(vec4<f32>(), input_at(at.start + quad, n), at.there);
 }
 
 @compute @workgroup_size(8)
-fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let tile = workgroup_index(wg, n);
+fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
     let row_tile = tile / params.column_tiles;
     let column = tile % params.column_tiles * 8u + lane;
@@ -66,8 +60,9 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             // Tested at the end: with one quad, as images have, a test in front would cost nearly half as much as the sum.
             var k = 0u;
             loop {
-                let x0 = load(s0, k);
-                let x1 = load(s1, k);
+                let n = norm_of(k);
+                let x0 = load(s0, k, n);
+                let x1 = load(s1, k, n);
                 var b0 = vec4<f32>(weight[at]);
                 var b1 = vec4<f32>(weight[at + stride]);
                 var b2 = vec4<f32>(weight[at + 2u * stride]);
@@ -97,8 +92,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
                 a = subgroupBroadcast(x1, 6u); c14 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 a = subgroupBroadcast(x1, 7u); c15 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 if ROWS == 32u {
-                    let x2 = load(s2, k);
-                    let x3 = load(s3, k);
+                    let x2 = load(s2, k, n);
+                    let x3 = load(s3, k, n);
                     a = subgroupBroadcast(x2, 0u); c16 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                     a = subgroupBroadcast(x2, 1u); c17 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                     a = subgroupBroadcast(x2, 2u); c18 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
@@ -121,38 +116,40 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             }
         }
     }
-    store(first + 0u, subgroupBroadcast(row0.out, 0u), column, c0);
-    store(first + 1u, subgroupBroadcast(row0.out, 1u), column, c1);
-    store(first + 2u, subgroupBroadcast(row0.out, 2u), column, c2);
-    store(first + 3u, subgroupBroadcast(row0.out, 3u), column, c3);
-    store(first + 4u, subgroupBroadcast(row0.out, 4u), column, c4);
-    store(first + 5u, subgroupBroadcast(row0.out, 5u), column, c5);
-    store(first + 6u, subgroupBroadcast(row0.out, 6u), column, c6);
-    store(first + 7u, subgroupBroadcast(row0.out, 7u), column, c7);
-    store(first + 8u, subgroupBroadcast(row1.out, 0u), column, c8);
-    store(first + 9u, subgroupBroadcast(row1.out, 1u), column, c9);
-    store(first + 10u, subgroupBroadcast(row1.out, 2u), column, c10);
-    store(first + 11u, subgroupBroadcast(row1.out, 3u), column, c11);
-    store(first + 12u, subgroupBroadcast(row1.out, 4u), column, c12);
-    store(first + 13u, subgroupBroadcast(row1.out, 5u), column, c13);
-    store(first + 14u, subgroupBroadcast(row1.out, 6u), column, c14);
-    store(first + 15u, subgroupBroadcast(row1.out, 7u), column, c15);
+    begin(column, c0);
+    put(first + 0u, subgroupBroadcast(row0.out, 0u), column, c0);
+    put(first + 1u, subgroupBroadcast(row0.out, 1u), column, c1);
+    put(first + 2u, subgroupBroadcast(row0.out, 2u), column, c2);
+    put(first + 3u, subgroupBroadcast(row0.out, 3u), column, c3);
+    put(first + 4u, subgroupBroadcast(row0.out, 4u), column, c4);
+    put(first + 5u, subgroupBroadcast(row0.out, 5u), column, c5);
+    put(first + 6u, subgroupBroadcast(row0.out, 6u), column, c6);
+    put(first + 7u, subgroupBroadcast(row0.out, 7u), column, c7);
+    put(first + 8u, subgroupBroadcast(row1.out, 0u), column, c8);
+    put(first + 9u, subgroupBroadcast(row1.out, 1u), column, c9);
+    put(first + 10u, subgroupBroadcast(row1.out, 2u), column, c10);
+    put(first + 11u, subgroupBroadcast(row1.out, 3u), column, c11);
+    put(first + 12u, subgroupBroadcast(row1.out, 4u), column, c12);
+    put(first + 13u, subgroupBroadcast(row1.out, 5u), column, c13);
+    put(first + 14u, subgroupBroadcast(row1.out, 6u), column, c14);
+    put(first + 15u, subgroupBroadcast(row1.out, 7u), column, c15);
     if ROWS == 32u {
-        store(first + 16u, subgroupBroadcast(row2.out, 0u), column, c16);
-        store(first + 17u, subgroupBroadcast(row2.out, 1u), column, c17);
-        store(first + 18u, subgroupBroadcast(row2.out, 2u), column, c18);
-        store(first + 19u, subgroupBroadcast(row2.out, 3u), column, c19);
-        store(first + 20u, subgroupBroadcast(row2.out, 4u), column, c20);
-        store(first + 21u, subgroupBroadcast(row2.out, 5u), column, c21);
-        store(first + 22u, subgroupBroadcast(row2.out, 6u), column, c22);
-        store(first + 23u, subgroupBroadcast(row2.out, 7u), column, c23);
-        store(first + 24u, subgroupBroadcast(row3.out, 0u), column, c24);
-        store(first + 25u, subgroupBroadcast(row3.out, 1u), column, c25);
-        store(first + 26u, subgroupBroadcast(row3.out, 2u), column, c26);
-        store(first + 27u, subgroupBroadcast(row3.out, 3u), column, c27);
-        store(first + 28u, subgroupBroadcast(row3.out, 4u), column, c28);
-        store(first + 29u, subgroupBroadcast(row3.out, 5u), column, c29);
-        store(first + 30u, subgroupBroadcast(row3.out, 6u), column, c30);
-        store(first + 31u, subgroupBroadcast(row3.out, 7u), column, c31);
+        put(first + 16u, subgroupBroadcast(row2.out, 0u), column, c16);
+        put(first + 17u, subgroupBroadcast(row2.out, 1u), column, c17);
+        put(first + 18u, subgroupBroadcast(row2.out, 2u), column, c18);
+        put(first + 19u, subgroupBroadcast(row2.out, 3u), column, c19);
+        put(first + 20u, subgroupBroadcast(row2.out, 4u), column, c20);
+        put(first + 21u, subgroupBroadcast(row2.out, 5u), column, c21);
+        put(first + 22u, subgroupBroadcast(row2.out, 6u), column, c22);
+        put(first + 23u, subgroupBroadcast(row2.out, 7u), column, c23);
+        put(first + 24u, subgroupBroadcast(row3.out, 0u), column, c24);
+        put(first + 25u, subgroupBroadcast(row3.out, 1u), column, c25);
+        put(first + 26u, subgroupBroadcast(row3.out, 2u), column, c26);
+        put(first + 27u, subgroupBroadcast(row3.out, 3u), column, c27);
+        put(first + 28u, subgroupBroadcast(row3.out, 4u), column, c28);
+        put(first + 29u, subgroupBroadcast(row3.out, 5u), column, c29);
+        put(first + 30u, subgroupBroadcast(row3.out, 6u), column, c30);
+        put(first + 31u, subgroupBroadcast(row3.out, 7u), column, c31);
     }
+    write_tally(first, row_tile, column, tally());
 }

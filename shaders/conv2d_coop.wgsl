@@ -4,14 +4,15 @@ enable wgpu_cooperative_matrix;
 #import index
 #import conv2d
 #import coop
+#import load
+#import shuffle_tally
+#import store
 
 alias Element = f32;
 alias Weight = f32;
 
 @group(0) @binding(0) var<uniform> params: Gather;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
-@group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
 
 const QUADS: u32 = DEPTH / 4u;
 // Outside every image, also twice.
@@ -36,11 +37,11 @@ fn find_taps(slab: u32, local: u32) {
 @compute @workgroup_size(INVOCATIONS)
 fn gather(
     @builtin(workgroup_id) wg: vec3<u32>,
-    @builtin(num_workgroups) n: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {
-    let tile = workgroup_index(wg, n);
+    let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
     let first_row = tile / params.column_tiles * ROWS;
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
@@ -77,12 +78,13 @@ fn gather(
         if slab < slabs {
             find_taps(slab + 1u, local);
             let tap = taps[slab % 2u][local % QUADS];
+            let n = norm_of(u32(tap.z));
             for (var i = 0u; i < LEFT_LOADS; i++) {
                 let h = rows[i].y + tap.x;
                 let w = rows[i].z + tap.y;
                 a[i] = vec4<f16>();
                 if inside(h, w, params.in_h, params.in_w) {
-                    a[i] = vec4<f16>(input[u32((rows[i].x * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + u32(tap.z)]);
+                    a[i] = vec4<f16>(input_at(u32((rows[i].x * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + u32(tap.z), n));
                 }
             }
             for (var i = 0u; i < RIGHT_LOADS; i++) {
@@ -100,19 +102,24 @@ fn gather(
             }
         }
     }
-    for (var i = 0u; i < ROW_TILES; i++) {
-        for (var j = 0u; j < COLUMN_TILES; j++) {
+    for (var j = 0u; j < COLUMN_TILES; j++) {
+        let corner = corner(local / LANES, 0u, j);
+        // An invocation writes one column quad of a matrix: LANES is a multiple of the quads.
+        let quad = first_column + corner.y / 4u + local % (TILE / 4u);
+        for (var i = 0u; i < ROW_TILES; i++) {
             put_stage(sums[i][j], subgroup);
             for (var e = local % LANES; e < TILE * TILE / 4u; e += LANES) {
                 let r = e / (TILE / 4u);
-                let q = e % (TILE / 4u);
-                let at = corner(local / LANES, i, j);
-                let row = first_row + at.x + r;
-                let quad = first_column + at.y / 4u + q;
-                if row < params.rows && quad < params.out_quads {
-                    output[gather_row(params, row).out * params.out_quads + quad] = vec4<Element>(staged(local / LANES, r, q));
-                }
+                let row = first_row + corner.x + i * TILE + r;
+                let value = staged(local / LANES, r, e % (TILE / 4u));
+                if i == 0u && e < LANES { begin(quad, value); }
+                put(row, gather_row(params, min(row, params.rows - 1u)).out, quad, value);
             }
+        }
+        if TALLIES {
+            let all = shuffle_tally(LANES, TILE / 4u);
+            let chunk = tile / params.column_tiles * SUBGROUP_ROWS + local / LANES / SUBGROUP_COLUMNS;
+            if local % LANES < TILE / 4u { write_tally(first_row + corner.x, chunk, quad, all); }
         }
     }
 }

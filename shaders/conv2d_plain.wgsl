@@ -1,21 +1,18 @@
-// Convolution, one output vec4 per invocation: the oracle of the faster variants and the fallback everywhere.
+// Convolution, one column quad of SPAN rows per invocation: the oracle of the faster variants and the fallback everywhere.
 #import index
 #import conv2d
+#import load
+#import store
 
 alias Element = f32;
 alias Weight = f32;
+// More than one row where tallies are to be worth it.
+const SPAN: u32 = 1u;
 
 @group(0) @binding(0) var<uniform> params: Gather;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
-@group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
 
-@compute @workgroup_size(64)
-fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup_index(wg, n) * 64u + local;
-    if i >= params.rows * params.out_quads { return; }
-    let column = i % params.out_quads;
-    let row = gather_row(params, i / params.out_quads);
+fn sum_of(row: Row, column: u32) -> vec4<f32> {
     var sum = vec4<f32>();
     for (var r = 0u; r < params.taps_h; r++) {
         for (var s = 0u; s < params.taps_w; s++) {
@@ -25,12 +22,26 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
             let start = u32((row.n * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads;
             for (var k = 0u; k < params.in_quads; k++) {
-                let x = vec4<f32>(input[start + k]);
+                let x = input_at(start + k, norm_of(k));
                 let at = (tap * params.in_quads + k) * 4u * params.out_quads + column;
                 sum += x.x * vec4<f32>(weight[at]) + x.y * vec4<f32>(weight[at + params.out_quads]);
                 sum += x.z * vec4<f32>(weight[at + 2u * params.out_quads]) + x.w * vec4<f32>(weight[at + 3u * params.out_quads]);
             }
         }
     }
-    output[row.out * params.out_quads + column] = vec4<Element>(sum);
+    return sum;
+}
+
+@compute @workgroup_size(64)
+fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    let column = i % params.out_quads;
+    let first = i / params.out_quads * SPAN;
+    for (var row = first; row < min(first + SPAN, params.rows); row++) {
+        let at = gather_row(params, row);
+        let sum = sum_of(at, column);
+        if row == first { begin(column, sum); }
+        put(row, at.out, column, sum);
+    }
+    write_tally(first, i / params.out_quads, column, tally());
 }

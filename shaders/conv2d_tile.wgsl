@@ -2,14 +2,15 @@
 // 4 by 4 outputs per invocation.
 #import index
 #import conv2d
+#import load
+#import share_tally
+#import store
 
 alias Element = f32;
 alias Weight = f32;
 
 @group(0) @binding(0) var<uniform> params: Gather;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
-@group(0) @binding(3) var<storage, read_write> output: array<vec4<Element>>;
 
 // Transposed: [depth][row], padded against bank conflicts. Scalars, because four invocations fill what would be one vec4, and a write
 // to one component of a vector may touch the others.
@@ -41,7 +42,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             let h = row.h + i32(t / params.taps_w) * params.tap_step;
             let w = row.w + i32(t % params.taps_w) * params.tap_step;
             if inside(h, w, params.in_h, params.in_w) {
-                a = vec4<f32>(input[u32((row.n * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + k % params.in_quads]);
+                let channel = k % params.in_quads;
+                a = input_at(u32((row.n * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + channel, norm_of(channel));
             }
         }
         var b = vec4<f32>();
@@ -68,10 +70,13 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         }
     }
     let column = first_column + my_column;
+    begin(column, sum[0]);
     for (var i = 0u; i < 4u; i++) {
         let out_row = first_row + my_rows * 4u + i;
-        if out_row < params.rows && column < params.out_quads {
-            output[gather_row(params, out_row).out * params.out_quads + column] = vec4<Element>(sum[i]);
-        }
+        put(out_row, gather_row(params, out_row).out, column, sum[i]);
+    }
+    if TALLIES {
+        let all = share_tally(local, 16u);
+        if local < 16u { write_tally(first_row, tile / params.column_tiles, column, all); }
     }
 }

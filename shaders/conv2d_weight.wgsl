@@ -42,3 +42,18 @@ fn sum_splits(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
     }
     total[i] = sum;
 }
+
+// The same onto another gradient of the same weight.
+@group(0) @binding(2) var<storage, read> addend: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> onto: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn sum_splits_onto(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, n) * 64u + local;
+    if i >= params.count { return; }
+    var sum = addend[i];
+    for (var split = 0u; split < params.splits; split++) {
+        sum += partials[split * params.count + i];
+    }
+    onto[i] = sum;
+}

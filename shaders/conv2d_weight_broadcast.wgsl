@@ -2,41 +2,42 @@
 // subgroup of 8, two output pixels at a time. Lane l loads quad l of both pixels; subgroupBroadcast hands the quads round.
 #import index
 #import conv2d
+#import load
+#import store_weight
 
 alias Element = f32;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
-@group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
 
 fn store(split: u32, quad: u32, column: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
     if quad < params.quads && column < params.out_quads {
         let at = ((params.first_split + split) * params.quads + quad) * 4u * params.out_quads + column;
-        partials[at] = c0;
-        partials[at + params.out_quads] = c1;
-        partials[at + 2u * params.out_quads] = c2;
-        partials[at + 3u * params.out_quads] = c3;
+        put(at, c0);
+        put(at + params.out_quads, c1);
+        put(at + 2u * params.out_quads, c2);
+        put(at + 3u * params.out_quads, c3);
     }
 }
 
 // The quad's input under an output pixel: `row` is the first pixel of the image row, `q` the column without the tap's offset.
-fn load(row: i32, q: i32, h: i32, quad: Quad, wanted: bool) -> vec4<f32> {
+fn load(row: i32, q: i32, h: i32, quad: Quad, n: Norm, wanted: bool) -> vec4<f32> {
     let w = q + quad.dw;
     let there = wanted && inside(h, w, params.in_h, params.in_w);
     let start = u32(select(0, row + w, there)) * params.in_quads + quad.channel;
-    return select(vec4<f32>(), vec4<f32>(input[start]), there);
+    return select(vec4<f32>(), input_at(start, n), there);
 }
 
 @compute @workgroup_size(8)
-fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let tile = workgroup_index(wg, n);
+fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
     let column = tile % params.column_tiles * 8u + lane;
     let loaded = min(column, params.out_quads - 1u);
     let split = tile / params.column_tiles % params.splits;
     let row_tile = tile / (params.column_tiles * params.splits);
     let quad = reduce_quad(params, min(row_tile * 8u + lane, params.quads - 1u));
+    let n = norm_of(quad.channel);
     let end = min((split + 1u) * params.segments_per_split, params.segments);
     var c00 = vec4<f32>(); var c01 = vec4<f32>(); var c02 = vec4<f32>(); var c03 = vec4<f32>();
     var c10 = vec4<f32>(); var c11 = vec4<f32>(); var c12 = vec4<f32>(); var c13 = vec4<f32>();
@@ -57,8 +58,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         // Tested at the end, which saves a fifth where lines are short.
         var q = 0u;
         loop {
-            let x0 = load(row, i32(q * params.stride), h, quad, true);
-            let x1 = load(row, i32((q + 1u) * params.stride), h, quad, q + 1u < length);
+            let x0 = load(row, i32(q * params.stride), h, quad, n, true);
+            let x1 = load(row, i32((q + 1u) * params.stride), h, quad, n, q + 1u < length);
             let b0 = vec4<f32>(grad_output[(first + q) * params.out_quads + loaded]);
             let b1 = vec4<f32>(grad_output[(first + min(q + 1u, length - 1u)) * params.out_quads + loaded]);
             var a: vec4<f32>; var e: vec4<f32>;

@@ -5,13 +5,13 @@ enable wgpu_cooperative_matrix;
 #import index
 #import conv2d
 #import coop
+#import load
+#import store_weight
 
 alias Element = f32;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
-@group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
 
 // Outside every image.
 const OUTSIDE: i32 = -0x20000000;
@@ -32,11 +32,11 @@ fn find_pixels(slab: u32, first: u32, end: u32, local: u32) {
 @compute @workgroup_size(INVOCATIONS)
 fn reduce(
     @builtin(workgroup_id) wg: vec3<u32>,
-    @builtin(num_workgroups) n: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {
-    let tile = workgroup_index(wg, n);
+    let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
     let split = tile / params.column_tiles % params.splits;
@@ -46,6 +46,7 @@ fn reduce(
     let row_pixel = local / (ROWS / 4u);
     let row_step = INVOCATIONS / (ROWS / 4u);
     let quad = reduce_quad(params, min(first_quad + row_slot, params.quads - 1u));
+    let n = norm_of(quad.channel);
     let column_slot = local % (COLUMNS / 4u);
     let column_pixel = local / (COLUMNS / 4u);
     let column_step = INVOCATIONS / (COLUMNS / 4u);
@@ -77,7 +78,7 @@ fn reduce(
                 let w = pixel.z + quad.dw;
                 a[i] = vec4<f16>();
                 if inside(h, w, params.in_h, params.in_w) {
-                    a[i] = vec4<f16>(input[u32((pixel.x + h) * i32(params.in_w) + w) * params.in_quads + quad.channel]);
+                    a[i] = vec4<f16>(input_at(u32((pixel.x + h) * i32(params.in_w) + w) * params.in_quads + quad.channel, n));
                 }
             }
             for (var i = 0u; i < RIGHT_LOADS; i++) {
@@ -104,7 +105,7 @@ fn reduce(
                 let row = first_quad * 4u + at.x + r;
                 let target_column = first_column + at.y / 4u + q;
                 if row < params.quads * 4u && target_column < params.out_quads {
-                    partials[((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column] = staged(local / LANES, r, q);
+                    put(((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column, staged(local / LANES, r, q));
                 }
             }
         }

@@ -1,22 +1,23 @@
 // Gradient of a convolution's weight, one quad of input channels by one quad of output channels per invocation and split.
 #import index
 #import conv2d
+#import load
+#import store_weight
 
 alias Element = f32;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
-@group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup_index(wg, n) * 64u + local;
+fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, groups) * 64u + local;
     if i >= params.splits * params.quads * params.out_quads { return; }
     let column = i % params.out_quads;
     let row = i / params.out_quads % params.quads;
     let split = i / (params.out_quads * params.quads);
     let quad = reduce_quad(params, row);
+    let n = norm_of(quad.channel);
     var sum = mat4x4<f32>();
     let end = min((split + 1u) * params.segments_per_split, params.segments);
     for (var segment = split * params.segments_per_split; segment < end; segment++) {
@@ -27,7 +28,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         for (var q = 0u; q < length; q++) {
             let w = i32(q * params.stride) + quad.dw;
             if !inside(h, w, params.in_h, params.in_w) { continue; }
-            let x = vec4<f32>(input[u32((i32(image * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel]);
+            let x = input_at(u32((i32(image * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel, n);
             let g = vec4<f32>(grad_output[(first + q) * params.out_quads + column]);
             sum[0] += x.x * g;
             sum[1] += x.y * g;
@@ -37,6 +38,6 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     }
     let at = ((params.first_split + split) * params.quads + row) * 4u * params.out_quads + column;
     for (var c = 0u; c < 4u; c++) {
-        partials[at + c * params.out_quads] = sum[c];
+        put(at + c * params.out_quads, sum[c]);
     }
 }

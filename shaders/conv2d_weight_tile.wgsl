@@ -2,20 +2,20 @@
 // at a time through workgroup memory; pixels are dealt out to `splits` partial sums.
 #import index
 #import conv2d
+#import load
+#import store_weight
 
 alias Element = f32;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
-@group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
 
 var<workgroup> tile_a: array<array<vec4<f32>, 16>, 16>;
 var<workgroup> tile_b: array<array<vec4<f32>, 16>, 16>;
 
 @compute @workgroup_size(256)
-fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let tile = workgroup_index(wg, n);
+fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
     let first_column = tile % params.column_tiles * 16u;
     let split = tile / params.column_tiles % params.splits;
@@ -24,6 +24,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let slot = local % 16u;
     let lane_pixel = local / 16u;
     let quad = reduce_quad(params, min(first_quad + slot, params.quads - 1u));
+    let n = norm_of(quad.channel);
     let column = first_column + slot;
     let my_quad = local / 16u;
     var sum = mat4x4<f32>();
@@ -39,7 +40,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             let h = i32(segment % params.out_h * params.stride) + quad.dh;
             let w = i32(at % params.segment_pixels * params.stride) + quad.dw;
             if inside(h, w, params.in_h, params.in_w) {
-                a = vec4<f32>(input[u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel]);
+                a = input_at(u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel, n);
             }
             if column < params.out_quads {
                 b = vec4<f32>(grad_output[at * params.out_quads + column]);
@@ -62,7 +63,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     if out_quad < params.quads && column < params.out_quads {
         let at = ((params.first_split + split) * params.quads + out_quad) * 4u * params.out_quads + column;
         for (var c = 0u; c < 4u; c++) {
-            partials[at + c * params.out_quads] = sum[c];
+            put(at + c * params.out_quads, sum[c]);
         }
     }
 }

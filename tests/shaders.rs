@@ -18,6 +18,22 @@ fn specializations(text: &str) -> Vec<Specialization> {
             all = all.into_iter().flat_map(|s| [s.clone(), s.alias(name, "f16")]).collect();
         }
     }
+    // What takes the place of an import; where the input is normalised, results come behind what that needs.
+    if text.contains("#import store_weight") {
+        all = all.into_iter().flat_map(|s| [s.clone(), s.import("store_weight", "store_weight_sum")]).collect();
+    } else if text.contains("#import store") {
+        let stores = ["store", "store_sum", "store_statistics", "store_gradient", "store_join"];
+        all = all.into_iter().flat_map(|s| stores.map(|file| s.clone().import("store", file))).collect();
+    }
+    if text.contains("#import load") {
+        let loads = |s: Specialization| {
+            // Nothing is both: gradients are not normalised on the way in.
+            let both = ["store_sum", "store_gradient", "store_join"].iter().any(|file| s.label().contains(&format!("store={file}")));
+            let normalized = (!both).then(|| s.clone().import("load", "load_normalized").u32("STORE", 6));
+            [Some(s), normalized].into_iter().flatten()
+        };
+        all = all.into_iter().flat_map(loads).collect();
+    }
     // Matrices have f16 factors: where there are some, f16 is not packed.
     if text.contains("#import coop") {
         return all;

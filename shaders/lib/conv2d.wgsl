@@ -16,6 +16,7 @@ struct Gather {
     kernel_w: u32,
     in_quads: u32, out_quads: u32,
     column_tiles: u32, tiles: u32,
+    first_chunk: u32,       // number of this launch's first chunk of rows, where chunks are tallied
 }
 
 // Input pixel of the first tap and output position of a row.

@@ -131,7 +131,7 @@ pub(super) fn batch_norm(channels: usize, size: usize, batch: usize) -> Case {
             running_mean: vector("running_mean"),
             running_var: vector("running_var"),
         };
-        let y = x.batch_norm(&p, BatchNormMode::Training { momentum: 0.1 }, None, true);
+        let y = x.batch_norm(&p, BatchNormMode::Training { momentum: 0.1 }).relu();
         let grads = backward(&mut bed, &y, &[x, p.weight.clone(), p.bias.clone()]);
         bed.ready(gpu, variants, &[vec![y], grads].concat())
     };

@@ -12,6 +12,7 @@ pub use commands::{
 };
 pub use values::{Layout, Shell, Tune, Weights};
 
+use crate::tune::Fusions;
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -20,6 +21,12 @@ Exit codes: 0 done; 1 the run failed or a check did not hold; 2 wrong flag, conf
 
 Environment: WGPU_BACKEND and WGPU_ADAPTER_NAME choose adapters as in any wgpu program; NO_COLOR turns colours and bars off;
 SWAV_WGPU_CACHE is the folder for measured kernels and compiled pipelines, in place of the platform's for caches (empty: none).";
+
+const FUSE: &str = "\
+What one kernel may do together that several could: usual, none, all, or some of these between commas:
+activation (batch norm adds residuals and applies ReLUs), activation-gradient (so does its reverse pass), statistics (convolutions note the moments that
+batch norm needs), gradient-sums (and the sums of its reverse pass), sum-of-gradients (and add gradients of the same tensor), weight-gradient-input (the
+gradient of a weight normalises its input itself), convolution-input (so does the convolution; not usual)";
 
 /// SwAV self-supervised training of ResNets on any Vulkan, Metal or DX12 GPU
 #[derive(Clone, Debug, Parser)]
@@ -45,6 +52,9 @@ pub struct Global {
     /// The most time that --tune full may take, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value = "120", value_parser = values::seconds, help_heading = "Global options")]
     pub tune_seconds: f64,
+    /// What one kernel may do together that several could: usual, none, all, or names between commas
+    #[arg(long, global = true, value_name = "WHAT", default_value = "usual", help_heading = "Global options", long_help = FUSE)]
+    pub fuse: Fusions,
     /// Say more (-v: information, -vv: debugging)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,

@@ -50,6 +50,7 @@ pub(super) fn variants<'a>(global: &'a Global, gpu: &Gpu) -> Tuner<'a> {
         None => Table::in_memory(),
     };
     Tuner::new(effort, table, Duration::from_secs_f64(global.tune_seconds), move |progress| note(global, &tuning(progress)))
+        .fusing(global.fuse.clone())
 }
 
 /// A line about a shape that was measured.

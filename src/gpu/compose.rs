@@ -1,7 +1,8 @@
 //! WGSL composition: `#import name` and host-set `const` and `alias` values.
 //!
 //! Every file in `shaders/` is plain WGSL that other tools can read. A line `#import index` appends `shaders/lib/index.wgsl` once (module
-//! scope is free of order, so naga's line numbers stay those of the file). A top-level `const NAME: T = default;` or
+//! scope is free of order, so naga's line numbers stay those of the file); [`Specialization::import`] puts another file of the same interface in
+//! its place. A top-level `const NAME: T = default;` or
 //! `alias NAME = type;` is a knob: [`Specialization`] replaces its value by name, and a name that no line declares is an error.
 //!
 //! Adapters without f16 in shaders store it all the same, packed in words, and compute in f32 ([`Specialization::packed`]). So that each
@@ -25,7 +26,7 @@ pub enum ShaderError {
         import: String,
     },
     /// A specialisation of a constant that the shader does not declare.
-    #[error("{shader}: no top-level `const {name}` or `alias {name}` to set")]
+    #[error("{shader}: no top-level `const {name}` or `alias {name}` to set, nor an `#import {name}`")]
     UnknownConstant {
         /// The shader.
         shader: String,
@@ -57,6 +58,13 @@ impl Specialization {
     #[must_use]
     pub fn alias(mut self, name: &'static str, ty: &str) -> Self {
         self.0.insert(name, ty.to_owned());
+        self
+    }
+
+    /// Has `#import name` bring `file` instead.
+    #[must_use]
+    pub fn import(mut self, name: &'static str, file: &str) -> Self {
+        self.0.insert(name, file.to_owned());
         self
     }
 
@@ -92,11 +100,11 @@ pub fn compose(name: &str, find: impl Fn(&str) -> Option<&'static str>, spec: &S
         return Err(ShaderError::UnknownConstant { shader: name.into(), name: (*unused).into() });
     }
     let packed: Vec<&str> = spec.0.iter().filter(|(_, value)| *value == PACKED).map(|(alias, _)| *alias).collect();
+    let mut composed = packed.iter().fold(body + &composer.tail, |text, alias| pack(text, alias));
     if !packed.is_empty() {
         let text = find(PACKED).ok_or_else(|| ShaderError::UnknownImport { shader: name.into(), line: 0, import: PACKED.into() })?;
-        composer.tail.push_str(text);
+        composed.push_str(text);
     }
-    let composed = packed.into_iter().fold(body, pack) + &composer.tail;
     let f16 = composed.contains("f16>") || composed.contains("= f16;");
     // On one line with the file's first, so that line numbers stay true.
     Ok(if f16 { format!("enable f16; {composed}") } else { composed })
@@ -115,6 +123,8 @@ impl Composer<'_> {
         let mut out = String::with_capacity(text.len());
         for (i, line) in text.lines().enumerate() {
             if let Some(import) = line.strip_prefix("#import ").map(str::trim) {
+                self.unused.remove(import);
+                let import = self.spec.0.get(import).map_or(import, String::as_str);
                 if self.seen.insert(import.to_owned()) {
                     let error = || ShaderError::UnknownImport { shader: shader.into(), line: i + 1, import: import.into() };
                     let body = (self.find)(import).ok_or_else(error)?;
@@ -167,6 +177,7 @@ mod tests {
         Some(match name {
             "main" => "#import lib\nconst SIZE: u32 = 1u;\nalias Element = f32;\nfn f() {}\n",
             "lib" => "#import lib\nfn g() {}\n",
+            "other" => "fn h() {}\n",
             "half" => {
                 "alias E = f32;\n@binding(1) var<storage, read> x: array<vec4<E>>;\nfn f() { y[0] = vec4<E>(vec4<f32>(x[i[0]]) + vec4<f32>(z[0])); }\n"
             }
@@ -184,6 +195,12 @@ mod tests {
     }
 
     #[test]
+    fn another_file_takes_the_place_of_an_import() {
+        let text = compose("main", find, &Specialization::default().import("lib", "other")).unwrap();
+        assert!(text.ends_with("fn h() {}\n") && !text.contains("fn g"), "{text}");
+    }
+
+    #[test]
     fn packs_f16_where_shaders_have_none() {
         let text = compose("half", find, &Specialization::default().alias("E", "f16").packed()).unwrap();
         let body = "@binding(1) var<storage, read> x: array<vec2<u32>>;\nfn f() { y[0] = narrow(widen(x[i[0]]) + vec4<f32>(z[0])); }\n";
@@ -195,7 +212,7 @@ mod tests {
     #[test]
     fn names_what_is_unknown() {
         let unknown = compose("main", find, &Specialization::default().u32("TYPO", 1)).unwrap_err();
-        assert_eq!(unknown.to_string(), "main: no top-level `const TYPO` or `alias TYPO` to set");
+        assert_eq!(unknown.to_string(), "main: no top-level `const TYPO` or `alias TYPO` to set, nor an `#import TYPO`");
         assert_eq!(compose("broken", find, &Specialization::default()).unwrap_err().to_string(), "broken:2: no shader `nowhere` to import");
     }
 }

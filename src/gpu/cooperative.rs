@@ -83,6 +83,11 @@ impl CooperativeMatrix {
         }
     }
 
+    /// Neighbouring rows whose results one subgroup has.
+    pub fn tallied_rows(self, shape: ProductShape) -> usize {
+        (shape.side32() / self.subgroups(shape)[0]) as usize
+    }
+
     /// Knobs of `shaders/lib/coop.wgsl`.
     pub fn knobs(self, shape: ProductShape) -> Specialization {
         let (tile, [rows, columns]) = (self.tile, self.subgroups(shape));

@@ -31,7 +31,7 @@ fn forward(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Opt
         let row = row.into_iter().chain([("in_h", 1), ("in_w", PIXELS)]).fold(Params::default(), |p, (name, value)| p.u32(name, value));
         let row = row.i32("in_step", 1).i32("in_h0", 0).i32("in_w0", 0).i32("tap_step", 1);
         let taps = [("taps_h", 1), ("taps_w", 1), ("first_h", 0), ("first_w", 0), ("tap_stride", 1), ("kernel_w", 1)];
-        let sizes = [("in_quads", IN_QUADS), ("out_quads", OUT_QUADS), ("column_tiles", column_tiles), ("tiles", tiles)];
+        let sizes = [("in_quads", IN_QUADS), ("out_quads", OUT_QUADS), ("column_tiles", column_tiles), ("tiles", tiles), ("first_chunk", 0)];
         taps.into_iter().chain(sizes).fold(row, |p, (name, value)| p.u32(name, value))
     };
     let types = Specialization::default().alias("Element", "f16").alias("Weight", "f16");

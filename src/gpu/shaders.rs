@@ -36,8 +36,21 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/coop", include_str!("../../shaders/lib/coop.wgsl")),
     ("lib/finite", include_str!("../../shaders/lib/finite.wgsl")),
     ("lib/index", include_str!("../../shaders/lib/index.wgsl")),
+    ("lib/load", include_str!("../../shaders/lib/load.wgsl")),
+    ("lib/load_normalized", include_str!("../../shaders/lib/load_normalized.wgsl")),
+    ("lib/moments", include_str!("../../shaders/lib/moments.wgsl")),
     ("lib/packed", include_str!("../../shaders/lib/packed.wgsl")),
     ("lib/reduce", include_str!("../../shaders/lib/reduce.wgsl")),
+    ("lib/share_tally", include_str!("../../shaders/lib/share_tally.wgsl")),
+    ("lib/shuffle_tally", include_str!("../../shaders/lib/shuffle_tally.wgsl")),
+    ("lib/store", include_str!("../../shaders/lib/store.wgsl")),
+    ("lib/store_gradient", include_str!("../../shaders/lib/store_gradient.wgsl")),
+    ("lib/store_join", include_str!("../../shaders/lib/store_join.wgsl")),
+    ("lib/store_statistics", include_str!("../../shaders/lib/store_statistics.wgsl")),
+    ("lib/store_sum", include_str!("../../shaders/lib/store_sum.wgsl")),
+    ("lib/store_weight", include_str!("../../shaders/lib/store_weight.wgsl")),
+    ("lib/store_weight_sum", include_str!("../../shaders/lib/store_weight_sum.wgsl")),
+    ("lib/tally", include_str!("../../shaders/lib/tally.wgsl")),
 ];
 
 /// The text of shader `name`, or of `lib/name`.

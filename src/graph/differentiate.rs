@@ -1,4 +1,5 @@
-//! Reverse-mode differentiation, graph to graph: no tape at run time. Nodes of a segment are recorded once more before its reverse pass.
+//! Reverse-mode differentiation, graph to graph: no tape at run time. Nodes whose results were given up
+//! are recorded once more when the reverse pass first needs one of their segment.
 
 use super::{Graph, Node, Segment, Storage, Tensor, TensorId};
 use std::collections::{HashMap, HashSet};
@@ -53,7 +54,7 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
         }
     }
     let mut gradients: HashMap<TensorId, Tensor> = HashMap::from([(output.id(), seed)]);
-    let mut again = Again::default();
+    let mut again = Again::new(&graph, &nodes);
     for node in nodes.iter().rev() {
         let reaches = gradients.contains_key(&node.outputs[0]) && depends.contains(&node.outputs[0]);
         let needs: Vec<bool> = node.inputs.iter().map(|t| depends.contains(t)).collect();
@@ -61,7 +62,7 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
             continue;
         }
         let grad_outputs = node.outputs.iter().map(|t| gradients.get(t).cloned()).collect();
-        let seen = again.seen_by(&graph, &nodes, node);
+        let seen = again.seen_by(&graph, node);
         let cx = Backward { graph: &graph, node: &seen, grad_outputs, needs };
         let name = if node.scope.is_empty() { "backward".to_owned() } else { format!("{}.backward", node.scope) };
         let grad_inputs = graph.scope(&name, || node.op.differentiate(&cx));
@@ -78,41 +79,67 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
     wrt.iter().map(|t| gradients.get(&t.id()).cloned()).collect()
 }
 
-/// The segment whose reverse pass is being recorded, and what stands for its given-up results.
-#[derive(Default)]
-struct Again {
-    segment: Option<Segment>,
+/// Results that segments gave up, and what stands for those that were computed again.
+struct Again<'a> {
+    nodes: &'a [Node],
+    given_up: HashMap<TensorId, Segment>,
+    done: HashSet<Segment>,
     stand_in: HashMap<TensorId, TensorId>,
 }
 
-impl Again {
-    /// `node` as its reverse pass sees it: results that were given up are replaced by those computed again.
-    fn seen_by(&mut self, graph: &Graph, nodes: &[Node], node: &Node) -> Node {
-        if let Some(segment) = node.segment.filter(|s| Some(*s) != self.segment) {
-            self.segment = Some(segment);
-            self.stand_in = record_again(graph, nodes, segment);
-        }
-        let replace = |ids: &[TensorId]| ids.iter().map(|t| self.stand_in.get(t).copied().unwrap_or(*t)).collect();
-        Node { inputs: replace(&node.inputs), outputs: replace(&node.outputs), ..node.clone() }
-    }
-}
-
-/// Records the nodes of `segment` that give their results up once more; returns what stands for each of those results.
-fn record_again(graph: &Graph, nodes: &[Node], segment: Segment) -> HashMap<TensorId, TensorId> {
-    let outside: HashSet<TensorId> = nodes.iter().filter(|n| n.segment != Some(segment)).flat_map(|n| n.inputs.iter().copied()).collect();
-    let given_up = |t: &TensorId| !outside.contains(t) && matches!(graph.info(*t).storage, Storage::Intermediate);
-    let mut stand_in = HashMap::new();
-    let again = |n: &&Node| n.segment == Some(segment) && segment.gives_up(&*n.op) && n.outputs.iter().all(given_up);
-    for node in nodes.iter().filter(again) {
-        graph.scope(&format!("{}.again", node.scope), || {
-            for &t in &node.outputs {
-                let info = graph.info(t).clone();
-                let name = info.name.rsplit('.').next().unwrap_or_default();
-                stand_in.insert(t, graph.intermediate(name, &info.shape, info.dtype).id());
+impl<'a> Again<'a> {
+    fn new(graph: &Graph, nodes: &'a [Node]) -> Self {
+        let mut readers: HashMap<TensorId, HashSet<Option<Segment>>> = HashMap::new();
+        for node in nodes {
+            for t in &node.inputs {
+                readers.entry(*t).or_default().insert(node.segment);
             }
-            let replace = |ids: &[TensorId]| ids.iter().map(|t| stand_in.get(t).copied().unwrap_or(*t)).collect();
-            graph.append(node.op.clone(), replace(&node.inputs), replace(&node.outputs));
-        });
+        }
+        let mut given_up = HashMap::new();
+        for node in nodes {
+            let Some(segment) = node.segment.filter(|s| s.gives_up(&*node.op)) else { continue };
+            // What a convolution of another segment reads is kept where convolutions are computed again, or that one would need this one first.
+            let inside = |t: &TensorId| segment.is_cheap() || readers.get(t).is_none_or(|by| by.iter().all(|r| *r == Some(segment)));
+            if node.outputs.iter().all(|t| inside(t) && matches!(graph.info(*t).storage, Storage::Intermediate)) {
+                given_up.extend(node.outputs.iter().map(|t| (*t, segment)));
+            }
+        }
+        Self { nodes, given_up, done: HashSet::new(), stand_in: HashMap::new() }
     }
-    stand_in
+
+    /// `node` as its reverse pass sees it: results that were given up are replaced by those computed again.
+    fn seen_by(&mut self, graph: &Graph, node: &Node) -> Node {
+        Node { inputs: self.replaced(graph, &node.inputs), outputs: self.replaced(graph, &node.outputs), ..node.clone() }
+    }
+
+    fn replaced(&mut self, graph: &Graph, tensors: &[TensorId]) -> Vec<TensorId> {
+        for t in tensors {
+            if let Some(segment) = self.given_up.get(t).copied().filter(|s| !self.done.contains(s)) {
+                self.record(graph, segment);
+            }
+        }
+        tensors.iter().map(|t| self.stand_in.get(t).copied().unwrap_or(*t)).collect()
+    }
+
+    /// Records the nodes of `segment` that gave their results up once more.
+    fn record(&mut self, graph: &Graph, segment: Segment) {
+        self.done.insert(segment);
+        let nodes = self.nodes;
+        for node in nodes {
+            if node.outputs.first().is_none_or(|t| self.given_up.get(t) != Some(&segment)) {
+                continue;
+            }
+            let inputs = self.replaced(graph, &node.inputs);
+            graph.scope(&format!("{}.again", node.scope), || {
+                let again = |t: &TensorId| {
+                    let info = graph.info(*t).clone();
+                    let name = info.name.rsplit('.').next().unwrap_or_default();
+                    graph.intermediate(name, &info.shape, info.dtype).id()
+                };
+                let outputs: Vec<TensorId> = node.outputs.iter().map(again).collect();
+                self.stand_in.extend(node.outputs.iter().copied().zip(outputs.iter().copied()));
+                graph.append(node.op.clone(), inputs, outputs);
+            });
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! From nodes to kernel launches.
 
+use super::fuse::fuse;
 use super::{DType, Graph, Node, Storage, TensorId, TensorInfo, View, Window, stored_elements};
 use crate::error::Result;
 use crate::gpu::{Caps, Gpu, KernelSpec, Params, grid_fold};
@@ -149,6 +150,11 @@ impl Lowering<'_> {
         TensorId(self.tensors.len() - 1)
     }
 
+    /// Gives memory of [`Self::scratch`] its final shape, for launches whose kernels decide how much they need.
+    pub fn reshape_scratch(&mut self, id: TensorId, shape: &[usize]) {
+        self.tensors[id.0].shape = shape.to_vec();
+    }
+
     /// Cuts `of` equal pieces (images, rows) of `tensors` so that the adapter can bind every part of every one; a single window where it
     /// can bind them whole. Windows start at multiples of `multiple` pieces.
     pub fn windows(&self, of: usize, multiple: usize, tensors: &[TensorId]) -> Vec<Window> {
@@ -180,6 +186,10 @@ pub struct Lowered {
     pub launches: Vec<Launch>,
     /// Choices among kernel variants, in the same order.
     pub decisions: Vec<Decision>,
+    /// Which nodes were fused, by kind, where there was a choice.
+    pub fusions: Choices,
+    /// The graph after that, whose nodes the decisions name.
+    pub graph: Graph,
 }
 
 impl Lowered {
@@ -200,25 +210,24 @@ impl Lowered {
     }
 }
 
-/// Lowers every node that `outputs` or a variable depends on.
+/// Fuses and lowers every node that `outputs` or a variable depends on.
 pub fn lower(graph: &Graph, outputs: &[TensorId], caps: &Caps, variants: &dyn Variants) -> Lowered {
-    let nodes = graph.nodes();
-    let live = live_nodes(graph, &nodes, outputs);
+    let (graph, fusions) = fuse(graph, outputs, variants);
     let tensors = (0..graph.tensor_count()).map(|i| graph.info(TensorId(i)).clone()).collect();
     let decisions = RefCell::default();
     let mut cx = Lowering { caps, variants, tensors, launches: Vec::new(), decisions, scope: String::new(), node: 0, types: String::new() };
-    for (at, node) in nodes.iter().enumerate().filter(|(at, _)| live[*at]) {
+    for (at, node) in graph.nodes().iter().enumerate() {
         cx.scope.clone_from(&node.scope);
         cx.node = at;
         cx.types = node.inputs.iter().map(|t| cx.info(*t).dtype.wgsl()).collect::<Vec<_>>().join(",");
         node.op.lower(&mut cx, node);
         cx.end_decision();
     }
-    Lowered { tensors: cx.tensors, launches: cx.launches, decisions: cx.decisions.into_inner() }
+    Lowered { tensors: cx.tensors, launches: cx.launches, decisions: cx.decisions.into_inner(), fusions, graph }
 }
 
 /// A node is live when an output, a variable or a live node needs what it writes.
-fn live_nodes(graph: &Graph, nodes: &[Node], outputs: &[TensorId]) -> Vec<bool> {
+pub(super) fn live_nodes(graph: &Graph, nodes: &[Node], outputs: &[TensorId]) -> Vec<bool> {
     let mut needed: HashSet<TensorId> = outputs.iter().copied().collect();
     let mut live = vec![false; nodes.len()];
     for (i, node) in nodes.iter().enumerate().rev() {

@@ -16,6 +16,7 @@ pub struct Program {
     readbacks: VecDeque<Readback>,
     plan: Plan,
     decisions: Vec<Decision>,
+    fusions: Choices,
 }
 
 /// Results of a run by name: stored bytes and what they are.
@@ -40,7 +41,7 @@ impl Program {
         let ids: Vec<TensorId> = outputs.iter().map(|(_, t)| t.id()).collect();
         let caps = caps(gpu, graph, variants);
         let mut lowered = lower(graph, &ids, caps, variants);
-        if variants.prepare(gpu, graph, &lowered.decisions)? {
+        if variants.prepare(gpu, &lowered.graph, &lowered.decisions)? {
             lowered = lower(graph, &ids, caps, variants);
         }
         let plan = plan(&lowered, &ids);
@@ -101,7 +102,7 @@ impl Program {
                 readbacks.push_back(Readback::new(gpu, bytes)?);
             }
         }
-        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, decisions: lowered.decisions })
+        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, decisions: lowered.decisions, fusions: lowered.fusions })
     }
 
     /// Number of dispatches a run encodes.
@@ -114,9 +115,9 @@ impl Program {
         self.plan.bytes()
     }
 
-    /// Which kernel variants it uses, where there was a choice.
+    /// Which kernel variants it uses and what it fuses, where there was a choice.
     pub fn choices(&self) -> Choices {
-        self.decisions.iter().map(|d| (d.key(), d.chosen.clone())).collect()
+        self.decisions.iter().map(|d| (d.key(), d.chosen.clone())).chain(self.fusions.clone()).collect()
     }
 
     /// The choices in order, each with the launches that follow from it: positions in [`Self::profile`].

@@ -1,6 +1,7 @@
 //! Graph, tensors, nodes and the trait every op implements.
 
-use super::{Backward, Lowering, VariableId, Variables, stored_elements};
+use super::{Backward, Fused, Fusing, Lowering, VariableId, Variables, stored_elements};
+use std::any::Any;
 use std::cell::{Ref, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -88,13 +89,18 @@ pub struct Node {
 }
 
 /// A part of the forward pass that gives up results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Segment {
     number: usize,
     gives_up: Recomputes,
 }
 
 impl Segment {
+    /// Whether only cheap results are given up.
+    pub(super) fn is_cheap(self) -> bool {
+        self.gives_up <= Recomputes::Cheaply
+    }
+
     /// Whether results of `op` are given up.
     pub(super) fn gives_up(self, op: &dyn Op) -> bool {
         op.recomputes() != Recomputes::Never && op.recomputes() <= self.gives_up
@@ -102,7 +108,7 @@ impl Segment {
 }
 
 /// What it costs to compute an op's results again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Recomputes {
     /// It must not be done: the op has a side effect, or its results are too small to matter.
     Never,
@@ -113,7 +119,7 @@ pub enum Recomputes {
 }
 
 /// A differentiable operation: one file of `ops/` each.
-pub trait Op {
+pub trait Op: Any {
     /// PyTorch's name of the operation.
     fn name(&self) -> &'static str;
 
@@ -122,6 +128,11 @@ pub trait Op {
 
     /// The kernel launches that compute the outputs.
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node);
+
+    /// A node that takes over the work of another besides, where one kernel can do both; asked again of what came of it, until there is none.
+    fn fuse(&self, _cx: &Fusing<'_>) -> Option<Fused> {
+        None
+    }
 
     /// What it costs to compute the results again, for segments that give them up.
     fn recomputes(&self) -> Recomputes {
@@ -217,7 +228,7 @@ impl Graph {
     }
 
     /// Runs `record`; results of what it records that cost at most `gives_up` are given up after the forward pass and computed again when
-    /// the reverse pass needs them, but for those that later nodes read. PyTorch: `torch.utils.checkpoint`. Segments do not nest: the inner
+    /// the reverse pass needs them; where those of convolutions are, what nodes outside the segment read is kept. PyTorch: `torch.utils.checkpoint`. Segments do not nest: the inner
     /// one counts.
     pub fn segment<T>(&self, gives_up: Recomputes, record: impl FnOnce() -> T) -> T {
         let outer = {
@@ -266,6 +277,13 @@ impl Graph {
     /// The nodes so far, in order.
     pub fn nodes(&self) -> Vec<Node> {
         self.0.borrow().nodes.clone()
+    }
+
+    /// The same tensors with other nodes.
+    pub(super) fn with_nodes(&self, nodes: Vec<Node>) -> Self {
+        let inner = self.0.borrow();
+        let (tensors, segments) = (inner.tensors.clone(), inner.segments);
+        Self(Rc::new(RefCell::new(Inner { tensors, nodes, scope: Vec::new(), segments, segment: None })))
     }
 
     /// Operations of all nodes by mmengine's count ([`Op::flops`]).

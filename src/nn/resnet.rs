@@ -25,8 +25,8 @@ pub struct ResNet<'a> {
 pub enum Recompute {
     /// None: everything is kept.
     None,
-    /// Normalised activations: raw convolution outputs are kept, and the outputs of the four stages. One pass over each convolution's output
-    /// more, little more than half the memory.
+    /// Normalised activations: only raw convolution outputs are kept. At most one pass over each convolution's output more, little more than half the
+    /// memory.
     #[default]
     Norm,
     /// All but the outputs of the four stages. The stem counts to the first.
@@ -133,6 +133,8 @@ impl ResNet<'_> {
     ) -> Tensor {
         let (graph, name) = (x.graph(), format!("{conv}.weight"));
         let weight = working.copies.get(&name).cloned().unwrap_or_else(|| self.parameters.tensor(graph, &name));
-        x.conv2d(&weight, stride, padding).batch_norm(&self.parameters.batch_norm(graph, bn), self.mode, residual, relu)
+        let y = x.conv2d(&weight, stride, padding).batch_norm(&self.parameters.batch_norm(graph, bn), self.mode);
+        let y = residual.map_or(y.clone(), |residual| y.add(residual));
+        if relu { y.relu() } else { y }
     }
 }

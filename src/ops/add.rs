@@ -1,8 +1,11 @@
 //! Sum of two tensors of one shape: z = x + y, dx = dy = dz. PyTorch: `torch.add`; in place `Tensor.add_`, `Tensor.zero_`.
 
-use super::{elementwise, kernel_for};
+use super::batch_norm::BatchNorm;
+use super::conv2d::{InputGradient, WeightGradient};
+use super::{Rewrite, elementwise, kernel_for, wants};
 use crate::gpu::Params;
-use crate::graph::{Backward, Lowering, Node, Op, Recomputes, Tensor};
+use crate::graph::{Backward, Fused, Fusing, Lowering, Node, Op, Recomputes, Tensor};
+use std::rc::Rc;
 
 struct Add;
 struct AccumulateInto;
@@ -45,6 +48,30 @@ impl Op for Add {
 
     fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
         vec![Some(cx.grad_output()); 2]
+    }
+
+    /// Whoever makes one of the terms adds the other: a batch norm its residual, a convolution another gradient of the same tensor.
+    fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
+        let (terms, outputs) = (&cx.node().inputs, &cx.node().outputs);
+        let residual = |i: usize| {
+            let without = |norm: &BatchNorm, node: &Node| !norm.relu && node.inputs.len() == 4;
+            BatchNorm::fuse_behind(cx, i, |norm, node| without(&norm, node).then_some((norm, Some(terms[1 - i]))))
+        };
+        let gradient = |i: usize| {
+            let alone = || cx.only_reader(terms[i]);
+            let (op, maker): (Rc<dyn Op>, _) = match cx.source::<InputGradient>(terms[i]).filter(|m| !m.op.sum && alone()) {
+                Some(made) => (Rc::new(made.op.with_sum()), (made.at, made.node)),
+                None => {
+                    let made = cx.source::<WeightGradient>(terms[i]).filter(|m| !m.op.sum && alone())?;
+                    (Rc::new(made.op.with_sum()), (made.at, made.node))
+                }
+            };
+            let inputs = maker.1.inputs.iter().copied().chain([terms[1 - i]]).collect();
+            let fused = Fused { op, inputs, outputs: outputs.clone(), replaces: Some(maker.0) };
+            wants(cx, Rewrite::SumOfGradients).then_some(fused)
+        };
+        // Of two gradients the later is made first thing before the sum.
+        residual(0).or_else(|| residual(1)).or_else(|| gradient(1)).or_else(|| gradient(0))
     }
 
     fn recomputes(&self) -> Recomputes {

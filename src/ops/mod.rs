@@ -28,16 +28,23 @@ mod max_pool2d;
 mod normalize;
 mod queue;
 mod relu;
+mod rewrites;
 mod rows;
 mod sinkhorn;
 mod sum;
 mod swap_codes;
 
 pub use batch_norm::{BatchNormMode, BatchNormParameters};
+pub use rewrites::Rewrite;
 pub use rows::concat_rows;
 
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{DType, Graph, Lowering, Tensor, TensorId, View, differentiate};
+use crate::graph::{DType, Fusing, Graph, Lowering, Tensor, TensorId, View, differentiate};
+
+/// Whether `rewrite` is wanted.
+fn wants(cx: &Fusing<'_>, rewrite: Rewrite) -> bool {
+    cx.wants(rewrite.name(), rewrite.usual())
+}
 
 /// Invocations of a workgroup in every element-wise kernel.
 const WORKGROUP: usize = 64;

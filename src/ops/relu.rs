@@ -1,11 +1,14 @@
 //! Rectified linear unit: y = max(x, 0), dx = dy where y > 0. PyTorch: `torch.nn.functional.relu`.
 
+use super::batch_norm::BatchNorm;
 use super::{elementwise, kernel_for};
 use crate::gpu::Params;
-use crate::graph::{Backward, Lowering, Node, Op, Recomputes, Tensor};
+use crate::graph::{Backward, Fused, Fusing, Lowering, Node, Op, Recomputes, Tensor};
 
 struct Relu;
-struct ReluBackward;
+
+/// Reads [y, dy].
+pub(super) struct ReluBackward;
 
 impl Tensor {
     /// max(x, 0), element by element.
@@ -27,6 +30,10 @@ impl Op for Relu {
         let dx = y.graph().intermediate("relu", &y.shape(), y.dtype());
         y.graph().record(ReluBackward, &[&y, &dy], &[&dx]);
         vec![Some(dx)]
+    }
+
+    fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
+        BatchNorm::fuse_behind(cx, 0, |norm, _| (!norm.relu).then_some((norm.with_relu(), None)))
     }
 
     fn recomputes(&self) -> Recomputes {

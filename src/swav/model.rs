@@ -60,7 +60,7 @@ impl SwavModel {
             linear(&features, "projection_head")
         } else {
             let hidden = linear(&features, "projection_head.0");
-            let hidden = hidden.batch_norm(&self.parameters.batch_norm(graph, "projection_head.1"), mode, None, true);
+            let hidden = hidden.batch_norm(&self.parameters.batch_norm(graph, "projection_head.1"), mode).relu();
             linear(&hidden, "projection_head.3")
         };
         let embeddings = projected.normalize();

@@ -2,18 +2,20 @@
 //!
 //! An op offers variants, its own guess from the kind of adapter first. [`Tuner`] takes what a table of measurements says, where the
 //! table has the shape, and can measure what it lacks. Other kernels add in another order and so round differently; a run that must
-//! repeat its bits therefore records its choices and repeats them with [`Repeat`].
+//! repeat its bits therefore records its choices and repeats them with [`Repeat`]. So it is with nodes that may be fused ([`Fusions`]).
 
 mod cache;
+mod fusions;
 mod measure;
 mod table;
 
 pub use cache::cache_folder;
+pub use fusions::Fusions;
 pub use table::{Identity, Table};
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{Choices, Decision, Graph, Variants, key};
+use crate::graph::{Choices, Decision, FUSE, Graph, Variants, key};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -93,6 +95,7 @@ pub enum Progress<'a> {
 /// Chooses by measurement.
 pub struct Tuner<'a> {
     effort: Effort,
+    fusions: Fusions,
     table: RefCell<Table>,
     left: Cell<Duration>,
     progress: Box<dyn Fn(&Progress<'_>) + 'a>,
@@ -101,7 +104,13 @@ pub struct Tuner<'a> {
 impl<'a> Tuner<'a> {
     /// Chooses from `table`; measures for at most `limit` in all; tells `progress` of it.
     pub fn new(effort: Effort, table: Table, limit: Duration, progress: impl Fn(&Progress<'_>) + 'a) -> Self {
-        Self { effort, table: RefCell::new(table), left: Cell::new(limit), progress: Box::new(progress) }
+        Self { effort, fusions: Fusions::Usual, table: RefCell::new(table), left: Cell::new(limit), progress: Box::new(progress) }
+    }
+
+    /// The same, making these rewrites.
+    #[must_use]
+    pub fn fusing(self, fusions: Fusions) -> Self {
+        Self { fusions, ..self }
     }
 
     /// Measures the choice `decision` of `graph` under every variant offered. `None` when the time was up before all had run.
@@ -115,6 +124,9 @@ impl<'a> Tuner<'a> {
 
 impl Variants for Tuner<'_> {
     fn choose<'v>(&self, op: &str, shape: &str, offered: &[&'v str]) -> &'v str {
+        if op == FUSE {
+            return self.fusions.choose_rewrite(shape, offered);
+        }
         let known = if self.effort == Effort::Off { None } else { self.table.borrow().best(&key(op, shape), offered) };
         known.unwrap_or(offered[0])
     }

@@ -16,7 +16,7 @@ fn normalized(case: &Case<'_>, mode: BatchNormMode) {
     let given = |name: &str, value: f64| if case.has(name) { case.tensor(name) } else { (shape.clone(), vec![value; zeros.len()]) };
     let (running_mean, running_var) = (run.variable("mean", given("mean", 0.0)), run.variable("var", given("var", 1.0)));
     let parameters = BatchNormParameters { weight: weight.clone(), bias: bias.clone(), running_mean, running_var };
-    let y = x.batch_norm(&parameters, mode, None, false);
+    let y = x.batch_norm(&parameters, mode);
     run.output("y", &y);
     run.gradients(&y, case.tensor("gy"), &[("gx", &x), ("gw", &weight), ("gb", &bias)]);
     let got = run.call();
@@ -52,7 +52,7 @@ fn running_statistics_match_pytorch() {
         for pass in [0.0, 1.0, 2.0] {
             let x = (shape.clone(), x.iter().map(|v| (pass + 1.0) * v + pass).collect());
             let input = run.input(&format!("x{pass}"), x);
-            let y = input.batch_norm(&parameters, BatchNormMode::Training { momentum: 0.1 }, None, false);
+            let y = input.batch_norm(&parameters, BatchNormMode::Training { momentum: 0.1 });
             run.output(&format!("y{pass}"), &y);
         }
         run.output("mean3", &parameters.running_mean);

@@ -4,6 +4,7 @@
 mod add;
 mod argmax;
 mod batch_norm;
+mod block;
 mod conv2d;
 mod cross_entropy;
 mod global_avg_pool2d;

@@ -58,7 +58,9 @@ fn case(config: Config, dtype: DType, random: &mut Random) -> Case {
     let build = move |t: &[Tensor]| {
         let parameters = BatchNormParameters { weight: t[1].clone(), bias: t[2].clone(), running_mean: t[3].clone(), running_var: t[4].clone() };
         let mode = if training { BatchNormMode::Training { momentum: MOMENTUM } } else { BatchNormMode::Evaluation };
-        vec![t[0].batch_norm(&parameters, mode, t.get(5), relu), t[3].clone(), t[4].clone()]
+        let y = t[0].batch_norm(&parameters, mode);
+        let y = t.get(5).map_or(y.clone(), |residual| y.add(residual));
+        vec![if relu { y.relu() } else { y }, t[3].clone(), t[4].clone()]
     };
     let normalized = move |v: &[Vec<f64>]| -> Normalized {
         let residual = v.get(5).map(Vec::as_slice);

@@ -1,6 +1,7 @@
 //! The table of cases: awkward shapes first.
 
 mod batch_norm;
+mod blocks;
 mod conv2d;
 mod elementwise;
 mod losses;
@@ -21,6 +22,7 @@ pub(super) fn all() -> Vec<Entry> {
         elementwise::cases(dtype, &mut all);
         pools::cases(dtype, &mut all);
     }
+    blocks::cases(&mut all);
     matrices::cases(&mut all);
     losses::cases(&mut all);
     all

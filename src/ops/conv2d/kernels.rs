@@ -14,6 +14,8 @@ pub(super) struct Product {
     pub(super) dtype: DType,
     /// Gradient of a weight: sums over pixels, which can be dealt out to more workgroups.
     pub(super) reduces: bool,
+    /// Whether inputs or results of a gather are more than loaded and stored.
+    pub(super) fused: bool,
 }
 
 /// A kernel for a product.
@@ -21,6 +23,8 @@ pub(super) struct Kernel {
     pub(super) shader: &'static str,
     /// Rows and quads of columns of a workgroup; `None` where each invocation has one quad (or one quad by one quad).
     pub(super) tile: Option<[usize; 2]>,
+    /// Rows of which a gather tallies its results together; `None` where the host says.
+    pub(super) chunk: Option<usize>,
     pub(super) knobs: Specialization,
     /// Whether it can read weights (tap, out, in) as (tap, in, out), by its knob `TURNED`.
     pub(super) turns_weights: bool,
@@ -37,9 +41,10 @@ const BUSY: usize = 256;
 impl Product {
     /// Chooses a kernel for `op` at `shape`.
     pub(super) fn kernel(&self, cx: &Lowering<'_>, op: &str, shape: &str) -> Kernel {
-        let plain = |shader, tile| Kernel {
+        let plain = |shader, tile: Option<[usize; 2]>| Kernel {
             shader,
             tile,
+            chunk: tile.map(|[rows, _]| rows),
             knobs: Specialization::default(),
             turns_weights: shader == "conv2d_broadcast",
             longest_sum: LONGEST_SUM,
@@ -48,6 +53,7 @@ impl Product {
         let coop = |matrix: CooperativeMatrix, shape: ProductShape| Kernel {
             shader: if self.reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
             tile: Some([shape.side(), shape.side() / 4]),
+            chunk: Some(matrix.tallied_rows(shape)),
             knobs: matrix.knobs(shape),
             turns_weights: false,
             longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - self.depth),
@@ -89,7 +95,7 @@ impl Product {
             return &["broadcast"];
         }
         // Few columns, such as the gradient of an image has, would leave most lanes idle.
-        if quads <= 2 {
+        if quads <= 2 && !self.fused {
             return &["narrow", "broadcast"];
         }
         // Large tiles are a fifth faster; they must not waste as much, and there must be enough of them for all cores.

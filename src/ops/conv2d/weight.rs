@@ -1,12 +1,21 @@
 //! Gradient of a convolution's weight: a sum over output pixels, dealt out to partial sums that are added in order.
 
+use super::gather::load_knobs;
 use super::kernels::{Kernel, Product};
-use super::{Window, signed};
+use super::{Window, normalized_from, signed};
 use crate::gpu::{DeviceKind, KernelSpec, Params};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
-use crate::ops::{WORKGROUP, element, groups};
+use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Node, Op, Tensor, TensorId, View};
+use crate::ops::{Rewrite, WORKGROUP, element, groups, wants};
+use std::rc::Rc;
 
-pub(super) struct WeightGradient(pub(super) Window);
+/// Reads [x, dy]; where x is to be normalised (and cut off at 0) first, also [moments, gamma, beta]; then another gradient of the weight to add, where
+/// there is a `sum`. Writes [dw].
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct WeightGradient {
+    pub(super) window: Window,
+    pub(super) normalizes: bool,
+    pub(in crate::ops) sum: bool,
+}
 
 impl Op for WeightGradient {
     fn name(&self) -> &'static str {
@@ -17,6 +26,14 @@ impl Op for WeightGradient {
         vec![None; cx.inputs()]
     }
 
+    fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
+        let node = cx.node();
+        let [x, moments, gamma, beta] = normalized_from(cx, node.inputs[0]).filter(|_| !self.normalizes && !self.sum)?;
+        let op = Self { normalizes: true, ..*self };
+        let inputs = vec![x, node.inputs[1], moments, gamma, beta];
+        wants(cx, Rewrite::WeightGradientInput).then(|| Fused { op: Rc::new(op), inputs, outputs: node.outputs.clone(), replaces: None })
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let (x, dy, dw) = (node.inputs[0], node.inputs[1], node.outputs[0]);
         let ([n, ..], [_, p, q, _], weight) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
@@ -25,22 +42,32 @@ impl Op for WeightGradient {
         let windows = cx.windows(n, 1, &[x, dy]);
         let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
         let dtype = cx.info(x).dtype;
-        let kernel = Product { rows: r * s * i, columns: o, depth: segment, dtype, reduces: true }.kernel(cx, self.name(), &key);
+        let kernel = Product { rows: r * s * i, columns: o, depth: segment, dtype, reduces: true, fused: false }.kernel(cx, self.name(), &key);
         let room = usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).unwrap_or(0) / windows.len();
         let parts: Vec<Splits> = windows.iter().map(|w| self.splits(cx, &kernel, (w.count * p * q, segment), weight, room)).collect();
         let splits = parts.iter().map(|part| part.splits).sum();
         let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
-        let spec = KernelSpec::new(kernel.shader, "reduce").with(element(dtype).and(&kernel.knobs));
+        let norm: &[TensorId] = if self.normalizes { &node.inputs[2..5] } else { &[] };
+        let addend = if self.sum { node.inputs.last() } else { None };
+        let mut knobs = element(dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes));
+        if addend.is_some() && splits == 1 {
+            knobs = knobs.import("store_weight", "store_weight_sum");
+        }
+        let spec = KernelSpec::new(kernel.shader, "reduce").with(knobs);
         let mut first_split = 0;
         for (images, part) in windows.iter().zip(parts) {
             let (params, launched) = self.reduce(cx, &kernel, part, first_split, node);
-            cx.launch(spec.clone(), params, launched, &[images.of(x), images.of(dy)], &[target]);
+            let mut reads = vec![images.of(x), images.of(dy)];
+            reads.extend(norm.iter().chain(addend.filter(|_| splits == 1)).map(View::from));
+            cx.launch(spec.clone(), params, launched, &reads, &[target]);
             first_split += part.splits;
         }
         if splits > 1 {
             let count = r * s * i * o.div_ceil(4);
             let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
-            cx.launch(KernelSpec::new("conv2d_weight", "sum_splits"), params, groups(count), &[target], &[dw]);
+            let entry = if addend.is_some() { "sum_splits_onto" } else { "sum_splits" };
+            let reads: Vec<TensorId> = [target].into_iter().chain(addend.copied()).collect();
+            cx.launch(KernelSpec::new("conv2d_weight", entry), params, groups(count), &reads, &[dw]);
         }
     }
 }
@@ -61,9 +88,14 @@ fn tile(kernel: &Kernel) -> [usize; 2] {
 }
 
 impl WeightGradient {
+    /// The same onto another gradient.
+    pub(in crate::ops) fn with_sum(self) -> Self {
+        Self { sum: true, ..self }
+    }
+
     /// A 1x1 window without stride sees pixels in order: they are cut into even segments instead of image rows.
     fn pointwise(&self, [r, s, ..]: [usize; 4]) -> bool {
-        r * s == 1 && self.0.stride == 1 && self.0.padding == 0
+        r * s == 1 && self.window.stride == 1 && self.window.padding == 0
     }
 
     /// `room`: bytes for the partial sums.
@@ -93,8 +125,8 @@ impl WeightGradient {
             .u32("in_quads", in_quads)
             .u32("out_quads", out_quads)
             .u32("kernel_w", s)
-            .u32("stride", self.0.stride)
-            .i32("padding", signed(self.0.padding))
+            .u32("stride", self.window.stride)
+            .i32("padding", signed(self.window.padding))
             .u32("in_h", in_h)
             .u32("in_w", in_w)
             .u32("out_h", out_h)

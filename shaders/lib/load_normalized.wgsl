@@ -1,0 +1,13 @@
+// As `load`, for an input relu(batch_norm(x)) that is nowhere in memory: x is read, and normalised every time.
+struct Norm { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32> }
+
+@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
+@group(0) @binding(3) var<storage, read> input_moments: array<vec4<f32>>; // mean, then 1/sqrt(variance + eps)
+@group(0) @binding(4) var<storage, read> input_gamma: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> input_beta: array<vec4<f32>>;
+
+fn norm_of(quad: u32) -> Norm {
+    return Norm(input_moments[quad], input_moments[params.in_quads + quad] * input_gamma[quad], input_beta[quad]);
+}
+
+fn input_at(at: u32, n: Norm) -> vec4<f32> { return max((vec4<f32>(input[at]) - n.mean) * n.scale + n.offset, vec4<f32>()); }

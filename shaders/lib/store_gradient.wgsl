@@ -1,0 +1,50 @@
+// As `store`: results are gradients of relu?(batch_norm(x)), and what is written is g, the part that the ReLU let through, with the sums of g and
+// of g * (x - mean) of each chunk of rows, from which the batch norm's reverse pass goes on.
+#import tally
+
+const TALLIES: bool = true;
+const STORE: u32 = 3u;
+const RELU: bool = true;
+
+@group(0) @binding(STORE) var<storage, read> normalized: array<vec4<Element>>; // x
+@group(0) @binding(STORE + 1u) var<storage, read> moments: array<vec4<f32>>; // mean, then 1/sqrt(variance + eps)
+@group(0) @binding(STORE + 2u) var<storage, read> gamma: array<vec4<f32>>;
+@group(0) @binding(STORE + 3u) var<storage, read> beta: array<vec4<f32>>;
+@group(0) @binding(STORE + 4u) var<storage, read_write> output: array<vec4<Element>>;
+@group(0) @binding(STORE + 5u) var<storage, read_write> chunks: array<vec4<f32>>;
+
+var<private> mean: vec4<f32>;
+var<private> scale: vec4<f32>;
+var<private> offset: vec4<f32>;
+var<private> sums: Tally;
+
+fn begin(column: u32, value: vec4<f32>) {
+    let quad = min(column, params.out_quads - 1u);
+    mean = moments[quad];
+    scale = moments[params.out_quads + quad] * gamma[quad];
+    offset = beta[quad];
+    sums = Tally();
+}
+
+fn put(row: u32, at: u32, column: u32, value: vec4<f32>) {
+    if row < params.rows && column < params.out_quads {
+        let i = at * params.out_quads + column;
+        let d = vec4<f32>(normalized[i]) - mean;
+        var g = value;
+        if RELU { g = select(vec4<f32>(), value, d * scale + offset > vec4<f32>()); }
+        output[i] = vec4<Element>(g);
+        sums = Tally(0.0, sums.first + g, sums.second + g * d);
+    }
+}
+
+fn tally() -> Tally { return sums; }
+
+fn merged(a: Tally, b: Tally) -> Tally { return Tally(0.0, a.first + b.first, a.second + b.second); }
+
+fn write_tally(row: u32, chunk: u32, column: u32, t: Tally) {
+    if row < params.rows && column < params.out_quads {
+        let to = 2u * ((params.first_chunk + chunk) * params.out_quads + column);
+        chunks[to] = t.first;
+        chunks[to + 1u] = t.second;
+    }
+}

@@ -1,0 +1,103 @@
+//! What a residual block is made of, in one: two convolutions with batch norm, ReLU and a residual, and two paths that go on. Here nodes can be
+//! fused; alone they cannot.
+
+use super::super::case::{Case, Entry, Kind};
+use super::super::random::Random;
+use super::super::reference::{self, batch_norm_training};
+use crate::graph::{DType, Tensor};
+use crate::ops::{BatchNormMode, BatchNormParameters};
+
+/// Batch, height, width, channels in, between and out, stride.
+type Size = [usize; 7];
+
+const SIZES: &[Size] = &[[1, 5, 6, 3, 8, 8, 1], [2, 9, 7, 5, 13, 10, 2], [1, 3, 23, 4, 36, 33, 1], [3, 5, 7, 12, 6, 65, 2]];
+
+const MOMENTUM: f32 = 0.1;
+
+pub(super) fn cases(all: &mut Vec<Entry>) {
+    for &size in SIZES {
+        let [n, h, w, c, m, o, stride] = size;
+        let shape = format!("{n}x{h}x{w}x{c} to {m} to {o}, stride {stride}");
+        all.push(Entry::new("block", shape, DType::F32, move |random| case(size, random)));
+    }
+}
+
+/// Before the first ReLU, before the second, and the end.
+fn stages([n, h, w, c, m, o, stride]: Size, v: &[Vec<f64>]) -> [Vec<f64>; 3] {
+    let relu = |x: &[f64]| x.iter().map(|x| x.max(0.0)).collect::<Vec<f64>>();
+    let (p, q) = ((h - 1) / stride + 1, (w - 1) / stride + 1);
+    let first = batch_norm_training(&reference::conv2d(&v[0], [n, h, w, c], &v[1], [3, 3, m], 1, 1), &v[2], &v[3], None).y;
+    let inner = reference::conv2d(&relu(&first), [n, h, w, m], &v[6], [3, 3, o], stride, 1);
+    let second = batch_norm_training(&inner, &v[7], &v[8], Some(&v[11])).y;
+    let joined = relu(&second);
+    let end = reference::conv2d(&joined, [n, p, q, o], &v[12], [1, 1, o], 1, 0).iter().zip(&joined).map(|(a, b)| a + b).collect();
+    [first, second, end]
+}
+
+fn build(stride: usize) -> impl Fn(&[Tensor]) -> Vec<Tensor> {
+    move |t: &[Tensor]| {
+        let parameters = |at: usize| BatchNormParameters {
+            weight: t[at].clone(),
+            bias: t[at + 1].clone(),
+            running_mean: t[at + 2].clone(),
+            running_var: t[at + 3].clone(),
+        };
+        let mode = BatchNormMode::Training { momentum: MOMENTUM };
+        let inner = t[0].conv2d(&t[1], 1, 1).batch_norm(&parameters(2), mode).relu();
+        let joined = inner.conv2d(&t[6], stride, 1).batch_norm(&parameters(7), mode).add(&t[11]).relu();
+        vec![joined.conv2d(&t[12], 1, 0).add(&joined), t[4].clone(), t[10].clone()]
+    }
+}
+
+fn case(size: Size, random: &mut Random) -> Case {
+    let [n, h, w, c, m, o, stride] = size;
+    let (p, q) = ((h - 1) / stride + 1, (w - 1) / stride + 1);
+    // Differences must not step over a ReLU's kink.
+    loop {
+        let drawn = draw(size, random);
+        let values: Vec<Vec<f64>> = drawn.operands.iter().map(|operand| operand.values.clone()).collect();
+        let [first, second, _] = stages(size, &values);
+        if first.iter().chain(&second).all(|v| v.abs() > 3e-4) {
+            let work = 9 * n * (h * w * c * m + p * q * m * o);
+            return drawn.outputs(&["", "running_mean", "running_var"]).sized(9 * m.max(n * h * w), work);
+        }
+    }
+}
+
+fn draw([n, h, w, c, m, o, stride]: Size, random: &mut Random) -> Case {
+    let (p, q) = ((h - 1) / stride + 1, (w - 1) / stride + 1);
+    let reference = move |v: &[Vec<f64>]| {
+        let [.., end] = stages([n, h, w, c, m, o, stride], v);
+        // Statistics by the same formulas, once more.
+        let raw = reference::conv2d(&v[0], [n, h, w, c], &v[1], [3, 3, m], 1, 1);
+        let first = batch_norm_training(&raw, &v[2], &v[3], None);
+        let inner: Vec<f64> = first.y.iter().map(|x| x.max(0.0)).collect();
+        let second = batch_norm_training(&reference::conv2d(&inner, [n, h, w, m], &v[6], [3, 3, o], stride, 1), &v[7], &v[8], None);
+        let blend = |old: &[f64], new: &[f64], factor: f64| -> Vec<f64> {
+            let share = f64::from(MOMENTUM);
+            old.iter().zip(new).map(|(old, new)| (1.0 - share) * old + share * factor * new).collect()
+        };
+        #[expect(clippy::cast_precision_loss, reason = "test sizes")]
+        let unbiased = (n * p * q) as f64 / (n * p * q - 1) as f64;
+        vec![end, blend(&v[4], &first.mean, 1.0), blend(&v[10], &second.variance, unbiased)]
+    };
+    let mut case = Case::new(Box::new(build(stride)), Box::new(reference));
+    case = case.input("input", &[n, h, w, c], random.values(n * h * w * c, 1.0), DType::F32);
+    case = convolution(case, "weight1", [3, c, m], random);
+    case = normalization(case, ["gamma1", "beta1", "mean1", "variance1"], m, random);
+    case = convolution(case, "weight2", [3, m, o], random);
+    case = normalization(case, ["gamma2", "beta2", "mean2", "variance2"], o, random);
+    case = case.input("residual", &[n, p, q, o], random.values(n * p * q * o, 1.0), DType::F32);
+    convolution(case, "weight3", [1, o, o], random)
+}
+
+fn convolution(case: Case, name: &'static str, [k, i, o]: [usize; 3], random: &mut Random) -> Case {
+    case.with(name, &[k, k, i, o], random.values(k * k * i * o, 1.0), DType::F32, Kind::Weight, true)
+}
+
+fn normalization(case: Case, [gamma, beta, mean, variance]: [&'static str; 4], channels: usize, random: &mut Random) -> Case {
+    case.input(gamma, &[channels], random.values(channels, 0.5).iter().map(|v| v + 1.0).collect(), DType::F32)
+        .input(beta, &[channels], random.values(channels, 0.5), DType::F32)
+        .variable(mean, &[channels], random.values(channels, 1.0))
+        .variable(variance, &[channels], random.values(channels, 0.5).iter().map(|v| v + 1.0).collect())
+}

@@ -1,0 +1,169 @@
+//! The reverse pass of batch norm, alone and together with what makes its gradient.
+
+use super::BatchNorm;
+use super::sums::{finalize_gradients, own_chunks, params, quads, spans};
+use crate::gpu::{KernelSpec, Specialization};
+use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Node, Op, Tensor, TensorId, View};
+use crate::ops::conv2d::{InputGradient, Store, Tallied};
+use crate::ops::relu::ReluBackward;
+use crate::ops::{Rewrite, element, groups, rows_of, wants};
+use std::rc::Rc;
+
+/// What the ReLU behind the batch norm let through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mask {
+    /// There was none.
+    All,
+    /// Where x, normalised, is positive: its `bias` is read.
+    Input,
+    /// Where the output y is positive, to which a residual was added: y is read, and g written.
+    Output,
+}
+
+/// Reads [x, moments, weight, dy]; then what the mask needs; then, when dy is the gradient of a convolution's output (`behind`), its weight, and
+/// another gradient to add, where there is one. Writes [dx, dweight, dbias], and g where others read it.
+pub(super) struct BatchNormBackward {
+    training: bool,
+    mask: Mask,
+    behind: Option<InputGradient>,
+}
+
+impl BatchNormBackward {
+    pub(super) fn new(training: bool) -> Self {
+        Self { training, mask: Mask::All, behind: None }
+    }
+
+    /// Takes over the ReLU's share of the reverse pass.
+    fn fuse_relu(&self, cx: &Fusing<'_>) -> Option<Fused> {
+        let node = cx.node();
+        let (x, moments, dy) = (node.inputs[0], node.inputs[1], node.inputs[3]);
+        let relu = cx.source::<ReluBackward>(dy)?;
+        let y = relu.node.inputs[0];
+        let from_x = cx.maker::<BatchNorm>(y).filter(|m| m.op.relu && m.node.inputs.len() == 4 && m.node.inputs[..2] == [x, moments]);
+        let (mask, reads, outputs) = match from_x {
+            Some(forward) if cx.only_reader(dy) => (Mask::Input, forward.node.inputs[3], node.outputs.clone()),
+            _ => (Mask::Output, y, [node.outputs.as_slice(), &[dy]].concat()),
+        };
+        if !wants(cx, Rewrite::ActivationGradient) {
+            return None;
+        }
+        let inputs = vec![x, moments, node.inputs[2], relu.node.inputs[1], reads];
+        Some(Fused { op: Rc::new(Self { mask, behind: None, ..*self }), inputs, outputs, replaces: Some(relu.at) })
+    }
+
+    /// Takes over the gradient of a convolution's input, which then sums up what this pass needs while it is at it.
+    fn fuse_gradient(&self, cx: &Fusing<'_>) -> Option<Fused> {
+        let node = cx.node();
+        let behind = cx.source::<InputGradient>(node.inputs[3]).filter(|_| cx.only_reader(node.inputs[3]))?;
+        // What kernels there are for.
+        if behind.op.sum != (self.mask == Mask::Output) || !wants(cx, Rewrite::GradientSums) {
+            return None;
+        }
+        let mut inputs = node.inputs.clone();
+        inputs[3] = behind.node.inputs[0];
+        inputs.extend(&behind.node.inputs[1..]);
+        let op = Self { behind: Some(*behind.op), ..*self };
+        Some(Fused { op: Rc::new(op), inputs, outputs: node.outputs.clone(), replaces: Some(behind.at) })
+    }
+
+    /// The kernel `name`, or its like for joined outputs, over elements of the type of `x`.
+    fn kernel(&self, cx: &Lowering<'_>, x: TensorId, name: [&'static str; 2], masks: bool) -> KernelSpec {
+        let knobs = element(cx.info(x).dtype);
+        match self.mask {
+            Mask::Input if masks => KernelSpec::new("batch_norm", name[0]).with(knobs.bool("RELU", true)),
+            Mask::Output if masks => KernelSpec::new("batch_norm", name[1]).with(knobs),
+            _ => KernelSpec::new("batch_norm", name[0]).with(knobs),
+        }
+    }
+
+    /// Sums per chunk of rows, into `partials`.
+    fn reduce(&self, cx: &mut Lowering<'_>, node: &Node, partials: TensorId) -> Tallied {
+        let [x, moments, weight, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
+        let (rows, quads) = (rows_of(cx, x), quads(cx, weight));
+        let t = own_chunks(rows, quads);
+        cx.reshape_scratch(partials, &[2 * t.chunks, 4 * quads]);
+        let kernel = self.kernel(cx, x, ["backward_reduce", "backward_reduce_joined"], true);
+        for part in cx.windows(rows, t.chunk, &[x, dy]) {
+            let mut reads = vec![part.of(x), part.of(dy), moments.into()];
+            match self.mask {
+                Mask::All => reads.extend([View::from(weight); 2]),
+                Mask::Input => reads.extend([weight, node.inputs[4]].map(View::from)),
+                Mask::Output => reads.push(part.of(node.inputs[4])),
+            }
+            let launched = groups(quads * part.count.div_ceil(t.chunk));
+            cx.launch(kernel.clone(), params(cx, quads, part, t.chunk), launched, &reads, &[partials]);
+        }
+        t
+    }
+
+    /// Computes g, the masked gradient, from that of the convolution behind, and the sums per chunk of rows.
+    fn reduce_behind(&self, cx: &mut Lowering<'_>, node: &Node, g: TensorId, partials: TensorId) -> Tallied {
+        let behind = self.behind.expect("a convolution behind");
+        let [x, moments, gamma, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
+        let at = if self.mask == Mask::All { 4 } else { 5 };
+        let store = match self.mask {
+            Mask::All => Store::Gradient { normalized: x, moments, gamma, beta: gamma, relu: false, chunks: partials },
+            Mask::Input => Store::Gradient { normalized: x, moments, gamma, beta: node.inputs[4], relu: true, chunks: partials },
+            Mask::Output => Store::Join { addend: node.inputs[at + 1], normalized: x, joined: node.inputs[4], moments, chunks: partials },
+        };
+        behind.lower_with(cx, dy, node.inputs[at], g, &store)
+    }
+}
+
+impl Op for BatchNormBackward {
+    fn name(&self) -> &'static str {
+        "batch_norm_backward"
+    }
+
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
+
+    fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
+        match (self.mask, self.behind) {
+            (_, Some(_)) => None,
+            (Mask::All, _) => self.fuse_relu(cx).or_else(|| self.fuse_gradient(cx)),
+            _ => self.fuse_gradient(cx),
+        }
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
+        let [x, moments, weight, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
+        let [dx, dweight, dbias] = [0, 1, 2].map(|i| node.outputs[i]);
+        let (rows, channels) = (rows_of(cx, x), cx.shape(weight)[0]);
+        let quads = quads(cx, weight);
+        let partials = cx.scratch("batch_norm.partials", &[0, channels], DType::F32);
+        let stats = cx.scratch("batch_norm.stats", &[5, channels], DType::F32);
+        let (tallied, g) = if self.behind.is_some() {
+            let (shape, dtype) = (cx.shape(x).to_vec(), cx.info(x).dtype);
+            let g = node.outputs.get(3).copied().unwrap_or_else(|| cx.scratch("masked_gradient", &shape, dtype));
+            (self.reduce_behind(cx, node, g, partials), g)
+        } else {
+            (self.reduce(cx, node, partials), dy)
+        };
+        finalize_gradients(cx, &tallied, [partials, moments, weight], [dweight, dbias, stats]);
+        // What a convolution wrote is masked.
+        let masks = self.behind.is_none();
+        let kernel = self.kernel(cx, x, ["backward", "backward_joined"], masks);
+        let knobs = kernel.constants.clone().and(&training(self.training));
+        for part in cx.windows(rows, 1, &[x, g]) {
+            let mut reads = vec![part.of(x), part.of(g), stats.into()];
+            let mut writes = vec![part.of(dx)];
+            match self.mask {
+                Mask::Input if masks => reads.push(node.inputs[4].into()),
+                Mask::Output if masks => {
+                    reads.push(part.of(node.inputs[4]));
+                    writes.push(part.of(node.outputs[3]));
+                }
+                _ => reads.push(weight.into()),
+            }
+            let launched = spans(cx, part.count, quads);
+            cx.launch(kernel.clone().with(knobs.clone()), params(cx, quads, part, 1), launched, &reads, &writes);
+        }
+    }
+}
+
+fn training(training: bool) -> Specialization {
+    // The shader's default is training.
+    if training { Specialization::default() } else { Specialization::default().bool("TRAINING", false) }
+}

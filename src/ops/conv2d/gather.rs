@@ -1,0 +1,231 @@
+//! Launches of a gather: forward, and the gradient of the input.
+
+use super::kernels::Product;
+use super::{signed, weight_knob};
+use crate::gpu::{KernelSpec, Params, Specialization};
+use crate::graph::{Lowering, TensorId, View, Window as Images, pad4};
+use crate::ops::{element, groups};
+
+/// A row grid, its pixels and its taps: see `shaders/lib/conv2d.wgsl`.
+pub(super) struct Gather {
+    pub(super) grid: [usize; 3],
+    pub(super) output: [usize; 2],
+    pub(super) out_step: usize,
+    pub(super) out_origin: [usize; 2],
+    pub(super) input: [usize; 2],
+    pub(super) in_step: usize,
+    pub(super) in_origin: [i32; 2],
+    pub(super) tap_step: i32,
+    pub(super) taps: [usize; 2],
+    pub(super) first_tap: [usize; 2],
+    pub(super) tap_stride: usize,
+}
+
+/// What a gather reads.
+#[derive(Clone, Copy)]
+pub(super) struct Input {
+    pub(super) tensor: TensorId,
+    /// Moments, gamma and beta, where relu(batch_norm(tensor)) is meant.
+    pub(super) norm: Option<[TensorId; 3]>,
+}
+
+/// What becomes of the results of a gather besides being written: `shaders/lib/store*.wgsl`.
+#[derive(Clone, Copy)]
+pub(in crate::ops) enum Store {
+    /// Nothing.
+    Plain,
+    /// Another gradient of the same tensor is added.
+    Sum { addend: TensorId },
+    /// Moments of each chunk of rows are noted.
+    Statistics { chunks: TensorId },
+    /// They are gradients of relu?(batch_norm(normalized)): masked, and sums of each chunk of rows noted.
+    Gradient { normalized: TensorId, moments: TensorId, gamma: TensorId, beta: TensorId, relu: bool, chunks: TensorId },
+    /// The same of joined = relu(batch_norm(normalized) + residual), another gradient added first.
+    Join { addend: TensorId, normalized: TensorId, joined: TensorId, moments: TensorId, chunks: TensorId },
+}
+
+/// How rows were cut into chunks for sums over the batch: windows of `window_rows` rows, the last of which may have fewer, in chunks of `chunk` rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::ops) struct Tallied {
+    pub(in crate::ops) rows: usize,
+    pub(in crate::ops) chunk: usize,
+    pub(in crate::ops) chunks: usize,
+    pub(in crate::ops) window_rows: usize,
+    pub(in crate::ops) window_chunks: usize,
+}
+
+impl Store {
+    /// What it notes goes here.
+    pub(super) fn chunks(&self) -> Option<TensorId> {
+        match *self {
+            Self::Plain | Self::Sum { .. } => None,
+            Self::Statistics { chunks } | Self::Gradient { chunks, .. } | Self::Join { chunks, .. } => Some(chunks),
+        }
+    }
+
+    fn reads(&self, images: Images) -> Vec<View> {
+        match *self {
+            Self::Plain | Self::Statistics { .. } => Vec::new(),
+            Self::Sum { addend } => vec![images.of(addend)],
+            Self::Gradient { normalized, moments, gamma, beta, .. } => vec![images.of(normalized), moments.into(), gamma.into(), beta.into()],
+            Self::Join { addend, normalized, joined, moments, .. } => {
+                vec![images.of(addend), images.of(normalized), images.of(joined), moments.into()]
+            }
+        }
+    }
+
+    fn knobs(&self) -> Specialization {
+        let file = |name| Specialization::default().import("store", name);
+        match self {
+            Self::Plain => Specialization::default(),
+            Self::Sum { .. } => file("store_sum"),
+            Self::Statistics { .. } => file("store_statistics"),
+            Self::Gradient { relu: true, .. } => file("store_gradient"),
+            Self::Gradient { .. } => file("store_gradient").bool("RELU", false),
+            Self::Join { .. } => file("store_join"),
+        }
+    }
+}
+
+/// Knobs of a kernel that reads through `shaders/lib/load*.wgsl`, where that is more than loading.
+pub(super) fn load_knobs(normalizes: bool) -> Specialization {
+    if normalizes { Specialization::default().import("load", "load_normalized").u32("STORE", 6) } else { Specialization::default() }
+}
+
+/// Weights of a gather, (tap, in, out) as stored or with in and out changed places.
+pub(super) enum Weights {
+    AsStored(TensorId),
+    /// Kernels that cannot turn them while loading share a turned copy, made when the first of them needs it.
+    Turned {
+        stored: TensorId,
+        copy: Option<TensorId>,
+    },
+}
+
+impl Weights {
+    fn stored(&self) -> TensorId {
+        let (Self::AsStored(stored) | Self::Turned { stored, .. }) = self;
+        *stored
+    }
+
+    /// Height and width of the window, channels in, padded, and out.
+    fn shape(&self, cx: &Lowering<'_>) -> [usize; 4] {
+        let [r, s, i, o] = cx.nhwc(self.stored());
+        match self {
+            Self::AsStored(_) => [r, s, i, o],
+            Self::Turned { .. } => [r, s, pad4(o), i],
+        }
+    }
+
+    /// What a kernel binds.
+    fn bind(&mut self, cx: &mut Lowering<'_>, kernel_turns: bool) -> TensorId {
+        match self {
+            Self::Turned { stored, copy } if !kernel_turns => *copy.get_or_insert_with(|| turned(cx, *stored)),
+            _ => self.stored(),
+        }
+    }
+}
+
+/// A copy of weights (tap, in, out) as (tap, out, in).
+fn turned(cx: &mut Lowering<'_>, stored: TensorId) -> TensorId {
+    let ([r, s, i, o], dtype) = (cx.nhwc(stored), cx.info(stored).dtype);
+    let copy = cx.scratch("turned_weight", &[r, s, pad4(o), i], dtype);
+    let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
+    let count = r * s * in_quads * out_quads;
+    let params = Params::default().u32("count", count).u32("in_quads", in_quads).u32("out_quads", out_quads).u32("splits", 0);
+    cx.launch(KernelSpec::new("conv2d_weight", "transpose_blocks").with(weight_knob(dtype)), params, groups(count), &[stored], &[copy]);
+    copy
+}
+
+impl Gather {
+    /// Launches it, window by window of images, with one kernel for all. Chunks are numbered from `first_chunk` on.
+    pub(super) fn lower(
+        &self,
+        cx: &mut Lowering<'_>,
+        op: &str,
+        input: Input,
+        weights: &mut Weights,
+        output: TensorId,
+        (store, first_chunk): (&Store, usize),
+    ) -> Tallied {
+        let windows = cx.windows(self.grid[0], 1, &[input.tensor, output]);
+        let rows = |images: &Images| images.count * self.grid[1] * self.grid[2];
+        let [_, kernel_w, in_channels, out_channels] = weights.shape(cx);
+        let (in_quads, out_quads, taps) = (in_channels / 4, out_channels.div_ceil(4), self.taps[0] * self.taps[1]);
+        let dtype = cx.info(input.tensor).dtype;
+        let key = format!("{}x{taps}x{in_channels}x{out_channels}", rows(&windows[0]));
+        let product = Product {
+            rows: rows(&windows[0]),
+            columns: out_channels,
+            depth: taps * in_channels,
+            dtype,
+            reduces: false,
+            fused: self.fuses(input, store),
+        };
+        let kernel = product.kernel(cx, op, &key);
+        let knobs = element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
+        let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&store.knobs());
+        if kernel.turns_weights && matches!(weights, Weights::Turned { .. }) {
+            knobs = knobs.bool("TURNED", true);
+        }
+        // More rows an invocation, so that it has something to tally.
+        let span = if kernel.tile.is_none() && store.chunks().is_some() { (50_000 / (taps * (in_quads + 1) + 1)).clamp(1, 16) } else { 1 };
+        if span > 1 {
+            knobs = knobs.u32("SPAN", u32::try_from(span).expect("at most 16"));
+        }
+        let weight = weights.bind(cx, kernel.turns_weights);
+        let [tile_rows, tile_quads] = kernel.tile.unwrap_or([span, 1]);
+        let column_tiles = out_quads.div_ceil(tile_quads);
+        let chunk = kernel.chunk.unwrap_or(span);
+        let mut tallied = Tallied { rows: 0, chunk, chunks: 0, window_rows: rows(&windows[0]), window_chunks: rows(&windows[0]).div_ceil(chunk) };
+        for images in windows {
+            let rows = rows(&images);
+            let tiles = rows.div_ceil(tile_rows) * column_tiles;
+            let params = self
+                .params(rows, kernel_w)
+                .u32("in_quads", in_quads)
+                .u32("out_quads", out_quads)
+                .u32("column_tiles", column_tiles)
+                .u32("tiles", tiles)
+                .u32("first_chunk", first_chunk + tallied.chunks);
+            let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
+            let mut reads = vec![images.of(input.tensor), weight.into()];
+            reads.extend(input.norm.into_iter().flatten().map(View::from));
+            reads.extend(store.reads(images));
+            let writes: Vec<View> = [images.of(output)].into_iter().chain(store.chunks().map(View::from)).collect();
+            cx.launch(KernelSpec::new(kernel.shader, "gather").with(knobs.clone()), params, launched, &reads, &writes);
+            tallied.rows += rows;
+            tallied.chunks += rows.div_ceil(chunk);
+        }
+        tallied
+    }
+
+    /// Whether a kernel must be able to do more than to load, multiply and store.
+    fn fuses(&self, input: Input, store: &Store) -> bool {
+        input.norm.is_some() || !matches!(store, Store::Plain)
+    }
+
+    fn params(&self, rows: usize, kernel_w: usize) -> Params {
+        Params::default()
+            .u32("rows", rows)
+            .u32("grid_h", self.grid[1])
+            .u32("grid_w", self.grid[2])
+            .u32("out_h", self.output[0])
+            .u32("out_w", self.output[1])
+            .u32("out_step", self.out_step)
+            .u32("out_h0", self.out_origin[0])
+            .u32("out_w0", self.out_origin[1])
+            .u32("in_h", self.input[0])
+            .u32("in_w", self.input[1])
+            .i32("in_step", signed(self.in_step))
+            .i32("in_h0", self.in_origin[0])
+            .i32("in_w0", self.in_origin[1])
+            .i32("tap_step", self.tap_step)
+            .u32("taps_h", self.taps[0])
+            .u32("taps_w", self.taps[1])
+            .u32("first_h", self.first_tap[0])
+            .u32("first_w", self.first_tap[1])
+            .u32("tap_stride", self.tap_stride)
+            .u32("kernel_w", kernel_w)
+    }
+}
