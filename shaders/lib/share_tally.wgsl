@@ -5,6 +5,7 @@ var<workgroup> tallies: array<Tally, SLOTS>;
 
 // The merged tally of a column, in invocation `local` < `columns`. All invocations must call.
 fn share_tally(local: u32, columns: u32) -> Tally {
+    workgroupBarrier();
     tallies[local] = tally();
     workgroupBarrier();
     var all = tallies[local];

@@ -67,6 +67,8 @@ impl Product {
             ("broadcast", true, _) => plain("conv2d_weight_broadcast", Some([32, 8])),
             ("tile", false, _) => plain("conv2d_tile", Some([64, 16])),
             ("tile", true, _) => plain("conv2d_weight_tile", Some([64, 16])),
+            ("tile128", false, _) => plain("conv2d_tile128", Some([128, 32])),
+            ("tile128", true, _) => plain("conv2d_weight_tile128", Some([128, 32])),
             (_, false, _) => plain("conv2d_plain", None),
             (_, true, _) => plain("conv2d_weight_plain", None),
         }
@@ -75,10 +77,10 @@ impl Product {
     /// Kernel variants this adapter can run, the likely best first.
     fn offered(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
         let exact = match (cx.caps().kind, cx.caps().subgroup_size) {
-            (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain", "tile"]].concat(),
-            (DeviceKind::Cpu, _) => vec!["plain", "tile"],
-            (_, Some(8)) => [&["tile"], self.broadcasts(), &["plain"]].concat(),
-            _ => vec!["tile", "plain"],
+            (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain", "tile", "tile128"]].concat(),
+            (DeviceKind::Cpu, _) => vec!["plain", "tile", "tile128"],
+            (_, Some(8)) => [self.tiles(), self.broadcasts(), &["plain"]].concat(),
+            _ => [self.tiles(), &["plain"]].concat(),
         };
         // Cooperative matrices round their factors to f16: for activations in f16 no loss, for others one that nobody asked for.
         match (self.cooperative(cx), self.dtype) {
@@ -86,6 +88,14 @@ impl Product {
             (coop, _) if cx.may_round() => [exact, coop].concat(),
             _ => exact,
         }
+    }
+
+    /// Tiles through workgroup memory. The large ones load half as much, where there are enough of them to keep a card busy and not half of their
+    /// columns are missing; a weight's gradient is dealt out to as many as it takes.
+    fn tiles(&self) -> &'static [&'static str] {
+        let (rows, columns) = (self.rows.div_ceil(128), self.columns.div_ceil(128));
+        let full = self.rows * self.columns * 4 >= rows * columns * 128 * 128 * 3;
+        if full && (self.reduces || rows * columns >= BUSY) { &["tile128", "tile"] } else { &["tile", "tile128"] }
     }
 
     /// The kinds of `broadcast`; their results are the same to the last bit.
