@@ -3,6 +3,7 @@
 use super::staging::{Readback, UploadRing};
 use super::{Buffer, Gpu, Kernel, Params};
 use crate::error::{Error, Result};
+use rayon::prelude::*;
 
 /// A range of a buffer that a kernel sees as one storage array.
 #[derive(Clone, Debug)]
@@ -35,6 +36,18 @@ struct Prepared {
     grid: [u32; 3],
     label: String,
 }
+
+impl Prepared {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
+/// Threads that encode a replay at most, and dispatches that are worth one: encoding takes the host about a microsecond each.
+const MOST_ENCODERS: usize = 4;
+const LEAST_SHARE: usize = 128;
 
 /// Dispatches ready for replay.
 pub struct Recording {
@@ -87,26 +100,31 @@ impl Recording {
         readback: Option<&Readback>,
     ) -> Result<()> {
         gpu.check()?;
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let encoder = || gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut commands = Vec::new();
         if !inputs.is_empty() {
+            let mut encoder = encoder();
             ring.encode(gpu, &mut encoder, inputs)?;
+            commands.push(encoder.finish());
         }
-        {
+        // Command buffers run in the order of submission, whoever encodes them.
+        let share = self.prepared.len().div_ceil(rayon::current_num_threads().min(MOST_ENCODERS)).max(LEAST_SHARE);
+        commands.par_extend(self.prepared.par_chunks(share).map(|items| {
+            let mut encoder = encoder();
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for item in &self.prepared {
-                pass.set_pipeline(&item.pipeline);
-                pass.set_bind_group(0, &item.group, &[]);
-                pass.dispatch_workgroups(item.grid[0], item.grid[1], item.grid[2]);
-            }
-        }
+            items.iter().for_each(|item| item.encode(&mut pass));
+            drop(pass);
+            encoder.finish()
+        }));
         if let Some(readback) = readback {
-            let mut at = 0;
+            let (mut encoder, mut at) = (encoder(), 0);
             for (buffer, offset, bytes) in outputs {
                 encoder.copy_buffer_to_buffer(buffer.raw(), *offset, readback.raw(), at, *bytes);
                 at += bytes.next_multiple_of(16);
             }
+            commands.push(encoder.finish());
         }
-        let index = gpu.queue.submit([encoder.finish()]);
+        let index = gpu.queue.submit(commands);
         if !inputs.is_empty() {
             ring.submitted();
         }
@@ -136,9 +154,7 @@ impl Recording {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 pass.write_timestamp(&queries, 0);
                 for (i, item) in (1..).zip(chunk) {
-                    pass.set_pipeline(&item.pipeline);
-                    pass.set_bind_group(0, &item.group, &[]);
-                    pass.dispatch_workgroups(item.grid[0], item.grid[1], item.grid[2]);
+                    item.encode(&mut pass);
                     pass.write_timestamp(&queries, i);
                 }
             }
