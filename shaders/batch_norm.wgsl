@@ -225,11 +225,10 @@ fn backward_reduce_joined(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_wor
 @group(0) @binding(3) var<storage, read> z_weight: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> grad_weight: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> grad_bias: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> z_stats: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> z_stats: array<array<vec4<f32>, 5>>; // mean, invstd, weight, grad_weight, grad_bias
 
-@compute @workgroup_size(LANES * COLUMNS)
-fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let quad = workgroup_index(wg, n) * COLUMNS + local / LANES;
+// The sums over all chunks of a column quad, in its first lane.
+fn gradient_sums(quad: u32, local: u32) -> Tally {
     let lane = local % LANES;
     var all = Tally();
     if quad < params.quads {
@@ -238,6 +237,7 @@ fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
             all.first += z_partials[at];
             all.second += z_partials[at + 1u];
         }
+        all.second *= z_moments[params.quads + quad];
     }
     if LANES > 1u {
         lanes[local] = all;
@@ -251,23 +251,46 @@ fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
         workgroupBarrier();
         all = lanes[local];
     }
-    if lane > 0u || quad >= params.quads { return; }
-    let invstd = z_moments[params.quads + quad];
-    let product = all.second * invstd;
-    grad_bias[quad] = all.first;
-    grad_weight[quad] = product;
-    z_stats[quad * 5u] = z_moments[quad];
-    z_stats[quad * 5u + 1u] = invstd;
-    z_stats[quad * 5u + 2u] = z_weight[quad];
-    z_stats[quad * 5u + 3u] = product;
-    z_stats[quad * 5u + 4u] = all.first;
+    return all;
+}
+
+fn stats(quad: u32, sums: Tally) -> array<vec4<f32>, 5> {
+    return array(z_moments[quad], z_moments[params.quads + quad], z_weight[quad], sums.second, sums.first);
+}
+
+@compute @workgroup_size(LANES * COLUMNS)
+fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let quad = workgroup_index(wg, n) * COLUMNS + local / LANES;
+    let sums = gradient_sums(quad, local);
+    if local % LANES > 0u || quad >= params.quads { return; }
+    grad_bias[quad] = sums.first;
+    grad_weight[quad] = sums.second;
+    z_stats[quad] = stats(quad, sums);
+}
+
+// ---- backward_finalize_onto: other gradients of weight and bias are added to what is written
+
+@group(0) @binding(4) var<storage, read> weight_addend: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> bias_addend: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> grad_weight_sum: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> grad_bias_sum: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> o_stats: array<array<vec4<f32>, 5>>;
+
+@compute @workgroup_size(LANES * COLUMNS)
+fn backward_finalize_onto(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let quad = workgroup_index(wg, n) * COLUMNS + local / LANES;
+    let sums = gradient_sums(quad, local);
+    if local % LANES > 0u || quad >= params.quads { return; }
+    grad_bias_sum[quad] = bias_addend[quad] + sums.first;
+    grad_weight_sum[quad] = weight_addend[quad] + sums.second;
+    o_stats[quad] = stats(quad, sums);
 }
 
 // ---- backward: dx = weight * invstd * (g - sum g / rows - xhat * sum(g xhat) / rows); without the means in evaluation mode
 
 @group(0) @binding(1) var<storage, read> b_input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> b_grad_output: array<vec4<Element>>;
-@group(0) @binding(3) var<storage, read> b_stats: array<vec4<f32>>; // mean, invstd, weight, grad_weight, grad_bias of every column quad
+@group(0) @binding(3) var<storage, read> b_stats: array<array<vec4<f32>, 5>>; // as `z_stats`
 @group(0) @binding(4) var<storage, read> b_bias: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> b_grad_input: array<vec4<Element>>;
 
@@ -275,12 +298,12 @@ fn backward_finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
 struct Column { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32>, slope: vec4<f32> }
 
 fn column(quad: u32) -> Column {
-    let at = quad * 5u;
-    let invstd = b_stats[at + 1u];
-    let scale = invstd * b_stats[at + 2u];
-    if !TRAINING { return Column(b_stats[at], scale, vec4<f32>(), vec4<f32>()); }
+    let mean = b_stats[quad][0];
+    let invstd = b_stats[quad][1];
+    let scale = invstd * b_stats[quad][2];
+    if !TRAINING { return Column(mean, scale, vec4<f32>(), vec4<f32>()); }
     let rows = f32(params.batch_rows);
-    return Column(b_stats[at], scale, b_stats[at + 4u] / rows, invstd * (b_stats[at + 3u] / rows));
+    return Column(mean, scale, b_stats[quad][4] / rows, invstd * (b_stats[quad][3] / rows));
 }
 
 fn input_gradient(c: Column, d: vec4<f32>, g: vec4<f32>) -> vec4<f32> {

@@ -1,10 +1,10 @@
 //! Sum of two tensors of one shape: z = x + y, dx = dy = dz. PyTorch: `torch.add`; in place `Tensor.add_`, `Tensor.zero_`.
 
-use super::batch_norm::BatchNorm;
+use super::batch_norm::{BatchNorm, BatchNormBackward};
 use super::conv2d::{InputGradient, WeightGradient};
 use super::{Rewrite, elementwise, kernel_for, wants};
 use crate::gpu::Params;
-use crate::graph::{Backward, Fused, Fusing, Lowering, Node, Op, Recomputes, Tensor};
+use crate::graph::{Backward, Fused, Fusing, Lowering, Node, Op, Recomputes, Tensor, TensorId};
 use std::rc::Rc;
 
 struct Add;
@@ -50,7 +50,8 @@ impl Op for Add {
         vec![Some(cx.grad_output()); 2]
     }
 
-    /// Whoever makes one of the terms adds the other: a batch norm its residual, a convolution another gradient of the same tensor.
+    /// Whoever makes one of the terms adds the other: a batch norm its residual, a convolution or a batch norm's reverse pass another gradient of
+    /// the same tensor.
     fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
         let (terms, outputs) = (&cx.node().inputs, &cx.node().outputs);
         let residual = |i: usize| {
@@ -58,16 +59,15 @@ impl Op for Add {
             BatchNorm::fuse_behind(cx, i, |norm, node| without(&norm, node).then_some((norm, Some(terms[1 - i]))))
         };
         let gradient = |i: usize| {
-            let alone = || cx.only_reader(terms[i]);
-            let (op, maker): (Rc<dyn Op>, _) = match cx.source::<InputGradient>(terms[i]).filter(|m| !m.op.sum && alone()) {
-                Some(made) => (Rc::new(made.op.with_sum()), (made.at, made.node)),
-                None => {
-                    let made = cx.source::<WeightGradient>(terms[i]).filter(|m| !m.op.sum && alone())?;
-                    (Rc::new(made.op.with_sum()), (made.at, made.node))
-                }
+            let other = terms[1 - i];
+            let onto = |op: Rc<dyn Op>, at: usize, node: &Node| {
+                let inputs = node.inputs.iter().copied().chain([other]).collect();
+                Fused { op, inputs, outputs: outputs.clone(), replaces: Some(at) }
             };
-            let inputs = maker.1.inputs.iter().copied().chain([terms[1 - i]]).collect();
-            let fused = Fused { op, inputs, outputs: outputs.clone(), replaces: Some(maker.0) };
+            let input = || cx.source::<InputGradient>(terms[i]).filter(|m| !m.op.sum).map(|m| onto(Rc::new(m.op.with_sum()), m.at, m.node));
+            let weight = || cx.source::<WeightGradient>(terms[i]).filter(|m| !m.op.sum).map(|m| onto(Rc::new(m.op.with_sum()), m.at, m.node));
+            let norm = || BatchNormBackward::with_sum(&cx.source(terms[i])?, [terms[i], other, outputs[0]]);
+            let fused = input().or_else(weight).or_else(norm).filter(|_| cx.only_reader(terms[i]))?;
             wants(cx, Rewrite::SumOfGradients).then_some(fused)
         };
         // Of two gradients the later is made first thing before the sum.
@@ -79,9 +79,14 @@ impl Op for Add {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let kernel = kernel_for(cx, node.outputs[0], "add", "forward");
-        elementwise(cx, &kernel, (&node.inputs, &[], &node.outputs), |count| Params::default().u32("count", count));
+        sum(cx, [node.inputs[0], node.inputs[1]], node.outputs[0]);
     }
+}
+
+/// Launches the sum of two tensors.
+pub(super) fn sum(cx: &mut Lowering<'_>, terms: [TensorId; 2], sum: TensorId) {
+    let kernel = kernel_for(cx, sum, "add", "forward");
+    elementwise(cx, &kernel, (&terms, &[], &[sum]), |count| Params::default().u32("count", count));
 }
 
 impl Op for AccumulateInto {

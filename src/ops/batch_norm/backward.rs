@@ -3,7 +3,8 @@
 use super::BatchNorm;
 use super::sums::{finalize_gradients, own_chunks, params, quads, spans};
 use crate::gpu::{KernelSpec, Specialization};
-use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Node, Op, Tensor, TensorId, View};
+use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Maker, Node, Op, Tensor, TensorId, View};
+use crate::ops::add::sum;
 use crate::ops::conv2d::{InputGradient, Store, Tallied};
 use crate::ops::relu::ReluBackward;
 use crate::ops::{Rewrite, element, groups, rows_of, wants};
@@ -21,16 +22,30 @@ enum Mask {
 }
 
 /// Reads [x, moments, weight, dy]; then what the mask needs; then, when dy is the gradient of a convolution's output (`behind`), its weight, and
-/// another gradient to add, where there is one. Writes [dx, dweight, dbias], and g where others read it.
-pub(super) struct BatchNormBackward {
+/// another gradient to add, where there is one; then other gradients of weight and bias to add. Writes [dx, dweight, dbias], and g where others read
+/// it.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct BatchNormBackward {
     training: bool,
     mask: Mask,
     behind: Option<InputGradient>,
+    /// Which inputs are added to dweight and dbias.
+    onto: [Option<usize>; 2],
 }
 
 impl BatchNormBackward {
     pub(super) fn new(training: bool) -> Self {
-        Self { training, mask: Mask::All, behind: None }
+        Self { training, mask: Mask::All, behind: None, onto: [None; 2] }
+    }
+
+    /// The node of `made` with `other` added to `term`, one of its gradients, whose place `sum` takes; `None` where that cannot be.
+    pub(in crate::ops) fn with_sum(made: &Maker<'_, Self>, [term, other, sum]: [TensorId; 3]) -> Option<Fused> {
+        let which = made.node.outputs[1..3].iter().position(|t| *t == term).filter(|&i| made.op.onto[i].is_none())?;
+        let (mut op, mut inputs, mut outputs) = (*made.op, made.node.inputs.clone(), made.node.outputs.clone());
+        op.onto[which] = Some(inputs.len());
+        inputs.push(other);
+        outputs[1 + which] = sum;
+        Some(Fused { op: Rc::new(op), inputs, outputs, replaces: Some(made.at) })
     }
 
     /// Takes over the ReLU's share of the reverse pass.
@@ -110,6 +125,26 @@ impl BatchNormBackward {
     }
 }
 
+impl BatchNormBackward {
+    /// The gradients of weight and bias from the chunks' sums.
+    fn finalize(&self, cx: &mut Lowering<'_>, node: &Node, tallied: &Tallied, [partials, moments, weight, stats]: [TensorId; 4]) {
+        let gradients = [node.outputs[1], node.outputs[2]];
+        let addends = self.onto.map(|at| at.map(|at| node.inputs[at]));
+        if let [Some(a), Some(b)] = addends {
+            finalize_gradients(cx, tallied, &[partials, moments, weight, a, b], &[gradients[0], gradients[1], stats]);
+            return;
+        }
+        let shape = cx.shape(weight).to_vec();
+        let own = [0, 1].map(|i| if addends[i].is_some() { cx.scratch("gradient", &shape, DType::F32) } else { gradients[i] });
+        finalize_gradients(cx, tallied, &[partials, moments, weight], &[own[0], own[1], stats]);
+        for i in 0..2 {
+            if let Some(addend) = addends[i] {
+                sum(cx, [addend, own[i]], gradients[i]);
+            }
+        }
+    }
+}
+
 impl Op for BatchNormBackward {
     fn name(&self) -> &'static str {
         "batch_norm_backward"
@@ -121,6 +156,7 @@ impl Op for BatchNormBackward {
 
     fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
         match (self.mask, self.behind) {
+            _ if self.onto != [None; 2] => None,
             (_, Some(_)) => None,
             (Mask::All, _) => self.fuse_relu(cx).or_else(|| self.fuse_gradient(cx)),
             _ => self.fuse_gradient(cx),
@@ -129,7 +165,7 @@ impl Op for BatchNormBackward {
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [x, moments, weight, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
-        let [dx, dweight, dbias] = [0, 1, 2].map(|i| node.outputs[i]);
+        let dx = node.outputs[0];
         let (rows, channels) = (rows_of(cx, x), cx.shape(weight)[0]);
         let quads = quads(cx, weight);
         let partials = cx.scratch("batch_norm.partials", &[0, channels], DType::F32);
@@ -141,7 +177,7 @@ impl Op for BatchNormBackward {
         } else {
             (self.reduce(cx, node, partials), dy)
         };
-        finalize_gradients(cx, &tallied, [partials, moments, weight], [dweight, dbias, stats]);
+        self.finalize(cx, node, &tallied, [partials, moments, weight, stats]);
         // What a convolution wrote is masked.
         let masks = self.behind.is_none();
         let kernel = self.kernel(cx, x, ["backward", "backward_joined"], masks);

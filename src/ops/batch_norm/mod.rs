@@ -10,9 +10,9 @@
 mod backward;
 mod sums;
 
+pub(super) use backward::BatchNormBackward;
 pub(super) use sums::finalize_statistics;
 
-use self::backward::BatchNormBackward;
 use self::sums::{own_chunks, params, quads, spans};
 use super::conv2d::Conv2d;
 use super::{Rewrite, element, groups, rows_of, wants};

@@ -39,12 +39,13 @@ pub(in crate::ops) fn finalize_statistics(cx: &mut Lowering<'_>, momentum: f32, 
     cx.launch(kernel, params, launched, &[partials], outputs);
 }
 
-/// From the chunks' `partials` to the gradients of weight and bias, and what the gradient of the input is made from (`outputs`).
-pub(super) fn finalize_gradients(cx: &mut Lowering<'_>, t: &Tallied, inputs: [TensorId; 3], outputs: [TensorId; 3]) {
+/// From the chunks' partial sums, moments and weight (`inputs`, perhaps with other gradients of weight and bias to add) to the gradients of weight and
+/// bias, and what the gradient of the input is made from (`outputs`).
+pub(super) fn finalize_gradients(cx: &mut Lowering<'_>, t: &Tallied, inputs: &[TensorId], outputs: &[TensorId; 3]) {
     let quads = quads(cx, inputs[2]);
     let params = of([t.window_rows, t.rows, quads, t.chunk, t.chunks, 0, t.window_chunks, span(cx)], 0.0);
-    let (kernel, launched) = over_chunks(cx, "backward_finalize", quads, t.chunks);
-    cx.launch(kernel, params, launched, &inputs, &outputs);
+    let (kernel, launched) = over_chunks(cx, if inputs.len() == 3 { "backward_finalize" } else { "backward_finalize_onto" }, quads, t.chunks);
+    cx.launch(kernel, params, launched, inputs, outputs);
 }
 
 /// A kernel over all chunks, and its workgroups. Barriers cost software devices more than the sums themselves: there an invocation takes all
