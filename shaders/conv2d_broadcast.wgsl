@@ -116,40 +116,36 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             }
         }
     }
+    // Rows leave eight at a time, of these two at a time, by loops whose ends the compiler does not know: all at once, they would take it several
+    // times as long as the product.
     begin(column, c0);
-    put(first + 0u, subgroupBroadcast(row0.out, 0u), column, c0);
-    put(first + 1u, subgroupBroadcast(row0.out, 1u), column, c1);
-    put(first + 2u, subgroupBroadcast(row0.out, 2u), column, c2);
-    put(first + 3u, subgroupBroadcast(row0.out, 3u), column, c3);
-    put(first + 4u, subgroupBroadcast(row0.out, 4u), column, c4);
-    put(first + 5u, subgroupBroadcast(row0.out, 5u), column, c5);
-    put(first + 6u, subgroupBroadcast(row0.out, 6u), column, c6);
-    put(first + 7u, subgroupBroadcast(row0.out, 7u), column, c7);
-    put(first + 8u, subgroupBroadcast(row1.out, 0u), column, c8);
-    put(first + 9u, subgroupBroadcast(row1.out, 1u), column, c9);
-    put(first + 10u, subgroupBroadcast(row1.out, 2u), column, c10);
-    put(first + 11u, subgroupBroadcast(row1.out, 3u), column, c11);
-    put(first + 12u, subgroupBroadcast(row1.out, 4u), column, c12);
-    put(first + 13u, subgroupBroadcast(row1.out, 5u), column, c13);
-    put(first + 14u, subgroupBroadcast(row1.out, 6u), column, c14);
-    put(first + 15u, subgroupBroadcast(row1.out, 7u), column, c15);
-    if ROWS == 32u {
-        put(first + 16u, subgroupBroadcast(row2.out, 0u), column, c16);
-        put(first + 17u, subgroupBroadcast(row2.out, 1u), column, c17);
-        put(first + 18u, subgroupBroadcast(row2.out, 2u), column, c18);
-        put(first + 19u, subgroupBroadcast(row2.out, 3u), column, c19);
-        put(first + 20u, subgroupBroadcast(row2.out, 4u), column, c20);
-        put(first + 21u, subgroupBroadcast(row2.out, 5u), column, c21);
-        put(first + 22u, subgroupBroadcast(row2.out, 6u), column, c22);
-        put(first + 23u, subgroupBroadcast(row2.out, 7u), column, c23);
-        put(first + 24u, subgroupBroadcast(row3.out, 0u), column, c24);
-        put(first + 25u, subgroupBroadcast(row3.out, 1u), column, c25);
-        put(first + 26u, subgroupBroadcast(row3.out, 2u), column, c26);
-        put(first + 27u, subgroupBroadcast(row3.out, 3u), column, c27);
-        put(first + 28u, subgroupBroadcast(row3.out, 4u), column, c28);
-        put(first + 29u, subgroupBroadcast(row3.out, 5u), column, c29);
-        put(first + 30u, subgroupBroadcast(row3.out, 6u), column, c30);
-        put(first + 31u, subgroupBroadcast(row3.out, 7u), column, c31);
+    for (var row = first; row < min(first + ROWS, params.rows); row += 8u) {
+        let eight = (row - first) / 8u;
+        var at = row0.out;
+        var v0 = c0; var v1 = c1; var v2 = c2; var v3 = c3; var v4 = c4; var v5 = c5; var v6 = c6; var v7 = c7;
+        if eight == 1u {
+            at = row1.out;
+            v0 = c8; v1 = c9; v2 = c10; v3 = c11; v4 = c12; v5 = c13; v6 = c14; v7 = c15;
+        }
+        if eight == 2u {
+            at = row2.out;
+            v0 = c16; v1 = c17; v2 = c18; v3 = c19; v4 = c20; v5 = c21; v6 = c22; v7 = c23;
+        }
+        if eight == 3u {
+            at = row3.out;
+            v0 = c24; v1 = c25; v2 = c26; v3 = c27; v4 = c28; v5 = c29; v6 = c30; v7 = c31;
+        }
+        let a0 = subgroupBroadcast(at, 0u); let a1 = subgroupBroadcast(at, 1u); let a2 = subgroupBroadcast(at, 2u); let a3 = subgroupBroadcast(at, 3u);
+        let a4 = subgroupBroadcast(at, 4u); let a5 = subgroupBroadcast(at, 5u); let a6 = subgroupBroadcast(at, 6u); let a7 = subgroupBroadcast(at, 7u);
+        for (var two = row; two < min(row + 8u, params.rows); two += 2u) {
+            let i = two - row;
+            var p = v0; var q = v1; var p_at = a0; var q_at = a1;
+            if i == 2u { p = v2; q = v3; p_at = a2; q_at = a3; }
+            if i == 4u { p = v4; q = v5; p_at = a4; q_at = a5; }
+            if i == 6u { p = v6; q = v7; p_at = a6; q_at = a7; }
+            put(two, p_at, column, p);
+            put(two + 1u, q_at, column, q);
+        }
     }
     write_tally(first, row_tile, column, tally());
 }

@@ -107,12 +107,17 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             if q >= length { break; }
         }
     }
-    store(split, row_tile * 8u + 0u, column, c00, c01, c02, c03);
-    store(split, row_tile * 8u + 1u, column, c10, c11, c12, c13);
-    store(split, row_tile * 8u + 2u, column, c20, c21, c22, c23);
-    store(split, row_tile * 8u + 3u, column, c30, c31, c32, c33);
-    store(split, row_tile * 8u + 4u, column, c40, c41, c42, c43);
-    store(split, row_tile * 8u + 5u, column, c50, c51, c52, c53);
-    store(split, row_tile * 8u + 6u, column, c60, c61, c62, c63);
-    store(split, row_tile * 8u + 7u, column, c70, c71, c72, c73);
+    // In a loop whose end the compiler does not know: one after another, stores would take it as long as the product.
+    for (var to = row_tile * 8u; to < min(row_tile * 8u + 8u, params.quads); to++) {
+        let q = to - row_tile * 8u;
+        var r0 = c00; var r1 = c01; var r2 = c02; var r3 = c03;
+        if q == 1u { r0 = c10; r1 = c11; r2 = c12; r3 = c13; }
+        if q == 2u { r0 = c20; r1 = c21; r2 = c22; r3 = c23; }
+        if q == 3u { r0 = c30; r1 = c31; r2 = c32; r3 = c33; }
+        if q == 4u { r0 = c40; r1 = c41; r2 = c42; r3 = c43; }
+        if q == 5u { r0 = c50; r1 = c51; r2 = c52; r3 = c53; }
+        if q == 6u { r0 = c60; r1 = c61; r2 = c62; r3 = c63; }
+        if q == 7u { r0 = c70; r1 = c71; r2 = c72; r3 = c73; }
+        store(split, to, column, r0, r1, r2, r3);
+    }
 }
