@@ -43,14 +43,16 @@ impl Case {
         self
     }
 
-    /// Builds what it times.
-    pub(super) fn prepare(&self, gpu: &Gpu, variants: &dyn Variants) -> Result<Ready> {
+    /// Builds what it times, with its pipelines.
+    pub fn prepare(&self, gpu: &Gpu, variants: &dyn Variants) -> Result<Ready> {
         (self.build)(gpu, variants)
     }
 }
 
 /// A case ready to run.
-pub(super) enum Ready {
+pub struct Ready(Work);
+
+enum Work {
     /// A program whose inputs stay on the device.
     Device { program: Box<Program>, _store: Store },
     /// Work of the processor.
@@ -59,39 +61,44 @@ pub(super) enum Ready {
 
 impl Ready {
     pub(super) fn device(program: Program, store: Store) -> Self {
-        Self::Device { program: Box::new(program), _store: store }
+        Self(Work::Device { program: Box::new(program), _store: store })
     }
 
-    pub(super) fn run(&mut self, gpu: &Gpu) -> Result<()> {
-        match self {
-            Self::Device { program, .. } => {
+    pub(super) fn host(work: Box<dyn FnMut() -> Result<()>>) -> Self {
+        Self(Work::Host(work))
+    }
+
+    /// Runs it once and waits.
+    pub fn run(&mut self, gpu: &Gpu) -> Result<()> {
+        match &mut self.0 {
+            Work::Device { program, .. } => {
                 program.run_only(gpu, &[])?;
                 gpu.wait()
             }
-            Self::Host(work) => work(),
+            Work::Host(work) => work(),
         }
     }
 
     /// Dispatches of a run.
     pub(super) fn dispatches(&self) -> usize {
-        match self {
-            Self::Device { program, .. } => program.dispatches(),
-            Self::Host(_) => 0,
+        match &self.0 {
+            Work::Device { program, .. } => program.dispatches(),
+            Work::Host(_) => 0,
         }
     }
 
     /// Device time of every dispatch.
     pub(super) fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, f64)>> {
-        match self {
-            Self::Device { program, .. } => program.profile(gpu),
-            Self::Host(_) => Err(Error::Usage("work of the processor has no device profile".into())),
+        match &self.0 {
+            Work::Device { program, .. } => program.profile(gpu),
+            Work::Host(_) => Err(Error::Usage("work of the processor has no device profile".into())),
         }
     }
 
     /// Milliseconds of the host alone: replays are submitted without waiting, and only that is on the clock. The best of ten.
     pub(super) fn host_ms(&mut self, gpu: &Gpu) -> Result<f64> {
         let mut best = f64::MAX;
-        if let Self::Device { program, .. } = self {
+        if let Work::Device { program, .. } = &mut self.0 {
             for _ in 0..10 {
                 let start = Instant::now();
                 program.run_only(gpu, &[])?;

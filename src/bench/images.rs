@@ -43,7 +43,7 @@ fn decode() -> Result<Ready> {
     let folder = temporary()?;
     let path = folder.path().join("image.jpg");
     photograph(&path, 0)?;
-    Ok(Ready::Host(Box::new(move || {
+    Ok(Ready::host(Box::new(move || {
         // The folder lives as long as the closure.
         read_image(folder.path().join("image.jpg")).map(|_: Rgb8| ())
     })))
@@ -56,7 +56,7 @@ fn augment() -> Result<Ready> {
     let (image, pipeline, mut scratch, mut index) = (read_image(&path)?, multi_crop(&PretrainConfig::default()), Scratch::default(), 0);
     let sizes = pipeline.groups.iter().flat_map(|g| std::iter::repeat_n(g.size * g.size * 4, g.count));
     let mut crops: Vec<Vec<f32>> = sizes.map(|floats| vec![0.0; floats]).collect();
-    Ok(Ready::Host(Box::new(move || {
+    Ok(Ready::host(Box::new(move || {
         let mut out: Vec<&mut [f32]> = crops.iter_mut().map(Vec::as_mut_slice).collect();
         // Another index draws other random numbers.
         index += 1;
@@ -75,7 +75,7 @@ fn loader(batch: usize) -> Result<Ready> {
     let data = Arc::new(Dataset::open(folder.path(), Split::Pretrain)?);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let mut loader = Loader::multi_crop(data, multi_crop(&PretrainConfig::default()), batch, workers, 0, u64::MAX)?;
-    Ok(Ready::Host(Box::new(move || {
+    Ok(Ready::host(Box::new(move || {
         let crops = loader.next().ok_or_else(|| Error::Failed(format!("the loader of {} ended", folder.path().display())))??;
         loader.recycle(crops);
         Ok(())

@@ -9,7 +9,7 @@ mod images;
 mod kernels;
 mod steps;
 
-pub use case::Case;
+pub use case::{Case, Ready};
 pub use cases::cases;
 
 use crate::error::Result;
