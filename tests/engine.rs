@@ -6,8 +6,13 @@ use std::sync::LazyLock;
 use swav_wgpu::Error;
 use swav_wgpu::gpu::{Caps, DeviceKind, Gpu};
 use swav_wgpu::graph::{DType, Graph, Program, Storage, Store, Tensor, TensorId, Variables, View, lower, pad_rows, plan};
-use swav_wgpu::ops::{BatchNormMode, BatchNormParameters, concat_rows, gradients};
+use swav_wgpu::ops::{BatchNormMode, concat_rows, gradients};
 use swav_wgpu::tune::{BestGuess, Fusions};
+
+#[path = "support/random_graph.rs"]
+mod random_graph;
+
+use random_graph::{Random, batch_norm_parameters, input, random_graph};
 
 static GPU: LazyLock<Gpu> =
     LazyLock::new(|| Gpu::open_checked(None).unwrap_or_else(|e| panic!("these tests need a Vulkan, Metal or DX12 adapter, software will do: {e}")));
@@ -25,76 +30,12 @@ const CAPS: Caps = Caps {
     timestamp_period: None,
 };
 
-/// SplitMix64: enough to vary graphs.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let a = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let b = (a ^ (a >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((b ^ (b >> 31)) % n as u64) as usize
-    }
-}
-
-fn input(graph: &Graph, name: &str, shape: &[usize]) -> Tensor {
-    graph.input(name, shape, DType::F32)
-}
-
-fn batch_norm_parameters(graph: &Graph, variables: &mut Variables, name: &str, channels: usize) -> BatchNormParameters {
-    let mut variable = |what: &str| {
-        let id = variables.add(&format!("{name}.{what}"), &[channels], DType::F32);
-        graph.variable(variables, id)
-    };
-    BatchNormParameters {
-        weight: variable("weight"),
-        bias: variable("bias"),
-        running_mean: variable("running_mean"),
-        running_var: variable("running_var"),
-    }
-}
-
-/// A random network with skips, its loss and the gradients of its weights.
-fn random_graph(random: &mut Random) -> (Graph, Vec<Tensor>) {
-    let (graph, mut variables) = (Graph::new(), Variables::new());
-    let (mut pool, mut weights) = (vec![input(&graph, "images", &[2, 8, 8, 4])], Vec::new());
-    for layer in 0..3 + random.below(10) {
-        let x = pool[random.below(pool.len())].clone();
-        let same: Vec<Tensor> = pool.iter().filter(|t| t.shape() == x.shape()).cloned().collect();
-        let [_, h, _, c] = x.nhwc();
-        let next = match random.below(5) {
-            0 => x.relu(),
-            1 => x.add(&same[random.below(same.len())]),
-            2 if h > 3 => x.max_pool2d(3, 2, 1),
-            3 => {
-                let parameters = batch_norm_parameters(&graph, &mut variables, &format!("bn{layer}"), c);
-                let residual = &same[random.below(same.len())];
-                weights.push(parameters.weight.clone());
-                let y = x.batch_norm(&parameters, BatchNormMode::Training { momentum: 0.1 });
-                if residual.id() == x.id() { y.relu() } else { y.add(residual).relu() }
-            }
-            _ => {
-                let out = [3, 4, 8, 13][random.below(4)];
-                let weight = input(&graph, &format!("weight{layer}"), &[3, 3, c.next_multiple_of(4), out]);
-                weights.push(weight.clone());
-                x.conv2d(&weight, 1 + random.below(2), 1)
-            }
-        };
-        pool.push(next);
-    }
-    let pooled = pool.last().unwrap().global_avg_pool2d();
-    let loss = pooled.normalize().soft_cross_entropy(&input(&graph, "targets", &pooled.shape()), 0.1, 1.0);
-    let mut outputs = vec![loss.clone(), pooled];
-    outputs.extend(gradients(&loss, &weights).into_iter().flatten());
-    (graph, outputs)
-}
-
 /// Runs the plan in the mind: every slot remembers whose data each of its bytes holds.
 #[test]
 fn a_tensor_is_never_overwritten_while_it_is_needed() {
     let (mut planned, mut separate) = (0, 0);
     for seed in 0..300 {
-        let (graph, outputs) = random_graph(&mut Random(seed));
+        let (graph, _, outputs) = random_graph(&mut Random(seed));
         let keep: Vec<_> = outputs.iter().map(Tensor::id).collect();
         let lowered = lower(&graph, &keep, &CAPS, &BestGuess);
         let plan = plan(&lowered, &keep);

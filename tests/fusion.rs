@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use swav_wgpu::gpu::Gpu;
-use swav_wgpu::graph::{DType, Graph, Program, TensorId, Variants, lower, plan};
+use swav_wgpu::graph::{DType, Graph, Program, Storage, Store, TensorId, Variables, Variants, lower, pad_rows, plan};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
 use swav_wgpu::nn::{Init, Recompute, initial_values};
-use swav_wgpu::ops::{BatchNormMode, Rewrite};
+use swav_wgpu::ops::{BatchNormMode, Rewrite, gradients};
 use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
 use swav_wgpu::swav::{Crops, Precision, QueueUse, SinkhornScope, StepPart, StepSettings, StepVariables, SwavModel, record};
 use swav_wgpu::tune::Fusions;
+
+#[path = "support/random_graph.rs"]
+mod random_graph;
+
+use random_graph::{Random, batch_norm_parameters, input, random_graph};
 
 static GPU: LazyLock<Gpu> =
     LazyLock::new(|| Gpu::open_checked(None).unwrap_or_else(|e| panic!("these tests need a Vulkan, Metal or DX12 adapter, software will do: {e}")));
@@ -139,6 +144,65 @@ fn fused_and_plain_graphs_compute_the_same() {
     }
 }
 
+/// Stored values around `centre`.
+fn values(shape: &[usize], centre: f32) -> Vec<f32> {
+    let count: usize = shape.iter().product();
+    pad_rows(&images(count).iter().filter(|v| **v != 0.0).take(count).map(|v| v + centre).collect::<Vec<_>>(), shape)
+}
+
+/// Every input of a graph with values for it.
+fn inputs(graph: &Graph) -> BTreeMap<String, Vec<f32>> {
+    let read: Vec<TensorId> = graph.nodes().iter().flat_map(|node| node.inputs.clone()).collect();
+    let named = read.into_iter().filter_map(|t| match &graph.info(t).storage {
+        Storage::Input(name) => Some((name.clone(), values(&graph.info(t).shape, if name == "targets" { 1.5 } else { 0.1 }))),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Networks that nobody would build: what is fused is read by others, kept, added to itself.
+#[test]
+fn random_graphs_compute_the_same_fused() {
+    let mut fused = 0;
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let (graph, variables, outputs) = random_graph(&mut random);
+        // Any tensor may be an output too.
+        let more = (0..3).map(|_| graph.tensor(graph.nodes()[random.below(graph.nodes().len())].outputs[0]));
+        let outputs: Vec<_> = outputs.into_iter().chain(more).collect();
+        let names: Vec<String> = (0..outputs.len()).map(|i| format!("output {i}")).collect();
+        let named: Vec<_> = names.iter().map(String::as_str).zip(&outputs).collect();
+        let run = |fusions: &Fusions| {
+            let store = Store::new(&GPU, variables.clone()).unwrap();
+            for name in (0..13).flat_map(|layer| ["weight", "bias", "running_mean", "running_var"].map(|part| format!("bn{layer}.{part}"))) {
+                let Some(id) = variables.find(&name) else { continue };
+                let shape = &variables.info(id).shape;
+                store.write(&GPU, id, &values(shape, if name.ends_with("bias") { 0.1 } else { 1.2 })).unwrap();
+            }
+            let mut program = Program::new(&GPU, &store, &graph, &named, fusions).unwrap();
+            let inputs = inputs(&graph);
+            let given: Vec<(&str, &[u8])> = inputs.iter().map(|(name, v)| (name.as_str(), bytemuck::cast_slice(v))).collect();
+            let results = program.call(&GPU, &given).unwrap();
+            (names.iter().map(|name| results.f32(name)).collect::<Vec<_>>(), program.dispatches())
+        };
+        let (plain, many) = run(&Fusions::Only(Vec::new()));
+        for fusions in [Fusions::Usual, Fusions::Only(Rewrite::ALL.to_vec())] {
+            let (got, few) = run(&fusions);
+            fused += usize::from(few < many);
+            for (i, (a, b)) in plain.iter().zip(&got).enumerate() {
+                let apart: Vec<f32> = a.iter().zip(b).map(|(x, y)| x - y).collect();
+                assert!(
+                    norm(&apart) <= 1e-3 * norm(a).max(1e-6),
+                    "seed {seed}, {fusions:?}: {:?} is off by {:.1e}",
+                    outputs[i],
+                    norm(&apart) / norm(a)
+                );
+            }
+        }
+    }
+    assert!(fused > 60, "{fused} graphs had something to fuse");
+}
+
 /// In f16 a plain graph rounds where a fused one does not, and a network of few pixels multiplies that: fused, it must be as close to f32.
 #[test]
 fn fused_graphs_in_f16_are_as_close_to_f32_as_plain_ones() {
@@ -180,6 +244,42 @@ fn every_rewrite_is_made_where_it_is_due() {
     assert_eq!(count(&usual, "store=store_join"), joins - 2);
     assert!(count(&usual, "batch_norm/backward_reduce") < count(&masked, "batch_norm/backward_reduce") / 3);
     assert!(count(&usual, "reduce") > 0 && count(&usual, "load=load_normalized") > 0);
+}
+
+/// What is computed again only for the gradient of a weight is not, when that normalises what it reads.
+#[test]
+fn nothing_is_computed_again_for_nobody() {
+    let count = |recompute| {
+        let (_, _, part) = step(&networks()[0], &settings(2, [32, 24], Precision::F32, recompute));
+        let keep: Vec<TensorId> = part.outputs.iter().map(|(_, t)| t.id()).collect();
+        let launches = lower(&part.graph, &keep, GPU.caps(), &Fusions::Usual).launches;
+        launches.iter().filter(|l| l.kernel.label() == "batch_norm/forward[RELU=true]").count()
+    };
+    // But for the stem's, which the pool reads.
+    assert_eq!(count(Recompute::Norm), count(Recompute::None) + 2);
+}
+
+/// A weight's gradient normalises its input only while the batch norm's parameters are what they were.
+#[test]
+fn changed_parameters_are_not_read_again() {
+    let (graph, mut variables) = (Graph::new(), Variables::new());
+    let parameters = batch_norm_parameters(&graph, &mut variables, "bn0", 4);
+    let weight = input(&graph, "weight", &[1, 1, 4, 4]);
+    let y = input(&graph, "x", &[1, 3, 5, 4]).batch_norm(&parameters, BatchNormMode::Training { momentum: 0.1 }).relu().conv2d(&weight, 1, 0);
+    input(&graph, "change", &[4]).accumulate_into(&parameters.weight);
+    let loss = y.global_avg_pool2d().soft_cross_entropy(&input(&graph, "targets", &[1, 4]), 1.0, 1.0);
+    let gradient = gradients(&loss, &[weight]).remove(0).unwrap();
+    let run = |fusions: &Fusions| {
+        let store = Store::new(&GPU, variables.clone()).unwrap();
+        for (part, centre) in [("weight", 1.2), ("bias", 0.1)] {
+            store.write(&GPU, variables.find(&format!("bn0.{part}")).unwrap(), &values(&[4], centre)).unwrap();
+        }
+        let mut program = Program::new(&GPU, &store, &graph, &[("gradient", &gradient)], fusions).unwrap();
+        let given = inputs(&graph);
+        let given: Vec<(&str, &[u8])> = given.iter().map(|(name, v)| (name.as_str(), bytemuck::cast_slice(v))).collect();
+        program.call(&GPU, &given).unwrap().f32("gradient")
+    };
+    assert_eq!(run(&Fusions::Only(Vec::new())), run(&Fusions::Only(vec![Rewrite::Activation, Rewrite::WeightGradientInput])));
 }
 
 /// Planned bytes of a step of ResNet-50, per 224x224 image.
