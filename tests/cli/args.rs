@@ -31,6 +31,8 @@ fn every_command_of_the_interface_parses() {
         "replay f.safetensors --precision f16",
         "bench --filter step --list",
         "bench --filter step --seconds 0.5 --tune full --tune-seconds 30",
+        "bench --fuse none",
+        "train --config c.toml --fuse statistics,activation",
         "completions zsh",
         "--adapter 1 -vv --json devices",
         "devices --adapter nvidia -q",
@@ -82,6 +84,8 @@ fn wrong_use_exits_2() {
         "completions cmd",
         "devices -q -v",
         "bench --tune some",
+        "bench --fuse some",
+        "bench --fuse statistics,",
         "bench --tune-seconds -1",
         "bench --seconds 0",
     ] {

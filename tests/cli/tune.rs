@@ -83,6 +83,21 @@ fn a_resumed_run_keeps_its_kernels() {
     assert_ne!(rig.metric("last", "loss"), rig.metric("first", "loss"), "variants are expected to round differently");
 }
 
+/// What is fused is part of a run's record too, and stays as it was.
+#[test]
+fn a_resumed_run_fuses_what_it_fused() {
+    let rig = Rig::new();
+    rig.train("plain", "--fuse none");
+    rig.train("cut", "--fuse none --max-steps 3");
+    assert!(rig.run("train --out cut --resume -q --fuse all").ok().err.is_empty());
+    let kernels = kernels(&rig, "cut");
+    let rewrites: Vec<&Value> = kernels.as_object().unwrap().iter().filter(|(key, _)| key.starts_with("fuse ")).map(|(_, choice)| choice).collect();
+    assert!(rewrites.len() >= 4 && rewrites.iter().all(|choice| *choice == "separate"), "{kernels}");
+    assert_eq!(rig.metric("plain", "loss"), rig.metric("cut", "loss"));
+    rig.train("fused", "--fuse all");
+    assert_ne!(rig.metric("plain", "loss"), rig.metric("fused", "loss"), "sums of other chunks are expected to round differently");
+}
+
 #[test]
 fn a_damaged_file_of_pipelines_is_told_and_replaced() {
     let rig = Rig::new();
