@@ -4,24 +4,15 @@
 // For each column quad an invocation calls `begin` once, with the first of its results; `put` for each row; then has the tally merged with
 // others of the same column where there are any (`merged`), and one of them calls `write_tally`, with the first row of the chunk that the
 // tally is of. Rows and columns beyond the last are left out here.
-#import tally
+#import no_tally
 
-const TALLIES: bool = false;
 // The first binding of what becomes of results.
 const STORE: u32 = 3u;
 
 @group(0) @binding(STORE) var<storage, read_write> output: array<vec4<Element>>;
-
-fn begin(column: u32, value: vec4<f32>) {}
 
 fn put(row: u32, at: u32, column: u32, value: vec4<f32>) {
     if row < params.rows && column < params.out_quads {
         output[at * params.out_quads + column] = vec4<Element>(value);
     }
 }
-
-fn tally() -> Tally { return Tally(); }
-
-fn merged(a: Tally, b: Tally) -> Tally { return a; }
-
-fn write_tally(row: u32, chunk: u32, column: u32, t: Tally) {}

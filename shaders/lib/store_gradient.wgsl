@@ -1,8 +1,7 @@
 // As `store`: results are gradients of relu?(batch_norm(x)), and what is written is g, the part that the ReLU let through, with the sums of g and
 // of g * (x - mean) of each chunk of rows, from which the batch norm's reverse pass goes on.
-#import tally
+#import sum_tally
 
-const TALLIES: bool = true;
 const STORE: u32 = 3u;
 const RELU: bool = true;
 
@@ -16,7 +15,6 @@ const RELU: bool = true;
 var<private> mean: vec4<f32>;
 var<private> scale: vec4<f32>;
 var<private> offset: vec4<f32>;
-var<private> sums: Tally;
 
 fn begin(column: u32, value: vec4<f32>) {
     let quad = min(column, params.out_quads - 1u);
@@ -34,17 +32,5 @@ fn put(row: u32, at: u32, column: u32, value: vec4<f32>) {
         if RELU { g = select(vec4<f32>(), value, d * scale + offset > vec4<f32>()); }
         output[i] = vec4<Element>(g);
         sums = Tally(0.0, sums.first + g, sums.second + g * d);
-    }
-}
-
-fn tally() -> Tally { return sums; }
-
-fn merged(a: Tally, b: Tally) -> Tally { return Tally(0.0, a.first + b.first, a.second + b.second); }
-
-fn write_tally(row: u32, chunk: u32, column: u32, t: Tally) {
-    if row < params.rows && column < params.out_quads {
-        let to = 2u * ((params.first_chunk + chunk) * params.out_quads + column);
-        chunks[to] = t.first;
-        chunks[to + 1u] = t.second;
     }
 }

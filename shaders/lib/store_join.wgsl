@@ -1,8 +1,7 @@
 // As `store_gradient`, for y = relu(batch_norm(x) + residual) that two paths go on from: the other path's gradient is added, and y itself says
 // what the ReLU let through.
-#import tally
+#import sum_tally
 
-const TALLIES: bool = true;
 const STORE: u32 = 3u;
 
 @group(0) @binding(STORE) var<storage, read> addend: array<vec4<Element>>;
@@ -13,7 +12,6 @@ const STORE: u32 = 3u;
 @group(0) @binding(STORE + 5u) var<storage, read_write> chunks: array<vec4<f32>>;
 
 var<private> mean: vec4<f32>;
-var<private> sums: Tally;
 
 fn begin(column: u32, value: vec4<f32>) {
     mean = moments[min(column, params.out_quads - 1u)];
@@ -26,17 +24,5 @@ fn put(row: u32, at: u32, column: u32, value: vec4<f32>) {
         let g = select(vec4<f32>(), value + vec4<f32>(addend[i]), vec4<f32>(joined[i]) > vec4<f32>());
         output[i] = vec4<Element>(g);
         sums = Tally(0.0, sums.first + g, sums.second + g * (vec4<f32>(normalized[i]) - mean));
-    }
-}
-
-fn tally() -> Tally { return sums; }
-
-fn merged(a: Tally, b: Tally) -> Tally { return Tally(0.0, a.first + b.first, a.second + b.second); }
-
-fn write_tally(row: u32, chunk: u32, column: u32, t: Tally) {
-    if row < params.rows && column < params.out_quads {
-        let to = 2u * ((params.first_chunk + chunk) * params.out_quads + column);
-        chunks[to] = t.first;
-        chunks[to + 1u] = t.second;
     }
 }

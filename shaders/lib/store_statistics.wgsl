@@ -1,7 +1,7 @@
 // As `store`: mean and sum of squared deviations of each chunk of rows are written too, for the batch norm that follows.
 #import moments
+#import write_tally
 
-const TALLIES: bool = true;
 const STORE: u32 = 3u;
 
 @group(0) @binding(STORE) var<storage, read_write> output: array<vec4<Element>>;
@@ -30,11 +30,3 @@ fn tally() -> Tally {
 }
 
 fn merged(a: Tally, b: Tally) -> Tally { return merge_moments(a, b); }
-
-fn write_tally(row: u32, chunk: u32, column: u32, t: Tally) {
-    if row < params.rows && column < params.out_quads {
-        let to = 2u * ((params.first_chunk + chunk) * params.out_quads + column);
-        chunks[to] = t.first;
-        chunks[to + 1u] = t.second;
-    }
-}

@@ -41,6 +41,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/load", include_str!("../../shaders/lib/load.wgsl")),
     ("lib/load_normalized", include_str!("../../shaders/lib/load_normalized.wgsl")),
     ("lib/moments", include_str!("../../shaders/lib/moments.wgsl")),
+    ("lib/no_tally", include_str!("../../shaders/lib/no_tally.wgsl")),
     ("lib/packed", include_str!("../../shaders/lib/packed.wgsl")),
     ("lib/reduce", include_str!("../../shaders/lib/reduce.wgsl")),
     ("lib/share_tally", include_str!("../../shaders/lib/share_tally.wgsl")),
@@ -52,7 +53,9 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/store_sum", include_str!("../../shaders/lib/store_sum.wgsl")),
     ("lib/store_weight", include_str!("../../shaders/lib/store_weight.wgsl")),
     ("lib/store_weight_sum", include_str!("../../shaders/lib/store_weight_sum.wgsl")),
+    ("lib/sum_tally", include_str!("../../shaders/lib/sum_tally.wgsl")),
     ("lib/tally", include_str!("../../shaders/lib/tally.wgsl")),
+    ("lib/write_tally", include_str!("../../shaders/lib/write_tally.wgsl")),
 ];
 
 /// The text of shader `name`, or of `lib/name`.
