@@ -8,7 +8,7 @@
 
 alias Element = f32;
 alias Weight = f32;
-// Rows of a subgroup: 16 or 32. Sums are the same to the last bit.
+// Rows of a subgroup: 16 or 32. Products are the same to the last bit.
 const ROWS: u32 = 16u;
 // Weights are stored (tap, column, k): a quad of columns of four rows is turned while it is loaded, which costs lanes nothing.
 const TURNED: bool = false;

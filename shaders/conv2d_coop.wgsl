@@ -40,6 +40,7 @@ fn gather(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
@@ -103,23 +104,23 @@ fn gather(
         }
     }
     for (var j = 0u; j < COLUMN_TILES; j++) {
-        let corner = corner(local / LANES, 0u, j);
+        let corner = corner(subgroup, 0u, j);
         // An invocation writes one column quad of a matrix: LANES is a multiple of the quads.
         let quad = first_column + corner.y / 4u + local % (TILE / 4u);
         for (var i = 0u; i < ROW_TILES; i++) {
             put_stage(sums[i][j], subgroup);
-            for (var e = local % LANES; e < TILE * TILE / 4u; e += LANES) {
+            for (var e = lane; e < TILE * TILE / 4u; e += LANES) {
                 let r = e / (TILE / 4u);
                 let row = first_row + corner.x + i * TILE + r;
-                let value = staged(local / LANES, r, e % (TILE / 4u));
+                let value = staged(subgroup, r, e % (TILE / 4u));
                 if i == 0u && e < LANES { begin(quad, value); }
                 put(row, gather_row(params, min(row, params.rows - 1u)).out, quad, value);
             }
         }
         if TALLIES {
             let all = shuffle_tally(LANES, TILE / 4u);
-            let chunk = tile / params.column_tiles * SUBGROUP_ROWS + local / LANES / SUBGROUP_COLUMNS;
-            if local % LANES < TILE / 4u { write_tally(first_row + corner.x, chunk, quad, all); }
+            let chunk = tile / params.column_tiles * SUBGROUP_ROWS + subgroup / SUBGROUP_COLUMNS;
+            if lane < TILE / 4u { write_tally(first_row + corner.x, chunk, quad, all); }
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Choosing one kernel variant by name, and finding out which there are.
 
-use crate::graph::Variants;
+use crate::graph::{FUSE, FUSED, SEPARATE, Variants};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-/// Uses the named variant wherever it is offered, else the op's first.
+/// Uses the named variant wherever it is offered, else the op's first. What can be fused is, all of it, unless `separate` is the name.
 #[derive(Clone, Debug)]
 pub struct Force(pub String);
 
 impl Variants for Force {
-    fn choose<'a>(&self, _op: &str, _shape: &str, offered: &[&'a str]) -> &'a str {
-        offered.iter().copied().find(|v| *v == self.0).unwrap_or(offered[0])
+    fn choose<'a>(&self, op: &str, _shape: &str, offered: &[&'a str]) -> &'a str {
+        let wanted = if op == FUSE && self.0 != SEPARATE { FUSED } else { &self.0 };
+        offered.iter().copied().find(|v| *v == wanted).unwrap_or(offered[0])
     }
 
     fn may_round(&self) -> bool {
@@ -38,9 +39,11 @@ impl Survey {
 }
 
 impl Variants for Survey {
-    fn choose<'a>(&self, _op: &str, _shape: &str, offered: &[&'a str]) -> &'a str {
-        self.names.borrow_mut().extend(offered.iter().map(|&v| v.to_owned()));
-        offered[0]
+    fn choose<'a>(&self, op: &str, _shape: &str, offered: &[&'a str]) -> &'a str {
+        // Where nodes can be fused, every variant is run fused, and one apart.
+        let names = offered.iter().filter(|v| op != FUSE || **v == SEPARATE);
+        self.names.borrow_mut().extend(names.map(|&v| v.to_owned()));
+        offered.iter().copied().find(|v| *v == FUSED).unwrap_or(offered[0])
     }
 
     fn may_round(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Random networks.
 
-use swav_wgpu::graph::{DType, Graph, Tensor, Variables};
+use swav_wgpu::graph::{DType, Graph, Recomputes, Tensor, Variables};
 use swav_wgpu::ops::{BatchNormMode, BatchNormParameters, gradients};
 
 /// SplitMix64: enough to vary graphs.
@@ -34,15 +34,16 @@ pub fn batch_norm_parameters(graph: &Graph, variables: &mut Variables, name: &st
     }
 }
 
-/// A random network with skips, its variables; its loss, what the loss is made from, and the gradients of its weights.
-pub fn random_graph(random: &mut Random) -> (Graph, Variables, Vec<Tensor>) {
+/// A random network with skips, its variables; its loss, what the loss is made from, and the gradients of its weights. With `again`, results of two
+/// layers in three are given up and computed again for the reverse pass, of some only the cheap ones.
+pub fn random_graph(random: &mut Random, again: bool) -> (Graph, Variables, Vec<Tensor>) {
     let (graph, mut variables) = (Graph::new(), Variables::new());
     let (mut pool, mut weights) = (vec![input(&graph, "images", &[2, 8, 8, 4])], Vec::new());
     for layer in 0..3 + random.below(10) {
         let x = pool[random.below(pool.len())].clone();
         let same: Vec<Tensor> = pool.iter().filter(|t| t.shape() == x.shape()).cloned().collect();
         let [_, h, _, c] = x.nhwc();
-        let next = match random.below(5) {
+        let mut record = || match random.below(5) {
             0 => x.relu(),
             1 => x.add(&same[random.below(same.len())]),
             2 if h > 3 => x.max_pool2d(3, 2, 1),
@@ -59,6 +60,11 @@ pub fn random_graph(random: &mut Random) -> (Graph, Variables, Vec<Tensor>) {
                 weights.push(weight.clone());
                 x.conv2d(&weight, 1 + random.below(2), 1)
             }
+        };
+        let next = match layer % 3 {
+            1 if again => graph.segment(Recomputes::Cheaply, record),
+            2 if again => graph.segment(Recomputes::Dearly, record),
+            _ => record(),
         };
         pool.push(next);
     }

@@ -21,8 +21,8 @@ pub(super) fn all() -> Vec<Entry> {
         batch_norm::cases(dtype, &mut all);
         elementwise::cases(dtype, &mut all);
         pools::cases(dtype, &mut all);
+        blocks::cases(dtype, &mut all);
     }
-    blocks::cases(&mut all);
     matrices::cases(&mut all);
     losses::cases(&mut all);
     all

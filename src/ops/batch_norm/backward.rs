@@ -5,7 +5,7 @@ use super::sums::{finalize_gradients, own_chunks, params, quads, spans};
 use crate::gpu::{KernelSpec, Specialization};
 use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Maker, Node, Op, Tensor, TensorId, View};
 use crate::ops::add::sum;
-use crate::ops::conv2d::{InputGradient, Store, Tallied};
+use crate::ops::conv2d::{Epilogue, InputGradient, Tallied};
 use crate::ops::relu::ReluBackward;
 use crate::ops::{Rewrite, element, groups, rows_of, wants};
 use std::rc::Rc;
@@ -40,7 +40,8 @@ impl BatchNormBackward {
 
     /// The node of `made` with `other` added to `term`, one of its gradients, whose place `sum` takes; `None` where that cannot be.
     pub(in crate::ops) fn with_sum(made: &Maker<'_, Self>, [term, other, sum]: [TensorId; 3]) -> Option<Fused> {
-        let which = made.node.outputs[1..3].iter().position(|t| *t == term).filter(|&i| made.op.onto[i].is_none())?;
+        let which =
+            made.node.outputs[1..3].iter().position(|t| *t == term).filter(|&i| made.op.onto[i].is_none() && !made.node.outputs.contains(&other))?;
         let (mut op, mut inputs, mut outputs) = (*made.op, made.node.inputs.clone(), made.node.outputs.clone());
         op.onto[which] = Some(inputs.len());
         inputs.push(other);
@@ -116,12 +117,12 @@ impl BatchNormBackward {
         let behind = self.behind.expect("a convolution behind");
         let [x, moments, gamma, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
         let at = if self.mask == Mask::All { 4 } else { 5 };
-        let store = match self.mask {
-            Mask::All => Store::Gradient { normalized: x, moments, gamma, beta: gamma, relu: false, chunks: partials },
-            Mask::Input => Store::Gradient { normalized: x, moments, gamma, beta: node.inputs[4], relu: true, chunks: partials },
-            Mask::Output => Store::Join { addend: node.inputs[at + 1], normalized: x, joined: node.inputs[4], moments, chunks: partials },
+        let epilogue = match self.mask {
+            Mask::All => Epilogue::Gradient { normalized: x, moments, gamma, beta: gamma, relu: false, chunks: partials },
+            Mask::Input => Epilogue::Gradient { normalized: x, moments, gamma, beta: node.inputs[4], relu: true, chunks: partials },
+            Mask::Output => Epilogue::Join { addend: node.inputs[at + 1], normalized: x, joined: node.inputs[4], moments, chunks: partials },
         };
-        behind.lower_with(cx, dy, node.inputs[at], g, &store)
+        behind.lower_with(cx, dy, node.inputs[at], g, &epilogue)
     }
 }
 

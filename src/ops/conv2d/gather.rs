@@ -31,7 +31,7 @@ pub(super) struct Input {
 
 /// What becomes of the results of a gather besides being written: `shaders/lib/store*.wgsl`.
 #[derive(Clone, Copy)]
-pub(in crate::ops) enum Store {
+pub(in crate::ops) enum Epilogue {
     /// Nothing.
     Plain,
     /// Another gradient of the same tensor is added.
@@ -54,7 +54,7 @@ pub(in crate::ops) struct Tallied {
     pub(in crate::ops) window_chunks: usize,
 }
 
-impl Store {
+impl Epilogue {
     /// What it notes goes here.
     pub(super) fn chunks(&self) -> Option<TensorId> {
         match *self {
@@ -146,30 +146,24 @@ impl Gather {
         input: Input,
         weights: &mut Weights,
         output: TensorId,
-        (store, first_chunk): (&Store, usize),
+        (epilogue, first_chunk): (&Epilogue, usize),
     ) -> Tallied {
         let windows = cx.windows(self.grid[0], 1, &[input.tensor, output]);
         let rows = |images: &Images| images.count * self.grid[1] * self.grid[2];
         let [_, kernel_w, in_channels, out_channels] = weights.shape(cx);
         let (in_quads, out_quads, taps) = (in_channels / 4, out_channels.div_ceil(4), self.taps[0] * self.taps[1]);
         let dtype = cx.info(input.tensor).dtype;
-        let key = format!("{}x{taps}x{in_channels}x{out_channels}", rows(&windows[0]));
-        let product = Product {
-            rows: rows(&windows[0]),
-            columns: out_channels,
-            depth: taps * in_channels,
-            dtype,
-            reduces: false,
-            fused: self.fuses(input, store),
-        };
+        let fused = self.fuses(input, epilogue);
+        let key = format!("{}x{taps}x{in_channels}x{out_channels}{}", rows(&windows[0]), if fused { " fused" } else { "" });
+        let product = Product { rows: rows(&windows[0]), columns: out_channels, depth: taps * in_channels, dtype, reduces: false, fused };
         let kernel = product.kernel(cx, op, &key);
         let knobs = element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
-        let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&store.knobs());
+        let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&epilogue.knobs());
         if kernel.turns_weights && matches!(weights, Weights::Turned { .. }) {
             knobs = knobs.bool("TURNED", true);
         }
         // More rows an invocation, so that it has something to tally.
-        let span = if kernel.tile.is_none() && store.chunks().is_some() { (50_000 / (taps * (in_quads + 1) + 1)).clamp(1, 16) } else { 1 };
+        let span = if kernel.tile.is_none() && epilogue.chunks().is_some() { (50_000 / (taps * (in_quads + 1) + 1)).clamp(1, 16) } else { 1 };
         if span > 1 {
             knobs = knobs.u32("SPAN", u32::try_from(span).expect("at most 16"));
         }
@@ -191,8 +185,8 @@ impl Gather {
             let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
             let mut reads = vec![images.of(input.tensor), weight.into()];
             reads.extend(input.norm.into_iter().flatten().map(View::from));
-            reads.extend(store.reads(images));
-            let writes: Vec<View> = [images.of(output)].into_iter().chain(store.chunks().map(View::from)).collect();
+            reads.extend(epilogue.reads(images));
+            let writes: Vec<View> = [images.of(output)].into_iter().chain(epilogue.chunks().map(View::from)).collect();
             cx.launch(KernelSpec::new(kernel.shader, "gather").with(knobs.clone()), params, launched, &reads, &writes);
             tallied.rows += rows;
             tallied.chunks += rows.div_ceil(chunk);
@@ -201,8 +195,8 @@ impl Gather {
     }
 
     /// Whether a kernel must be able to do more than to load, multiply and store.
-    fn fuses(&self, input: Input, store: &Store) -> bool {
-        input.norm.is_some() || !matches!(store, Store::Plain)
+    fn fuses(&self, input: Input, epilogue: &Epilogue) -> bool {
+        input.norm.is_some() || !matches!(epilogue, Epilogue::Plain)
     }
 
     fn params(&self, rows: usize, kernel_w: usize) -> Params {

@@ -98,7 +98,7 @@ impl Product {
         if full && (self.reduces || rows * columns >= BUSY) { &["tile128", "tile"] } else { &["tile", "tile128"] }
     }
 
-    /// The kinds of `broadcast`; their results are the same to the last bit.
+    /// The kinds of `broadcast`; their products are the same to the last bit, what they tally of them is not: chunks of rows differ.
     fn broadcasts(&self) -> &'static [&'static str] {
         let (rows, quads) = (self.rows, self.columns.div_ceil(4));
         if self.reduces {

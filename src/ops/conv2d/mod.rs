@@ -7,14 +7,14 @@
 //! Fused: normalised inputs are made from what is before the batch norm where they are read; forward notes the statistics of the batch norm behind
 //! it; gradients are added to others of the same tensor, and the input's is masked and summed up for the batch norm before it.
 //!
-//! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile` for GPUs, `plain`
+//! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile` and `tile128` for GPUs, `plain`
 //! everywhere; for activations in f16 also `coop` and `coop128`, on cooperative matrices.
 
 mod gather;
 mod kernels;
 mod weight;
 
-pub(super) use self::gather::{Store, Tallied};
+pub(super) use self::gather::{Epilogue, Tallied};
 pub(super) use self::weight::WeightGradient;
 
 use self::gather::{Gather, Input, Weights};
@@ -147,11 +147,11 @@ impl Op for Conv2d {
         let input = Input { tensor: node.inputs[0], norm };
         let mut weights = Weights::AsStored(node.inputs[1]);
         let Some(momentum) = self.statistics else {
-            grid.lower(cx, "conv2d", input, &mut weights, node.outputs[0], (&Store::Plain, 0));
+            grid.lower(cx, "conv2d", input, &mut weights, node.outputs[0], (&Epilogue::Plain, 0));
             return;
         };
         let chunks = cx.scratch("chunks", &[0, channels], DType::F32);
-        let tallied = grid.lower(cx, "conv2d", input, &mut weights, node.outputs[0], (&Store::Statistics { chunks }, 0));
+        let tallied = grid.lower(cx, "conv2d", input, &mut weights, node.outputs[0], (&Epilogue::Statistics { chunks }, 0));
         cx.reshape_scratch(chunks, &[2 * tallied.chunks, channels]);
         finalize_statistics(cx, momentum, &tallied, chunks, &node.outputs[1..]);
     }
@@ -164,7 +164,7 @@ impl InputGradient {
     }
 
     /// Launches the gradient `dx` of the input, with what else becomes of it.
-    pub(super) fn lower_with(self, cx: &mut Lowering<'_>, dy: TensorId, weight: TensorId, dx: TensorId, store: &Store) -> Tallied {
+    pub(super) fn lower_with(self, cx: &mut Lowering<'_>, dy: TensorId, weight: TensorId, dx: TensorId, epilogue: &Epilogue) -> Tallied {
         let Window { stride, padding } = self.window;
         let ([n, h, w, channels], [_, p, q, _], [r, s, _, _]) = (cx.nhwc(dx), cx.nhwc(dy), cx.nhwc(weight));
         let mut weights = Weights::Turned { stored: weight, copy: None };
@@ -188,11 +188,11 @@ impl InputGradient {
                     tap_stride: stride,
                 };
                 let input = Input { tensor: dy, norm: None };
-                let tallied = grid.lower(cx, "conv2d_input_gradient", input, &mut weights, dx, (store, all.chunks));
+                let tallied = grid.lower(cx, "conv2d_input_gradient", input, &mut weights, dx, (epilogue, all.chunks));
                 all = Tallied { rows: all.rows + tallied.rows, chunks: all.chunks + tallied.chunks, ..tallied };
             }
         }
-        if let Some(chunks) = store.chunks() {
+        if let Some(chunks) = epilogue.chunks() {
             cx.reshape_scratch(chunks, &[2 * all.chunks, channels]);
         }
         all
@@ -209,8 +209,8 @@ impl Op for InputGradient {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let store = if self.sum { Store::Sum { addend: node.inputs[2] } } else { Store::Plain };
-        self.lower_with(cx, node.inputs[0], node.inputs[1], node.outputs[0], &store);
+        let epilogue = if self.sum { Epilogue::Sum { addend: node.inputs[2] } } else { Epilogue::Plain };
+        self.lower_with(cx, node.inputs[0], node.inputs[1], node.outputs[0], &epilogue);
     }
 }
 
