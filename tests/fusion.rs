@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use swav_wgpu::gpu::Gpu;
-use swav_wgpu::graph::{DType, Graph, Program, Storage, Store, Tensor, TensorId, Variables, Variants, lower, pad_rows, plan};
+use swav_wgpu::graph::{Graph, Program, Storage, Store, Tensor, TensorId, Variables, Variants, lower, pad_rows, plan};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
 use swav_wgpu::nn::{Init, Recompute, initial_values};
 use swav_wgpu::ops::{BatchNormMode, Rewrite, gradients};
