@@ -54,10 +54,8 @@ impl Op for Add {
     /// the same tensor.
     fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
         let (terms, outputs) = (&cx.node().inputs, &cx.node().outputs);
-        let residual = |i: usize| {
-            let without = |norm: &BatchNorm, node: &Node| !norm.relu && node.inputs.len() == 4;
-            BatchNorm::fuse_behind(cx, i, |norm, node| without(&norm, node).then_some((norm, Some(terms[1 - i]))))
-        };
+        let residual =
+            |i: usize| BatchNorm::fuse_behind(cx, i, |norm, node| (!norm.relu && node.inputs.len() == 4).then_some((norm, Some(terms[1 - i]))));
         let gradient = |i: usize| {
             let other = terms[1 - i];
             let onto = |op: Rc<dyn Op>, at: usize, node: &Node| {

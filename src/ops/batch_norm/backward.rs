@@ -40,8 +40,10 @@ impl BatchNormBackward {
 
     /// The node of `made` with `other` added to `term`, one of its gradients, whose place `sum` takes; `None` where that cannot be.
     pub(in crate::ops) fn with_sum(made: &Maker<'_, Self>, [term, other, sum]: [TensorId; 3]) -> Option<Fused> {
-        let which =
-            made.node.outputs[1..3].iter().position(|t| *t == term).filter(|&i| made.op.onto[i].is_none() && !made.node.outputs.contains(&other))?;
+        let which = made.node.outputs[1..3].iter().position(|t| *t == term)?;
+        if made.op.onto[which].is_some() || made.node.outputs.contains(&other) {
+            return None;
+        }
         let (mut op, mut inputs, mut outputs) = (*made.op, made.node.inputs.clone(), made.node.outputs.clone());
         op.onto[which] = Some(inputs.len());
         inputs.push(other);
@@ -124,9 +126,7 @@ impl BatchNormBackward {
         };
         behind.lower_with(cx, dy, node.inputs[at], g, &epilogue)
     }
-}
 
-impl BatchNormBackward {
     /// The gradients of weight and bias from the chunks' sums.
     fn finalize(&self, cx: &mut Lowering<'_>, node: &Node, tallied: &Tallied, [partials, moments, weight, stats]: [TensorId; 4]) {
         let gradients = [node.outputs[1], node.outputs[2]];
