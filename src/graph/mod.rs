@@ -1,8 +1,8 @@
 //! A step as data: recorded once, differentiated graph to graph, planned, then replayed.
 //!
 //! [`Graph`] holds tensors (shape, type, where they live) and nodes in the order they were recorded, which is the order they run in.
-//! [`differentiate`] appends the nodes of the reverse pass. [`lower`] fuses nodes that one kernel can compute together and asks every op
-//! for its kernel launches; [`plan`] maps
+//! [`differentiate`] appends the nodes of the reverse pass. [`lower`] fuses nodes that one kernel can compute together and asks every op for
+//! its kernel launches; [`plan`] maps
 //! tensors to memory slots by their lifetimes, so that peak memory is known before anything is allocated; [`Program`]
 //! allocates, prepares and replays.
 //!

@@ -228,7 +228,8 @@ impl Graph {
     }
 
     /// Runs `record`; results of what it records that cost at most `gives_up` are given up after the forward pass and computed again when
-    /// the reverse pass needs them; where those of convolutions are, what nodes outside the segment read is kept. PyTorch: `torch.utils.checkpoint`. Segments do not nest: the inner
+    /// the reverse pass needs them; where those of convolutions are, what nodes outside the segment read is kept. PyTorch:
+    /// `torch.utils.checkpoint`. Segments do not nest: the inner
     /// one counts.
     pub fn segment<T>(&self, gives_up: Recomputes, record: impl FnOnce() -> T) -> T {
         let outer = {

@@ -3,7 +3,7 @@
 
 use super::super::case::{Case, Entry, Kind};
 use super::super::random::Random;
-use super::super::reference::{self, batch_norm_training};
+use super::super::reference::{self, Normalized, batch_norm_training};
 use crate::graph::{DType, Tensor};
 use crate::ops::{BatchNormMode, BatchNormParameters};
 
@@ -25,16 +25,16 @@ pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
     }
 }
 
-/// Before the first ReLU, before the second, and the end.
-fn stages([n, h, w, c, m, o, stride]: Size, v: &[Vec<f64>]) -> [Vec<f64>; 3] {
+/// What the two batch norms make, each before its ReLU, and the end.
+fn stages([n, h, w, c, m, o, stride]: Size, v: &[Vec<f64>]) -> ([Normalized; 2], Vec<f64>) {
     let relu = |x: &[f64]| x.iter().map(|x| x.max(0.0)).collect::<Vec<f64>>();
     let (p, q) = ((h - 1) / stride + 1, (w - 1) / stride + 1);
-    let first = batch_norm_training(&reference::conv2d(&v[0], [n, h, w, c], &v[1], [3, 3, m], 1, 1), &v[2], &v[3], None).y;
-    let inner = reference::conv2d(&relu(&first), [n, h, w, m], &v[6], [3, 3, o], stride, 1);
-    let second = batch_norm_training(&inner, &v[7], &v[8], Some(&v[11])).y;
-    let joined = relu(&second);
+    let first = batch_norm_training(&reference::conv2d(&v[0], [n, h, w, c], &v[1], [3, 3, m], 1, 1), &v[2], &v[3], None);
+    let inner = reference::conv2d(&relu(&first.y), [n, h, w, m], &v[6], [3, 3, o], stride, 1);
+    let second = batch_norm_training(&inner, &v[7], &v[8], Some(&v[11]));
+    let joined = relu(&second.y);
     let end = reference::conv2d(&joined, [n, p, q, o], &v[12], [1, 1, o], 1, 0).iter().zip(&joined).map(|(a, b)| a + b).collect();
-    [first, second, end]
+    ([first, second], end)
 }
 
 fn build(stride: usize) -> impl Fn(&[Tensor]) -> Vec<Tensor> {
@@ -60,8 +60,8 @@ fn case(size: Size, dtype: DType, random: &mut Random) -> Case {
     loop {
         let drawn = draw(size, dtype, random);
         let values: Vec<Vec<f64>> = drawn.operands.iter().map(|operand| operand.values.clone()).collect();
-        let [first, second, _] = stages(size, &values);
-        if first.iter().chain(&second).all(|v| v.abs() > margin) {
+        let ([first, second], _) = stages(size, &values);
+        if first.y.iter().chain(&second.y).all(|v| v.abs() > margin) {
             let work = 9 * n * (h * w * c * m + p * q * m * o);
             return drawn.outputs(&["", "running_mean", "running_var"]).sized(9 * m.max(n * h * w), work);
         }
@@ -71,12 +71,7 @@ fn case(size: Size, dtype: DType, random: &mut Random) -> Case {
 fn draw([n, h, w, c, m, o, stride]: Size, dtype: DType, random: &mut Random) -> Case {
     let (p, q) = ((h - 1) / stride + 1, (w - 1) / stride + 1);
     let reference = move |v: &[Vec<f64>]| {
-        let [.., end] = stages([n, h, w, c, m, o, stride], v);
-        // Statistics by the same formulas, once more.
-        let raw = reference::conv2d(&v[0], [n, h, w, c], &v[1], [3, 3, m], 1, 1);
-        let first = batch_norm_training(&raw, &v[2], &v[3], None);
-        let inner: Vec<f64> = first.y.iter().map(|x| x.max(0.0)).collect();
-        let second = batch_norm_training(&reference::conv2d(&inner, [n, h, w, m], &v[6], [3, 3, o], stride, 1), &v[7], &v[8], None);
+        let ([first, second], end) = stages([n, h, w, c, m, o, stride], v);
         let blend = |old: &[f64], new: &[f64], factor: f64| -> Vec<f64> {
             let share = f64::from(MOMENTUM);
             old.iter().zip(new).map(|(old, new)| (1.0 - share) * old + share * factor * new).collect()
