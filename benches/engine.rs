@@ -14,12 +14,12 @@ fn main() {
 }
 
 fn names() -> Vec<String> {
-    cases().into_iter().map(|case| case.name).collect()
+    cases(None).into_iter().map(|case| case.name).collect()
 }
 
 #[divan::bench(args = names())]
 fn case(bencher: Bencher<'_, '_>, name: &String) {
-    let found = cases().into_iter().find(|case| case.name == *name).expect("a case of that name");
+    let found = cases(None).into_iter().find(|case| case.name == *name).expect("a case of that name");
     let mut ready = found.prepare(&GPU, &BestGuess).unwrap_or_else(|e| panic!("{name}: {e}"));
     // Drivers compile at the first run.
     ready.run(&GPU).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Times PyTorch under the names of `swav-wgpu bench`: one JSON line a case.
 
-torch_bench.py [--device cpu|cuda] [--threads 1] [--seconds 3] [--channels-last] [--amp] [--tf32] NAME...
+torch_bench.py [--device cpu|cuda] [--threads 1] [--seconds 3] [--channels-last] [--amp float16|bfloat16] [--tf32] NAME...
 
-Names without a twin here are passed over. Needs torch, and torchvision for whole steps. `cpu_ms` is processor time of the process, all
+Names without a twin here are passed over, and so are those that end in _f16 unless --amp says as what to compute them. Needs torch, and torchvision for whole steps. `cpu_ms` is processor time of the process, all
 threads: run it with one thread and OMP_WAIT_POLICY=passive, because OpenMP's waiting threads spin.
 """
 import argparse
@@ -21,7 +21,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--amp", choices=["float16", "bfloat16"], help="autocast to this type, with a loss scale for float16")
     parser.add_argument("--tf32", action="store_true", help="let CUDA round to TF32")
     parser.add_argument("names", nargs="+", metavar="NAME")
     args = parser.parse_args()
@@ -33,15 +33,17 @@ def main():
     bench = Bench(args)
     for name in args.names:
         for pattern, case in CASES:
-            if match := re.fullmatch(pattern, name):
+            if (match := re.fullmatch(pattern, name)) and (args.amp or not name.endswith("_f16")):
                 case(bench, name, *match.groups())
 
 
 class Bench:
     def __init__(self, args):
-        self.device, self.seconds, self.amp = torch.device(args.device), args.seconds, args.amp
+        self.device, self.seconds = torch.device(args.device), args.seconds
+        self.amp = getattr(torch, args.amp) if args.amp else None
+        self.scaler = torch.amp.GradScaler(args.device, enabled=args.amp == "float16")
         self.format = torch.channels_last if args.channels_last else torch.contiguous_format
-        flags = [f for f, on in (("cl", args.channels_last), ("amp", args.amp), ("tf32", args.tf32)) if on]
+        flags = [f for f, on in (("cl", args.channels_last), (args.amp, args.amp), ("tf32", args.tf32)) if on]
         self.tool = "-".join(["torch", args.device, *flags])
 
     def normal(self, *shape):
@@ -51,7 +53,7 @@ class Bench:
     def run(self, name, flops, work):
         def once():
             cpu, wall = time.process_time(), time.perf_counter()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
                 work()
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -127,6 +129,81 @@ def step(bench, name, depth, size, batch):
     bench.run(name, 3 * forward_flops(model, x), work)
 
 
+def swav(bench, name, depth, globals_, global_size, locals_, local_size, batch):
+    """The step of the official code: crops of one size together through the network, a projection of two layers, codes of the two
+    global crops by three rounds of Sinkhorn, swapped prediction, LARC over SGD, prototypes of unit length. As many prototypes as our case has."""
+    prototypes = {"18": 300, "50": 3000}[depth]
+    globals_, global_size, locals_, local_size, batch = (int(v) for v in (globals_, global_size, locals_, local_size, batch))
+    model = SwAV(depth, prototypes).to(bench.device).to(memory_format=bench.format).train()
+    larc = Larc(model.parameters(), momentum=0.9, weight_decay=1e-6)
+    groups = [bench.normal(n * batch, 3, size, size) for n, size in ((globals_, global_size), (locals_, local_size))]
+
+    def work():
+        larc.sgd.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            model.prototypes.weight.copy_(F.normalize(model.prototypes.weight))
+        scores = model(groups).float().chunk(globals_ + locals_)
+        log_p = [F.log_softmax(s / 0.1, dim=1) for s in scores]
+        loss = 0.0
+        for assign in range(globals_):
+            codes = sinkhorn(scores[assign].detach())
+            others = [log_p[v] for v in range(len(log_p)) if v != assign]
+            loss = loss - sum((codes * p).sum(dim=1).mean() for p in others) / len(others)
+        bench.scaler.scale(loss / globals_).backward()
+        bench.scaler.unscale_(larc.sgd)
+        larc.scale_gradients()
+        bench.scaler.step(larc.sgd)
+        bench.scaler.update()
+
+    bench.run(name, 3 * forward_flops(model, groups), work)
+
+
+class SwAV(torch.nn.Module):
+    def __init__(self, depth, prototypes):
+        import torchvision
+
+        super().__init__()
+        self.backbone = getattr(torchvision.models, f"resnet{depth}")()
+        features = self.backbone.fc.in_features
+        self.backbone.fc = torch.nn.Identity()
+        hidden = [torch.nn.Linear(features, features), torch.nn.BatchNorm1d(features), torch.nn.ReLU(inplace=True)]
+        self.projection = torch.nn.Sequential(*hidden, torch.nn.Linear(features, 128))
+        self.prototypes = torch.nn.Linear(128, prototypes, bias=False)
+
+    def forward(self, groups):
+        features = torch.cat([self.backbone(images) for images in groups])
+        return self.prototypes(F.normalize(self.projection(features)))
+
+
+@torch.no_grad()
+def sinkhorn(scores, epsilon=0.05, iterations=3):
+    """Codes (B, K) of scores (B, K): the paper's appendix A.1."""
+    q = torch.exp(scores / epsilon).t()
+    q /= q.sum()
+    for _ in range(iterations):
+        q /= q.sum(dim=1, keepdim=True) * q.shape[0]
+        q /= q.sum(dim=0, keepdim=True) * q.shape[1]
+    return (q * q.shape[1]).t()
+
+
+class Larc:
+    """SGD whose gradients are scaled tensor by tensor before (You et al., 2017), without clipping. All tensors at once. The rate is 0, as
+    in the supervised step."""
+
+    def __init__(self, parameters, momentum, weight_decay, trust=0.001, eps=1e-8):
+        self.parameters, self.weight_decay, self.trust, self.eps = list(parameters), weight_decay, trust, eps
+        self.sgd = torch.optim.SGD(self.parameters, lr=0.0, momentum=momentum)
+
+    @torch.no_grad()
+    def scale_gradients(self):
+        gradients = [p.grad for p in self.parameters]
+        weights, slopes = (torch.stack(torch._foreach_norm(tensors)) for tensors in (self.parameters, gradients))
+        rates = self.trust * weights / (slopes + self.weight_decay * weights + self.eps)
+        rates = torch.where((weights > 0) & (slopes > 0), rates, torch.ones_like(rates))
+        torch._foreach_add_(gradients, self.parameters, alpha=self.weight_decay)
+        torch._foreach_mul_(gradients, list(rates.unbind()))
+
+
 def forward_flops(model, x):
     """Of convolutions and classifier, counted while a batch passes through."""
     total = 0.0
@@ -148,6 +225,7 @@ CASES = [
     (r"conv_(fwd|dgrad|wgrad|fwdbwd)_c(\d+)(?:s(\d+))?_(\d+)_(\d+)_(\d+)_b(\d+)", conv),
     (r"bnrelu_fwdbwd_(\d+)_(\d+)_b(\d+)", batch_norm),
     (r"resnet(18|50)_step_(\d+)_b(\d+)", step),
+    (r"swav_step_resnet(18|50)_(\d+)x(\d+)_(\d+)x(\d+)_b(\d+)(?:_f16)?", swav),
 ]
 
 if __name__ == "__main__":

@@ -87,6 +87,14 @@ impl Ready {
         }
     }
 
+    /// Bytes that the dispatches of a run bind ([`Program::traffic`]); `None` for work of the processor.
+    pub(super) fn traffic(&self) -> Option<u64> {
+        match &self.0 {
+            Work::Device { program, .. } => Some(program.traffic()),
+            Work::Host(_) => None,
+        }
+    }
+
     /// Device time of every dispatch.
     pub(super) fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, f64)>> {
         match &self.0 {

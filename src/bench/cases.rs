@@ -9,39 +9,43 @@ use crate::nn::{Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::optim::OptimizerKind;
 use crate::swav::{Precision, SwavModel};
+use std::collections::BTreeSet;
 
 /// Images of a batch of single kernels.
 const BATCH: usize = 4;
 
-/// Every case, in the order of the table.
-pub fn cases() -> Vec<Case> {
-    let mut all: Vec<Case> = [256, 512, 1024].into_iter().map(matmul).collect();
+/// Every case, in the order of the table; kernels and steps with `batch` images where it is given, in place of each one's own.
+pub fn cases(batch: Option<usize>) -> Vec<Case> {
+    let count = |own: usize| batch.unwrap_or(own);
+    let mut all: Vec<Case> = [256, 512, 1024, 4096].into_iter().map(matmul).collect();
     // Single images of four shapes that stand for the network: the programs measuring others have them too.
     for c in [[7, 2, 3, 64, 224], [3, 1, 64, 64, 56], [1, 1, 256, 64, 56], [3, 1, 512, 512, 7]].map(Convolution::from) {
-        all.extend([Pass::Forward, Pass::Both].map(|pass| conv(c, 1, pass)));
+        all.extend([Pass::Forward, Pass::Both].map(|pass| conv(c, count(1), pass)));
     }
     for size in [224, 96] {
         for c in convolutions(size) {
-            all.extend([Pass::Forward, Pass::InputGradient, Pass::WeightGradient, Pass::Both].map(|pass| conv(c, BATCH, pass)));
+            all.extend([Pass::Forward, Pass::InputGradient, Pass::WeightGradient, Pass::Both].map(|pass| conv(c, count(BATCH), pass)));
         }
     }
     for (channels, size) in [(64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (512, 7), (2048, 7)] {
-        all.push(batch_norm(channels, size, BATCH));
+        all.push(batch_norm(channels, size, count(BATCH)));
     }
     all.push(sinkhorn(3000, 4096));
     all.push(sinkhorn(3000, 64));
     all.extend([("sgd", OptimizerKind::Sgd), ("lars", OptimizerKind::Lars), ("larc", OptimizerKind::Larc)].map(|(name, kind)| optimizer(name, kind)));
-    for (depth, size, batch) in [(18, 32, 16), (50, 64, 4), (50, 96, 4), (50, 224, 1), (50, 224, 4)] {
-        all.push(steps::supervised(depth, size, batch));
+    for (depth, size, own) in [(18, 32, 16), (50, 64, 4), (50, 96, 4), (50, 224, 1), (50, 224, 4)] {
+        all.push(steps::supervised(depth, size, count(own)));
     }
-    for (precision, ending) in [(Precision::F32, ""), (Precision::F16, "_f16")] {
+    for precision in [Precision::F32, Precision::F16] {
         let resnet = |depth| Backbone::resnet(depth).expect("a usual depth");
-        let name = |of: &str| format!("swav_step_{of}{ending}");
-        all.push(steps::swav(&name("small_2x32_4x16_b64"), steps::small(), precision, 64, [32, 16], 4, 60));
-        all.push(steps::swav(&name("resnet18_2x64_4x32_b8"), resnet(18), precision, 8, [64, 32], 4, 300));
-        all.push(steps::swav(&name("resnet50_2x224_6x96_b2"), resnet(50), precision, 2, [224, 96], 6, 3000));
+        all.push(steps::swav("small", steps::small(), precision, count(64), [(2, 32), (4, 16)], 60));
+        all.push(steps::swav("resnet18", resnet(18), precision, count(8), [(2, 64), (4, 32)], 300));
+        all.push(steps::swav("resnet50", resnet(50), precision, count(2), [(2, 224), (6, 96)], 3000));
     }
     all.extend(images::cases());
+    // With one batch for all, some are the same.
+    let mut seen = BTreeSet::new();
+    all.retain(|case| seen.insert(case.name.clone()));
     all
 }
 
@@ -67,13 +71,11 @@ fn convolutions(size: usize) -> Vec<Convolution> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn names_are_unique_and_hold_those_of_the_peers() {
-        let all = cases();
+        let all = cases(None);
         let names: BTreeSet<&str> = all.iter().map(|c| c.name.as_str()).collect();
-        assert_eq!(names.len(), all.len());
         for size in [224, 96] {
             assert_eq!(convolutions(size).len(), 23, "ResNet-50 has 23 different convolutions");
         }
@@ -95,5 +97,25 @@ mod tests {
         ] {
             assert!(names.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_batch_for_all_names_every_case_once() {
+        let all = cases(Some(64));
+        let named = |name: &str| all.iter().filter(|c| c.name == name).count();
+        for name in ["conv_fwd_c3_512_512_7_b64", "bnrelu_fwdbwd_64_56_b64", "resnet50_step_224_b64", "swav_step_resnet50_2x224_6x96_b64_f16"] {
+            assert_eq!(named(name), 1, "{name}");
+        }
+        assert!(!all.iter().any(|c| c.name.ends_with("_b4")));
+    }
+
+    #[test]
+    fn a_full_swav_step_counts_three_forwards_of_every_crop() {
+        let all = cases(None);
+        let step = all.iter().find(|c| c.name == "swav_step_resnet50_2x224_6x96_b2").expect("in the list");
+        let gmacs = step.flops.expect("counted") / step.images.expect("counted") / 2e9;
+        // By hand: 4.087 G for 224 pixels, 0.751 G for 96 and 4.84 M for the head, of each crop.
+        let forward = 2.0 * 4.087 + 6.0 * 0.751 + 8.0 * 0.00484;
+        assert!((gmacs / (3.0 * forward) - 1.0).abs() < 1e-3, "{gmacs}");
     }
 }

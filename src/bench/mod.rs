@@ -34,6 +34,9 @@ pub struct Measured {
     pub first_cpu_ms: f64,
     /// Of the median wall time; `None` where operations are not the point.
     pub gflops: Option<f64>,
+    /// 10⁹ bytes a second of the median wall time, of what the dispatches bind; `None` for work of the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gigabytes_per_second: Option<f64>,
     /// Images a second, for training steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
@@ -74,6 +77,8 @@ pub fn measure(gpu: &Gpu, variants: &dyn Variants, case: &Case, budget: Duration
         part(&taken[samples / 2])
     };
     let (median_ms, cpu_ms) = (median(|t| t.0), median(|t| t.1));
+    #[expect(clippy::cast_precision_loss, reason = "a count of bytes")]
+    let gigabytes_per_second = ready.traffic().map(|bytes| bytes as f64 / median_ms / 1e6);
     Ok(Measured {
         name: case.name.clone(),
         median_ms,
@@ -81,6 +86,7 @@ pub fn measure(gpu: &Gpu, variants: &dyn Variants, case: &Case, budget: Duration
         first_ms,
         first_cpu_ms,
         gflops: case.flops.map(|f| f / median_ms / 1e6),
+        gigabytes_per_second,
         images_per_second: case.images.map(|n| n / median_ms * 1e3),
         dispatches: ready.dispatches(),
         host_ms: if case.host { Some(ready.host_ms(gpu)?) } else { None },

@@ -48,25 +48,40 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
         program.run_only(gpu, &[("images", bytemuck::cast_slice(&pixels)), ("step", bytemuck::cast_slice(&step))])?;
         Ok(Ready::device(program, store))
     };
+    let backbone = Backbone::resnet(depth).expect("a usual depth");
     // Three forwards of convolutions and classifier.
-    let model =
-        SwavModel::new(Backbone::resnet(depth).expect("a usual depth"), Head { hidden: 0, feat_dim: 4, prototypes: 4, heads: None }, u64::MAX);
-    let graph = Graph::new();
-    let images = graph.input("images", &[batch, size, size, 3], DType::F32);
-    let resnet = ResNet { backbone: &model.backbone, parameters: &model.parameters, mode: BatchNormMode::Evaluation, recompute: Recompute::None };
-    let _ = resnet.forward(&images);
-    let convolutions: u64 = graph.nodes().iter().filter(|n| n.op.name() == "conv2d").map(|n| n.op.flops(&graph, n)).sum();
-    let classifier = batch * model.backbone.features() * 1000;
-    let macs = 3 * (usize::try_from(convolutions).expect("operations that fit the address space") + classifier);
+    let macs = 3 * batch * (backbone_macs(&backbone, size) + backbone.features() * 1000);
     Case::new(format!("resnet{depth}_step_{size}_b{batch}"), build).macs(macs).images(batch).step()
 }
 
-pub(super) fn swav(name: &str, backbone: Backbone, precision: Precision, batch: usize, sizes: [usize; 2], locals: usize, prototypes: usize) -> Case {
+/// Multiply-adds of the convolutions for one image of `size` pixels.
+fn backbone_macs(backbone: &Backbone, size: usize) -> usize {
+    let model = SwavModel::new(backbone.clone(), Head { hidden: 0, feat_dim: 4, prototypes: 4, heads: None }, u64::MAX);
+    let graph = Graph::new();
+    let images = graph.input("images", &[1, size, size, 3], DType::F32);
+    let resnet = ResNet { backbone: &model.backbone, parameters: &model.parameters, mode: BatchNormMode::Evaluation, recompute: Recompute::None };
+    let _ = resnet.forward(&images);
+    let convolutions: u64 = graph.nodes().iter().filter(|n| n.op.name() == "conv2d").map(|n| n.op.flops(&graph, n)).sum();
+    usize::try_from(convolutions).expect("operations that fit the address space")
+}
+
+/// Feature dimensions of a projection.
+const FEAT_DIM: usize = 128;
+
+/// A SwAV step of the official code's kind, with two groups of crops (how many, of which size), a projection of two layers and LARC.
+pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batch: usize, groups: [(usize, usize); 2], prototypes: usize) -> Case {
+    let ending = if precision == Precision::F16 { "_f16" } else { "" };
+    let [large, small] = groups.map(|(count, size)| format!("{count}x{size}"));
+    let name = format!("swav_step_{network}_{large}_{small}_b{batch}{ending}");
+    // Three forwards of every crop: convolutions, projection and prototypes.
+    let features = backbone.features();
+    let head = features * features + features * FEAT_DIM + FEAT_DIM * prototypes;
+    let macs = 3 * batch * groups.map(|(count, size)| count * (backbone_macs(&backbone, size) + head)).iter().sum::<usize>();
     let build = move |gpu: &Gpu, variants: &dyn Variants| {
-        let head = Head { hidden: backbone.features(), feat_dim: 128, prototypes, heads: None };
+        let head = Head { hidden: backbone.features(), feat_dim: FEAT_DIM, prototypes, heads: None };
         let mut model = SwavModel::new(backbone.clone(), head, gpu.caps().max_binding_bytes);
         let settings = StepSettings {
-            crops: vec![Crops { count: 2, size: sizes[0] }, Crops { count: locals, size: sizes[1] }],
+            crops: groups.map(|(count, size)| Crops { count, size }).to_vec(),
             batch,
             micro_batches: 1,
             sinkhorn: SinkhornScope::Global,
@@ -90,5 +105,5 @@ pub(super) fn swav(name: &str, backbone: Backbone, precision: Precision, batch: 
         let program = Program::new(gpu, &store, &step.graph, &step.named_outputs(), variants)?;
         Ok(Ready::device(program, store))
     };
-    Case::new(name, build).images(batch).step()
+    Case::new(name, build).macs(macs).images(batch).step()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let filter = pattern(args.filter.as_deref())?;
-    let chosen: Vec<_> = cases().into_iter().filter(|c| filter.as_ref().is_none_or(|f| f.is_match(&c.name))).collect();
+    let chosen: Vec<_> = cases(args.batch).into_iter().filter(|c| filter.as_ref().is_none_or(|f| f.is_match(&c.name))).collect();
     if chosen.is_empty() {
         return Err(Error::Usage(format!("no case matches {:?}; --list shows them", args.filter.as_deref().unwrap_or(""))));
     }
@@ -30,10 +30,11 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
             output::json(&m)?;
         } else {
             let rate = m.gflops.map_or(String::new(), |g| format!("  {g:8.2} GFLOP/s"));
+            let bytes = m.gigabytes_per_second.map_or(String::new(), |g| format!("  {g:7.2} GB/s"));
             let images = m.images_per_second.map_or(String::new(), |i| format!("  {i:8.2} img/s"));
             let host = m.host_ms.map_or(String::new(), |ms| format!("  host {ms:.2} ms for {} dispatches", m.dispatches));
             let times = format!("{:>10.3} ms  cpu {:>10.3} ms  first {:>8.0} ms", m.median_ms, m.cpu_ms, m.first_ms);
-            output::line(&format!("{:<36}{times}{rate}{images}{host}", m.name))?;
+            output::line(&format!("{:<36}{times}{rate}{bytes}{images}{host}", m.name))?;
         }
     }
     Ok(())

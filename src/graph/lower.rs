@@ -203,6 +203,12 @@ impl Lowered {
         view.range(self.info(view.tensor).bytes())
     }
 
+    /// Bytes that the launches bind, each binding once: what crosses memory at least when nothing stays in caches between launches. What a
+    /// launch updates in place is read and written, and counts once.
+    pub fn traffic(&self) -> u64 {
+        self.launches.iter().flat_map(|l| l.reads.iter().chain(&l.writes)).map(|v| self.range(v).1).sum()
+    }
+
     /// The most that any launch binds, and of which tensor.
     pub fn largest_binding(&self) -> Option<(u64, &TensorInfo)> {
         let views = self.launches.iter().flat_map(|l| l.reads.iter().chain(&l.writes));

@@ -15,6 +15,7 @@ pub struct Program {
     ring: UploadRing,
     readbacks: VecDeque<Readback>,
     plan: Plan,
+    traffic: u64,
     decisions: Vec<Decision>,
     fusions: Choices,
 }
@@ -92,6 +93,7 @@ impl Program {
             })
             .collect();
         let recording = Recording::new(gpu, dispatches)?;
+        let traffic = lowered.traffic();
         let outputs: Vec<_> = outputs.iter().map(|(name, t)| ((*name).to_owned(), binding(t.id()), lowered.tensors[t.id().0].clone())).collect();
         let upload = inputs.values().map(|(_, info)| info.bytes().next_multiple_of(16)).sum();
         let ring = UploadRing::new(gpu, upload)?;
@@ -102,7 +104,7 @@ impl Program {
                 readbacks.push_back(Readback::new(gpu, bytes)?);
             }
         }
-        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, decisions: lowered.decisions, fusions: lowered.fusions })
+        Ok(Self { recording, inputs, outputs, ring, readbacks, plan, traffic, decisions: lowered.decisions, fusions: lowered.fusions })
     }
 
     /// Number of dispatches a run encodes.
@@ -113,6 +115,11 @@ impl Program {
     /// Bytes of the program's own memory.
     pub fn bytes(&self) -> u64 {
         self.plan.bytes()
+    }
+
+    /// Bytes that the dispatches of a run read and write, each tensor once a dispatch ([`Lowered::traffic`]).
+    pub fn traffic(&self) -> u64 {
+        self.traffic
     }
 
     /// Which kernel variants it uses and what it fuses, where there was a choice.

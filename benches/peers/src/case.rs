@@ -11,6 +11,8 @@ pub enum Case {
     BatchNorm { channels: usize, size: usize, batch: usize },
     /// `resnet50_step_224_b1`.
     Step { depth: usize, size: usize, batch: usize },
+    /// `swav_step_resnet50_2x224_6x96_b2`: how many crops of which size, with the prototypes of our case.
+    Swav { depth: usize, crops: [(usize, usize); 2], batch: usize, prototypes: usize },
 }
 
 /// A square convolution that keeps the size, up to its stride.
@@ -46,6 +48,11 @@ impl Case {
                 Some(Self::Conv { conv, batch: batch(b)?, backward: pass == "fwdbwd" })
             }
             ["bnrelu", "fwdbwd", channels, size, b] => Some(Self::BatchNorm { channels: number(channels)?, size: number(size)?, batch: batch(b)? }),
+            ["swav", "step", network @ ("resnet18" | "resnet50"), large, small, b] => {
+                let crops = |text: &str| text.split_once('x').and_then(|(n, size)| Some((number(n)?, number(size)?)));
+                let (depth, prototypes) = if network == "resnet18" { (18, 300) } else { (50, 3000) };
+                Some(Self::Swav { depth, crops: [crops(large)?, crops(small)?], batch: batch(b)?, prototypes })
+            }
             [network @ ("resnet18" | "resnet50"), "step", size, b] => {
                 Some(Self::Step { depth: number(&network[6..])?, size: number(size)?, batch: batch(b)? })
             }
@@ -64,7 +71,9 @@ mod tests {
         assert_eq!(Case::parse("conv_fwdbwd_c3s2_128_256_28_b4"), Some(Case::Conv { conv, batch: 4, backward: true }));
         assert_eq!(Case::parse("resnet18_step_32_b16"), Some(Case::Step { depth: 18, size: 32, batch: 16 }));
         assert_eq!(Case::parse("bnrelu_fwdbwd_64_56_b4"), Some(Case::BatchNorm { channels: 64, size: 56, batch: 4 }));
-        for other in ["conv_wgrad_c3_64_64_56_b4", "sinkhorn_3000x4096", "swav_step_small_2x32_4x16_b64", ""] {
+        let swav = Case::Swav { depth: 50, crops: [(2, 224), (6, 96)], batch: 64, prototypes: 3000 };
+        assert_eq!(Case::parse("swav_step_resnet50_2x224_6x96_b64"), Some(swav));
+        for other in ["swav_step_resnet50_2x224_6x96_b64_f16", "conv_wgrad_c3_64_64_56_b4", "sinkhorn_3000x4096", "swav_step_small_2x32_4x16_b64", ""] {
             assert_eq!(Case::parse(other), None, "{other}");
         }
     }

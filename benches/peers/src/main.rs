@@ -6,6 +6,7 @@
 
 mod case;
 mod resnet;
+mod swav;
 
 use burn::nn::BatchNormConfig;
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -46,6 +47,7 @@ fn main() {
             Some(Case::Conv { conv, batch, backward: true }) => forward_backward(&bench, name, conv, batch),
             Some(Case::BatchNorm { channels, size, batch }) => batch_norm(&bench, name, [batch, channels, size, size]),
             Some(Case::Step { depth, size, batch }) => step(&bench, name, depth, size, batch),
+            Some(Case::Swav { depth, crops, batch, prototypes }) => swav_step(&bench, name, depth, crops, batch, prototypes),
             None => {}
         }
     }
@@ -131,8 +133,7 @@ fn batch_norm(bench: &Bench, name: &str, shape: [usize; 4]) {
 fn step(bench: &Bench, name: &str, depth: usize, size: usize, batch: usize) {
     let device = bench.device.clone().autodiff();
     let mut model = Some(resnet::ResNet::new(depth, 1000, &device));
-    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0).with_nesterov(false);
-    let mut sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(WeightDecayConfig::new(1e-4))).init();
+    let mut sgd = sgd(1e-4).init();
     let x = Tensor::<4>::random([batch, 3, size, size], NORMAL, &device);
     let labels: Vec<i32> = (0..batch as i32).map(|i| (i * 37 + 11) % 1000).collect();
     let labels = Tensor::<1, Int>::from_ints(labels.as_slice(), &device);
@@ -143,4 +144,26 @@ fn step(bench: &Bench, name: &str, depth: usize, size: usize, batch: usize) {
         let gradients = GradientsParams::from_grads(loss.backward(), &network);
         model = Some(sgd.step(0.0, network, gradients));
     });
+}
+
+/// A SwAV step: SGD with momentum 0.9 and weight decay 1e-6, for burn has no LARC. The rate is 0, as in the supervised step.
+fn swav_step(bench: &Bench, name: &str, depth: usize, crops: [(usize, usize); 2], batch: usize, prototypes: usize) {
+    let device = bench.device.clone().autodiff();
+    let mut model = Some(swav::Swav::new(depth, prototypes, &device));
+    let mut sgd = sgd(1e-6).init();
+    let groups = crops.map(|(n, size)| Tensor::<4>::random([n * batch, 3, size, size], NORMAL, &device));
+    let all = crops[0].0 + crops[1].0;
+    let flops = |(n, size): (usize, usize)| resnet::forward_flops(depth, size, n * batch, 0);
+    let flops = crops.map(flops).iter().sum::<f64>() + (all * batch) as f64 * swav::head_flops(depth, prototypes);
+    bench.run(name, Some(3.0 * flops), || {
+        let network = model.take().expect("put back by the last step").normalize_prototypes();
+        let gradients = GradientsParams::from_grads(network.loss(&groups, all).backward(), &network);
+        model = Some(sgd.step(0.0, network, gradients));
+    });
+}
+
+/// SGD with momentum 0.9.
+fn sgd(weight_decay: f32) -> SgdConfig {
+    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0).with_nesterov(false);
+    SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(WeightDecayConfig::new(weight_decay)))
 }

@@ -110,10 +110,19 @@ impl ResNet {
         }
     }
 
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+    /// Dimensions of its features.
+    pub fn width(depth: usize) -> usize {
+        if stages(depth).1 { 2048 } else { 512 }
+    }
+
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.pool.forward(relu(self.stem.forward(images)));
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
-        self.fc.forward(self.average.forward(x).flatten(1, 3))
+        self.average.forward(x).flatten(1, 3)
+    }
+
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.fc.forward(self.features(images))
     }
 }
 

@@ -282,6 +282,9 @@ pub struct BenchArgs {
     /// Only list the names
     #[arg(long)]
     pub list: bool,
+    /// Images of every kernel and step, in place of each case's own
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub batch: Option<usize>,
     /// Time to spend on each case after its first run
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = positive)]
     pub seconds: f64,
