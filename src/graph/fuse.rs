@@ -2,9 +2,10 @@
 //! through memory, or a pass over it is saved. What joins with what, the ops know ([`Op::fuse`]); here is when it may.
 
 use super::lower::live_nodes;
-use super::{Choices, Graph, Node, Op, Storage, TensorId, Variants, key};
+use super::{Choices, Graph, Node, Op, Storage, TensorId, TensorInfo, Variants, key};
+use crate::gpu::Caps;
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ pub const SEPARATE: &str = "separate";
 /// What an op sees when it is asked to take over the work of nodes before it.
 pub struct Fusing<'a> {
     graph: &'a Graph,
+    caps: &'a Caps,
     variants: &'a dyn Variants,
     /// Live nodes; none where one was taken over.
     nodes: Vec<Option<Node>>,
@@ -55,6 +57,16 @@ impl Fusing<'_> {
     /// The present node.
     pub fn node(&self) -> &Node {
         self.nodes[self.at].as_ref().expect("the present node is there")
+    }
+
+    /// Capabilities of the adapter.
+    pub fn caps(&self) -> &Caps {
+        self.caps
+    }
+
+    /// What is known of a tensor.
+    pub fn info(&self, id: TensorId) -> Ref<'_, TensorInfo> {
+        self.graph.info(id)
     }
 
     /// Whether `rewrite` is wanted; `usually` says what to do where nobody decides otherwise.
@@ -121,7 +133,7 @@ impl Fusing<'_> {
 }
 
 /// `graph` with everything fused that may be and that `variants` wants, as far as `outputs` and variables depend on it; and what was wanted.
-pub(super) fn fuse(graph: &Graph, outputs: &[TensorId], variants: &dyn Variants) -> (Graph, Choices) {
+pub(super) fn fuse(graph: &Graph, outputs: &[TensorId], caps: &Caps, variants: &dyn Variants) -> (Graph, Choices) {
     let nodes = graph.nodes();
     let live = live_nodes(graph, &nodes, outputs);
     let nodes: Vec<Option<Node>> = nodes.into_iter().zip(live).map(|(node, live)| live.then_some(node)).collect();
@@ -141,7 +153,7 @@ pub(super) fn fuse(graph: &Graph, outputs: &[TensorId], variants: &dyn Variants)
             }
         }
     }
-    let mut fusing = Fusing { graph, variants, nodes, readers, writers, at: 0, choices: RefCell::default() };
+    let mut fusing = Fusing { graph, caps, variants, nodes, readers, writers, at: 0, choices: RefCell::default() };
     for at in 0..fusing.nodes.len() {
         fusing.at = at;
         while let Some(node) = &fusing.nodes[at] {

@@ -218,7 +218,7 @@ impl Lowered {
 
 /// Fuses and lowers every node that `outputs` or a variable depends on.
 pub fn lower(graph: &Graph, outputs: &[TensorId], caps: &Caps, variants: &dyn Variants) -> Lowered {
-    let (graph, fusions) = fuse(graph, outputs, variants);
+    let (graph, fusions) = fuse(graph, outputs, caps, variants);
     let tensors = (0..graph.tensor_count()).map(|i| graph.info(TensorId(i)).clone()).collect();
     let decisions = RefCell::default();
     let mut cx = Lowering { caps, variants, tensors, launches: Vec::new(), decisions, scope: String::new(), node: 0, types: String::new() };

@@ -5,7 +5,7 @@ use super::sums::{finalize_gradients, own_chunks, params, quads, spans};
 use crate::gpu::{KernelSpec, Specialization};
 use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Maker, Node, Op, Tensor, TensorId, View};
 use crate::ops::add::sum;
-use crate::ops::conv2d::{Epilogue, InputGradient, Tallied};
+use crate::ops::conv2d::{Epilogue, InputGradient, Tallied, can_tally};
 use crate::ops::relu::ReluBackward;
 use crate::ops::{Rewrite, element, groups, rows_of, wants};
 use std::rc::Rc;
@@ -74,7 +74,7 @@ impl BatchNormBackward {
         let node = cx.node();
         let behind = cx.source::<InputGradient>(node.inputs[3]).filter(|_| cx.only_reader(node.inputs[3]))?;
         // What kernels there are for.
-        if behind.op.sum != (self.mask == Mask::Output) || !wants(cx, Rewrite::GradientSums) {
+        if behind.op.sum != (self.mask == Mask::Output) || !can_tally(cx, node.inputs[3]) || !wants(cx, Rewrite::GradientSums) {
             return None;
         }
         let mut inputs = node.inputs.clone();

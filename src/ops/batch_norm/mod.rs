@@ -14,7 +14,7 @@ pub(super) use backward::BatchNormBackward;
 pub(super) use sums::finalize_statistics;
 
 use self::sums::{own_chunks, params, quads, spans};
-use super::conv2d::Conv2d;
+use super::conv2d::{Conv2d, can_tally};
 use super::{Rewrite, element, groups, rows_of, wants};
 use crate::gpu::KernelSpec;
 use crate::graph::{Backward, DType, Fused, Fusing, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, Window};
@@ -102,7 +102,7 @@ impl Op for Statistics {
         let op = conv.op.with_statistics(momentum);
         let outputs = [conv.node.outputs.as_slice(), &node.outputs].concat();
         let fused = Fused { op: Rc::new(op), inputs: conv.node.inputs.clone(), outputs, replaces: Some(conv.at) };
-        wants(cx, Rewrite::Statistics).then_some(fused)
+        (can_tally(cx, node.inputs[0]) && wants(cx, Rewrite::Statistics)).then_some(fused)
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

@@ -3,7 +3,7 @@
 use super::kernels::Product;
 use super::{signed, weight_knob};
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Lowering, TensorId, View, Window as Images, pad4};
+use crate::graph::{DType, Fusing, Lowering, TensorId, View, Window as Images, pad4};
 use crate::ops::{element, groups};
 
 /// A row grid, its pixels and its taps: see `shaders/lib/conv2d.wgsl`.
@@ -52,6 +52,21 @@ pub(in crate::ops) struct Tallied {
     pub(in crate::ops) chunks: usize,
     pub(in crate::ops) window_rows: usize,
     pub(in crate::ops) window_chunks: usize,
+}
+
+/// Rows of the smallest chunk that any kernel but `plain` tallies, which is never the best guess.
+const LEAST_CHUNK: usize = 16;
+/// More chunks there may be, because windows and classes of pixels end with a chunk of their own.
+const CUT_CHUNKS: usize = 64;
+
+/// Whether a convolution that writes `rows` may note sums of them: the chunks' sums are bound whole, and `finalize` takes all of them by loops that
+/// no driver cuts.
+pub(in crate::ops) fn can_tally(cx: &Fusing<'_>, rows: TensorId) -> bool {
+    let info = cx.info(rows);
+    let (channels, pixels) = info.shape.split_last().expect("channels last");
+    let chunks = pixels.iter().product::<usize>().div_ceil(LEAST_CHUNK) + CUT_CHUNKS;
+    let bytes = (2 * chunks * pad4(*channels) * DType::F32.bytes()) as u64;
+    bytes <= cx.caps().max_binding_bytes && chunks.div_ceil(64) < 60_000
 }
 
 impl Epilogue {

@@ -14,7 +14,7 @@ mod gather;
 mod kernels;
 mod weight;
 
-pub(super) use self::gather::{Epilogue, Tallied};
+pub(super) use self::gather::{Epilogue, Tallied, can_tally};
 pub(super) use self::weight::WeightGradient;
 
 use self::gather::{Gather, Input, Weights};
