@@ -45,12 +45,13 @@ def main():
 
 def mean_loss(args, seed, precision, fuse):
     """Of all steps of a run."""
-    out = args.out / f"{precision}-{fuse}-{seed}"
+    out = args.out / f"{Path(args.config).stem}-{precision}-{fuse}-{seed}"
     losses = read(out, args.steps)
     if not losses:
         settings = ["--set", f"train.precision={precision}", "--set", f"seed={seed}", "--fuse", fuse]
         command = [args.program, "train", "--config", args.config, *settings, "--max-steps", args.steps, "--out", out, "--quiet"]
-        subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+        if subprocess.run([str(part) for part in command], cwd=ROOT).returncode:
+            sys.exit(f"{out}: not trained; where a part of a run is in the way, remove it")
         losses = read(out, args.steps)
     if not losses:
         sys.exit(f"{out}: not the losses of {args.steps} steps; remove it")

@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # What the three programs have in common.
-TWINS = r"matmul_.*|conv_(fwd|fwdbwd)_.*|bnrelu_.*|resnet(18|50)_step_.*|swav_step_resnet(18|50)_.*_b\d+"
+TWINS = r"(matmul_|(conv_(fwd|fwdbwd)|bnrelu|resnet(18|50)_step|swav_step_resnet(18|50))_.*_b)\d+"
 
 
 def main():

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Times PyTorch under the names of `swav-wgpu bench`: one JSON line a case.
 
-torch_bench.py [--device cpu|cuda] [--threads 1] [--seconds 3] [--channels-last] [--amp float16|bfloat16] [--tf32] NAME...
+torch_bench.py [--device cpu|cuda] [--threads 1] [--seconds 3] [--channels-last] [--amp float16|bfloat16] [--tf32] [--compile] NAME...
 
-Names without a twin here are passed over, and so are those that end in _f16 unless --amp says as what to compute them. Needs torch, and torchvision for whole steps. `cpu_ms` is processor time of the process, all
+Names without a twin here are passed over, and so are those that end in _f16 unless --amp says as what to compute them: kernels
+on such tensors, steps under autocast, which computes head and prototypes so too (ours keeps them in f32). Needs torch, and torchvision for whole steps. `cpu_ms` is processor time of the process, all
 threads: run it with one thread and OMP_WAIT_POLICY=passive, because OpenMP's waiting threads spin.
 """
 import argparse
@@ -23,6 +24,7 @@ def main():
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--amp", choices=["float16", "bfloat16"], help="autocast to this type, with a loss scale for float16")
     parser.add_argument("--tf32", action="store_true", help="let CUDA round to TF32")
+    parser.add_argument("--compile", action="store_true", help="compile the networks of steps")
     parser.add_argument("names", nargs="+", metavar="NAME")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -43,12 +45,17 @@ class Bench:
         self.amp = getattr(torch, args.amp) if args.amp else None
         self.scaler = torch.amp.GradScaler(args.device, enabled=args.amp == "float16")
         self.format = torch.channels_last if args.channels_last else torch.contiguous_format
-        flags = [f for f, on in (("cl", args.channels_last), (args.amp, args.amp), ("tf32", args.tf32)) if on]
+        self.compile = args.compile
+        flags = [f for f, on in (("cl", args.channels_last), (args.amp, args.amp), ("tf32", args.tf32), ("compiled", args.compile)) if on]
         self.tool = "-".join(["torch", args.device, *flags])
 
-    def normal(self, *shape):
-        tensor = torch.randn(*shape, device=self.device)
+    def normal(self, *shape, half=False):
+        tensor = torch.randn(*shape, device=self.device, dtype=self.amp if half else None)
         return tensor.to(memory_format=self.format) if len(shape) == 4 else tensor
+
+    def network(self, module):
+        module = module.to(self.device).to(memory_format=self.format).train()
+        return torch.compile(module) if self.compile else module
 
     def run(self, name, flops, work):
         def once():
@@ -79,11 +86,11 @@ def matmul(bench, name, n):
     bench.run(name, 2.0 * n**3, lambda: x @ y)
 
 
-def conv(bench, name, which, kernel, stride, inputs, outputs, size, batch):
+def conv(bench, name, which, kernel, stride, inputs, outputs, size, batch, half):
     kernel, stride, inputs, outputs, size, batch = (int(v or 1) for v in (kernel, stride, inputs, outputs, size, batch))
     out = -(-size // stride)
     flops = 2.0 * batch * out * out * outputs * inputs * kernel**2
-    x, w = bench.normal(batch, inputs, size, size), bench.normal(outputs, inputs, kernel, kernel)
+    x, w = (bench.normal(*shape, half=half) for shape in ((batch, inputs, size, size), (outputs, inputs, kernel, kernel)))
     padding = kernel // 2
 
     def forward():
@@ -97,16 +104,16 @@ def conv(bench, name, which, kernel, stride, inputs, outputs, size, batch):
         w.requires_grad_()
         bench.run(name, 3 * flops, lambda: torch.autograd.grad(forward().sum(), (x, w)))
     else:
-        dy, mask = bench.normal(batch, outputs, out, out), [which == "dgrad", which == "wgrad", False]
+        dy, mask = bench.normal(batch, outputs, out, out, half=half), [which == "dgrad", which == "wgrad", False]
         backward = torch.ops.aten.convolution_backward
         window = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
         bench.run(name, flops, lambda: backward(dy, x, w, None, *window, mask))
 
 
-def batch_norm(bench, name, channels, size, batch):
+def batch_norm(bench, name, channels, size, batch, half):
     channels, size, batch = int(channels), int(size), int(batch)
     module = torch.nn.BatchNorm2d(channels).to(bench.device)
-    x = bench.normal(batch, channels, size, size).requires_grad_()
+    x = bench.normal(batch, channels, size, size, half=half).requires_grad_()
     bench.run(name, None, lambda: torch.autograd.grad(F.relu(module(x)).sum(), (x, module.weight, module.bias)))
 
 
@@ -116,7 +123,7 @@ def step(bench, name, depth, size, batch):
     import torchvision
 
     size, batch = int(size), int(batch)
-    model = getattr(torchvision.models, f"resnet{depth}")().to(bench.device).to(memory_format=bench.format).train()
+    model = bench.network(getattr(torchvision.models, f"resnet{depth}")())
     sgd = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
     x = bench.normal(batch, 3, size, size)
     labels = torch.tensor([(i * 37 + 11) % 1000 for i in range(batch)], device=bench.device)
@@ -134,7 +141,7 @@ def swav(bench, name, depth, globals_, global_size, locals_, local_size, batch):
     global crops by three rounds of Sinkhorn, swapped prediction, LARC over SGD, prototypes of unit length. As many prototypes as our case has."""
     prototypes = {"18": 300, "50": 3000}[depth]
     globals_, global_size, locals_, local_size, batch = (int(v) for v in (globals_, global_size, locals_, local_size, batch))
-    model = SwAV(depth, prototypes).to(bench.device).to(memory_format=bench.format).train()
+    model = bench.network(SwAV(depth, prototypes))
     larc = Larc(model.parameters(), momentum=0.9, weight_decay=1e-6)
     groups = [bench.normal(n * batch, 3, size, size) for n, size in ((globals_, global_size), (locals_, local_size))]
 
@@ -187,8 +194,8 @@ def sinkhorn(scores, epsilon=0.05, iterations=3):
 
 
 class Larc:
-    """SGD whose gradients are scaled tensor by tensor before (You et al., 2017), without clipping. All tensors at once. The rate is 0, as
-    in the supervised step."""
+    """SGD whose gradients are scaled tensor by tensor before (You et al., 2017), without clipping, all tensors in a few
+    calls. The rate is 0, as in the supervised step."""
 
     def __init__(self, parameters, momentum, weight_decay, trust=0.001, eps=1e-8):
         self.parameters, self.weight_decay, self.trust, self.eps = list(parameters), weight_decay, trust, eps
@@ -212,6 +219,7 @@ def forward_flops(model, x):
         nonlocal total
         total += 2.0 * output.numel() * module.weight[0].numel()
 
+    model = getattr(model, "_orig_mod", model)  # hooks are not for compiled networks
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
     with torch.no_grad():
         model(x)
@@ -222,8 +230,8 @@ def forward_flops(model, x):
 
 CASES = [
     (r"matmul_(\d+)", matmul),
-    (r"conv_(fwd|dgrad|wgrad|fwdbwd)_c(\d+)(?:s(\d+))?_(\d+)_(\d+)_(\d+)_b(\d+)", conv),
-    (r"bnrelu_fwdbwd_(\d+)_(\d+)_b(\d+)", batch_norm),
+    (r"conv_(fwd|dgrad|wgrad|fwdbwd)_c(\d+)(?:s(\d+))?_(\d+)_(\d+)_(\d+)_b(\d+)(_f16)?", conv),
+    (r"bnrelu_fwdbwd_(\d+)_(\d+)_b(\d+)(_f16)?", batch_norm),
     (r"resnet(18|50)_step_(\d+)_b(\d+)", step),
     (r"swav_step_resnet(18|50)_(\d+)x(\d+)_(\d+)x(\d+)_b(\d+)(?:_f16)?", swav),
 ]

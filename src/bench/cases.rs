@@ -20,15 +20,20 @@ pub fn cases(batch: Option<usize>) -> Vec<Case> {
     let mut all: Vec<Case> = [256, 512, 1024, 4096].into_iter().map(matmul).collect();
     // Single images of four shapes that stand for the network: the programs measuring others have them too.
     for c in [[7, 2, 3, 64, 224], [3, 1, 64, 64, 56], [1, 1, 256, 64, 56], [3, 1, 512, 512, 7]].map(Convolution::from) {
-        all.extend([Pass::Forward, Pass::Both].map(|pass| conv(c, count(1), pass)));
+        all.extend([Pass::Forward, Pass::Both].map(|pass| conv(c, count(1), pass, DType::F32)));
     }
     for size in [224, 96] {
         for c in convolutions(size) {
-            all.extend([Pass::Forward, Pass::InputGradient, Pass::WeightGradient, Pass::Both].map(|pass| conv(c, count(BATCH), pass)));
+            all.extend([Pass::Forward, Pass::InputGradient, Pass::WeightGradient, Pass::Both].map(|pass| conv(c, count(BATCH), pass, DType::F32)));
         }
     }
-    for (channels, size) in [(64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (512, 7), (2048, 7)] {
-        all.push(batch_norm(channels, size, count(BATCH)));
+    for c in convolutions(224) {
+        all.extend([Pass::Forward, Pass::InputGradient, Pass::WeightGradient].map(|pass| conv(c, count(BATCH), pass, DType::F16)));
+    }
+    for dtype in [DType::F32, DType::F16] {
+        for (channels, size) in [(64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (512, 7), (2048, 7)] {
+            all.push(batch_norm(channels, size, count(BATCH), dtype));
+        }
     }
     all.push(sinkhorn(3000, 4096));
     all.push(sinkhorn(3000, 64));
@@ -89,6 +94,7 @@ mod tests {
             "conv_fwd_c1_256_64_56_b4",
             "conv_fwdbwd_c3_512_512_7_b4",
             "conv_fwd_c3_512_512_3_b4",
+            "conv_wgrad_c3_512_512_7_b4_f16",
             "bnrelu_fwdbwd_512_7_b4",
             "sinkhorn_3000x4096",
             "resnet18_step_32_b16",

@@ -15,31 +15,42 @@ struct Bed {
     graph: Graph,
     variables: Variables,
     filled: Vec<(VariableId, f64)>,
+    /// Of activations, and of the weights that convolutions read.
+    activations: DType,
 }
 
 impl Bed {
-    fn new() -> Self {
-        Self { graph: Graph::new(), variables: Variables::new(), filled: Vec::new() }
+    fn new(activations: DType) -> Self {
+        Self { graph: Graph::new(), variables: Variables::new(), filled: Vec::new(), activations }
     }
 
-    /// A variable of normal values with this deviation.
+    /// An f32 variable of normal values with this deviation.
     fn tensor(&mut self, name: &str, shape: &[usize], deviation: f64) -> Tensor {
-        let id = self.variables.add(name, shape, DType::F32);
+        self.variable(name, shape, deviation, DType::F32)
+    }
+
+    /// The same of the type of activations.
+    fn activation(&mut self, name: &str, shape: &[usize], deviation: f64) -> Tensor {
+        self.variable(name, shape, deviation, self.activations)
+    }
+
+    fn variable(&mut self, name: &str, shape: &[usize], deviation: f64, dtype: DType) -> Tensor {
+        let id = self.variables.add(name, shape, dtype);
         self.filled.push((id, deviation));
         self.graph.variable(&self.variables, id)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "values are f32")]
     fn ready(self, gpu: &Gpu, variants: &dyn Variants, results: &[Tensor]) -> Result<Ready> {
         let store = Store::new(gpu, self.variables.clone())?;
         for (i, (id, deviation)) in self.filled.iter().enumerate() {
-            let shape = &self.variables.info(*id).shape;
-            let mut stream = Stream::new(0, 0, i as u64, 0);
-            let mut values: Vec<f32> = (0..stored_elements(shape)).map(|_| (stream.normal() * deviation) as f32).collect();
-            // Padding is zero everywhere in the engine.
-            let last = *shape.last().unwrap_or(&1);
-            values.chunks_exact_mut(pad4(last)).for_each(|row| row[last..].fill(0.0));
-            store.write(gpu, *id, &values)?;
+            let info = self.variables.info(*id);
+            let values = normal(i as u64, &info.shape, *deviation);
+            if info.dtype == DType::F16 {
+                let (halves, at): (Vec<_>, _) = (values.iter().map(|v| half::f16::from_f32(*v)).collect(), store.binding(*id));
+                gpu.write(&at.buffer, at.offset, bytemuck::cast_slice(&halves))?;
+            } else {
+                store.write(gpu, *id, &values)?;
+            }
         }
         let names: Vec<String> = (0..results.len()).map(|i| format!("result{i}")).collect();
         let outputs: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(results).collect();
@@ -48,16 +59,29 @@ impl Bed {
     }
 }
 
+/// Normal values of this deviation for a tensor of this shape, as it is stored: padding is zero everywhere in the engine.
+#[expect(clippy::cast_possible_truncation, reason = "values are f32")]
+pub(super) fn normal(seed: u64, shape: &[usize], deviation: f64) -> Vec<f32> {
+    let (mut stream, last) = (Stream::new(0, 0, seed, 0), *shape.last().unwrap_or(&1));
+    let value = |i: usize| if i % pad4(last) < last { (stream.normal() * deviation) as f32 } else { 0.0 };
+    (0..stored_elements(shape)).map(value).collect()
+}
+
+/// `_f16` at the end of a case's name.
+pub(super) fn ending(dtype: DType) -> &'static str {
+    if dtype == DType::F16 { "_f16" } else { "" }
+}
+
 /// Gradients of `output` along a fixed direction, as a loss further on would send them.
 fn backward(bed: &mut Bed, output: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
-    let seed = bed.tensor("grad_output", &output.shape(), 1.0);
+    let seed = bed.activation("grad_output", &output.shape(), 1.0);
     let all = crate::graph::differentiate(output, seed, wrt, Tensor::add);
     all.into_iter().flatten().collect()
 }
 
 pub(super) fn matmul(n: usize) -> Case {
     let build = move |gpu: &Gpu, variants: &dyn Variants| {
-        let mut bed = Bed::new();
+        let mut bed = Bed::new(DType::F32);
         let (x, w) = (bed.tensor("x", &[n, n], 1.0), bed.tensor("w", &[1, 1, n, n], 1.0));
         let y = x.linear(&w, None);
         bed.ready(gpu, variants, &[y])
@@ -93,12 +117,12 @@ pub(super) enum Pass {
 }
 
 /// `conv_fwd_c3s2_64_128_56_b4`: a 3x3 window with stride 2 from 64 to 128 channels at 56x56 pixels, 4 images.
-pub(super) fn conv(c: Convolution, batch: usize, pass: Pass) -> Case {
+pub(super) fn conv(c: Convolution, batch: usize, pass: Pass, dtype: DType) -> Case {
     let Convolution { kernel, stride, inputs, outputs, size } = c;
     let build = move |gpu: &Gpu, variants: &dyn Variants| {
-        let mut bed = Bed::new();
-        let x = bed.tensor("x", &[batch, size, size, inputs], 1.0);
-        let w = bed.tensor("w", &[kernel, kernel, pad4(inputs), outputs], 0.05);
+        let mut bed = Bed::new(dtype);
+        let x = bed.activation("x", &[batch, size, size, inputs], 1.0);
+        let w = bed.activation("w", &[kernel, kernel, pad4(inputs), outputs], 0.05);
         let y = x.conv2d(&w, stride, kernel / 2);
         let results = match pass {
             Pass::Forward => vec![y],
@@ -116,14 +140,14 @@ pub(super) fn conv(c: Convolution, batch: usize, pass: Pass) -> Case {
     };
     let stepped = if stride > 1 { format!("s{stride}") } else { String::new() };
     let out = size.div_ceil(stride);
-    Case::new(format!("conv_{name}_c{kernel}{stepped}_{inputs}_{outputs}_{size}_b{batch}"), build)
+    Case::new(format!("conv_{name}_c{kernel}{stepped}_{inputs}_{outputs}_{size}_b{batch}{}", ending(dtype)), build)
         .macs(passes * batch * out * out * outputs * inputs * kernel * kernel)
 }
 
-pub(super) fn batch_norm(channels: usize, size: usize, batch: usize) -> Case {
+pub(super) fn batch_norm(channels: usize, size: usize, batch: usize, dtype: DType) -> Case {
     let build = move |gpu: &Gpu, variants: &dyn Variants| {
-        let mut bed = Bed::new();
-        let x = bed.tensor("x", &[batch, size, size, channels], 1.0);
+        let mut bed = Bed::new(dtype);
+        let x = bed.activation("x", &[batch, size, size, channels], 1.0);
         let mut vector = |name: &str| bed.tensor(name, &[channels], 1.0);
         let p = BatchNormParameters {
             weight: vector("weight"),
@@ -135,12 +159,12 @@ pub(super) fn batch_norm(channels: usize, size: usize, batch: usize) -> Case {
         let grads = backward(&mut bed, &y, &[x, p.weight.clone(), p.bias.clone()]);
         bed.ready(gpu, variants, &[vec![y], grads].concat())
     };
-    Case::new(format!("bnrelu_fwdbwd_{channels}_{size}_b{batch}"), build)
+    Case::new(format!("bnrelu_fwdbwd_{channels}_{size}_b{batch}{}", ending(dtype)), build)
 }
 
 pub(super) fn sinkhorn(prototypes: usize, samples: usize) -> Case {
     let build = move |gpu: &Gpu, variants: &dyn Variants| {
-        let mut bed = Bed::new();
+        let mut bed = Bed::new(DType::F32);
         let scores = bed.tensor("scores", &[samples, prototypes], 0.1);
         let codes = scores.sinkhorn(0.05, 3, 256.min(samples));
         bed.ready(gpu, variants, &[codes])

@@ -1,14 +1,14 @@
 //! Whole training steps.
 
 use super::case::{Case, Ready};
-use crate::data::rng::Stream;
+use super::kernels::{ending, normal};
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Variants};
 use crate::nn::architecture::{Backbone, Block, Head, Stem, TensorKind, TensorSpec};
 use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::BatchNormMode;
 use crate::optim::{LossScaling, Optimizer, OptimizerKind};
-use crate::swav::{Crops, Precision, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, record};
+use crate::swav::{Crops, Precision, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, crops_name, record};
 
 /// A network for small images.
 pub(super) fn small() -> Backbone {
@@ -40,9 +40,7 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
         let init = Init { seed: 0, zero_init_residual: false, block: backbone.block, classifier_std: 0.01 };
         parameters.write(gpu, &store, &initial_values(&specs, &init))?;
         let mut program = Program::new(gpu, &store, &graph, &[("loss", &loss)], variants)?;
-        let mut stream = Stream::new(0, 0, 0, 0);
-        #[expect(clippy::cast_possible_truncation, reason = "values are f32")]
-        let pixels: Vec<f32> = (0..batch * size * size * 4).map(|i| if i % 4 == 3 { 0.0 } else { stream.normal() as f32 }).collect();
+        let pixels = normal(0, &[batch, size, size, 3], 1.0);
         // A rate of 0 keeps the weights. Trained on one batch for long, gradients become subnormal numbers, which processors are slow at.
         let step = [0.0_f32; 4];
         program.run_only(gpu, &[("images", bytemuck::cast_slice(&pixels)), ("step", bytemuck::cast_slice(&step))])?;
@@ -70,9 +68,8 @@ const FEAT_DIM: usize = 128;
 
 /// A SwAV step of the official code's kind, with two groups of crops (how many, of which size), a projection of two layers and LARC.
 pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batch: usize, groups: [(usize, usize); 2], prototypes: usize) -> Case {
-    let ending = if precision == Precision::F16 { "_f16" } else { "" };
     let [large, small] = groups.map(|(count, size)| format!("{count}x{size}"));
-    let name = format!("swav_step_{network}_{large}_{small}_b{batch}{ending}");
+    let name = format!("swav_step_{network}_{large}_{small}_b{batch}{}", ending(precision.dtype()));
     // Three forwards of every crop: convolutions, projection and prototypes.
     let features = backbone.features();
     let head = features * features + features * FEAT_DIM + FEAT_DIM * prototypes;
@@ -102,7 +99,14 @@ pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batc
         let specs = SwavModel::specs(&model.backbone, &model.head);
         let init = Init { seed: 0, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
         model.parameters.write(gpu, &store, &initial_values(&specs, &init))?;
-        let program = Program::new(gpu, &store, &step.graph, &step.named_outputs(), variants)?;
+        let mut program = Program::new(gpu, &store, &step.graph, &step.named_outputs(), variants)?;
+        // Normal pixels; a rate of 0, as in the supervised step.
+        let crops: Vec<Vec<f32>> = settings.crops.iter().zip(0..).map(|(c, i)| normal(i, &[c.count * batch, c.size, c.size, 3], 1.0)).collect();
+        let names: Vec<String> = (0..crops.len()).map(crops_name).collect();
+        let mut inputs: Vec<(&str, &[u8])> = names.iter().zip(&crops).map(|(name, pixels)| (name.as_str(), bytemuck::cast_slice(pixels))).collect();
+        let rates = [0.0_f32; 4];
+        inputs.push(("step", bytemuck::cast_slice(&rates)));
+        program.run_only(gpu, &inputs)?;
         Ok(Ready::device(program, store))
     };
     Case::new(name, build).macs(macs).images(batch).step()

@@ -203,8 +203,8 @@ impl Lowered {
         view.range(self.info(view.tensor).bytes())
     }
 
-    /// Bytes that the launches bind, each binding once: what crosses memory at least when nothing stays in caches between launches. What a
-    /// launch updates in place is read and written, and counts once.
+    /// Bytes that the launches bind, each binding once: about what crosses memory when nothing stays in caches between launches, and launches
+    /// read what they need once. What a launch updates in place counts once too.
     pub fn traffic(&self) -> u64 {
         self.launches.iter().flat_map(|l| l.reads.iter().chain(&l.writes)).map(|v| self.range(v).1).sum()
     }

@@ -101,7 +101,7 @@ pub fn record(model: &SwavModel, settings: &StepSettings, variables: &StepVariab
 }
 
 /// Name of the input that holds a group of crops.
-pub(super) fn crops_name(group: usize) -> String {
+pub fn crops_name(group: usize) -> String {
     format!("crops{group}")
 }
 

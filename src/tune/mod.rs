@@ -92,6 +92,9 @@ pub enum Progress<'a> {
     },
 }
 
+/// While shapes are measured, the table is written this often.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
 /// Chooses by measurement.
 pub struct Tuner<'a> {
     effort: Effort,
@@ -139,7 +142,7 @@ impl Variants for Tuner<'_> {
         for decision in decisions.iter().filter(|d| !self.table.borrow().covers(&d.key(), &d.offered)) {
             missing.entry(decision.key()).or_insert(decision);
         }
-        let total = missing.len();
+        let (total, mut saved) = (missing.len(), Instant::now());
         for (done, (key, decision)) in missing.iter().enumerate() {
             let Some(times) = self.measure(gpu, graph, decision)? else {
                 (self.progress)(&Progress::TimeIsUp { left: total - done });
@@ -147,6 +150,11 @@ impl Variants for Tuner<'_> {
             };
             (self.progress)(&Progress::Measured { done: done + 1, total, key, times: &times, guess: &decision.offered[0] });
             self.table.borrow_mut().insert(key, times);
+            // Who stops the program loses no more than this.
+            if saved.elapsed() > SAVE_EVERY {
+                self.table.borrow_mut().save();
+                saved = Instant::now();
+            }
         }
         if total > 0 {
             self.table.borrow_mut().save();
