@@ -2,6 +2,7 @@
 
 use swav_wgpu::gpu::{CooperativeMatrix, ProductShape, SHADERS, Specialization, compose, source};
 use wgpu::naga;
+use wgpu::naga::back::{hlsl, msl, spv};
 
 /// Knobs a shader offers: types (f32, f16, and f16 packed for adapters that have none in shaders), and the shapes of cooperative matrices.
 /// (Those have no translation to HLSL, which lacks them.)
@@ -52,19 +53,51 @@ fn module(name: &str, spec: &Specialization) -> (naga::Module, naga::valid::Modu
 
 #[test]
 fn every_shader_is_valid_under_every_type() {
-    let mut kernels = 0;
-    for (name, text) in SHADERS.iter().filter(|(name, _)| !name.starts_with("lib/")) {
-        for spec in specializations(text) {
-            kernels += module(name, &spec).0.entry_points.len();
+    let valid: usize = kernels().map(|(name, spec)| module(name, &spec).0.entry_points.len()).sum();
+    assert!(valid > 500, "{valid} kernels");
+}
+
+fn kernels() -> impl Iterator<Item = (&'static str, Specialization)> {
+    let kernels = SHADERS.iter().filter(|(name, _)| !name.starts_with("lib/"));
+    kernels.flat_map(|(name, text)| specializations(text).into_iter().map(move |spec| (*name, spec)))
+}
+
+#[test]
+fn every_shader_translates_to_what_vulkan_metal_and_dx12_compile() {
+    let (mut translated, spirv) = (0, spv::Options { lang_version: (1, 3), ..Default::default() });
+    for (name, spec) in kernels() {
+        let what = format!("{name} [{}]", spec.label());
+        let (module, info) = module(name, &spec);
+        let text = compose(name, source, &spec).unwrap();
+        let matrices = text.contains("enable wgpu_cooperative_matrix;");
+        // Metal's matrices are 8x8.
+        let metal = !matrices || !text.contains("const TILE: u32 = 16u;");
+        let (halves, subgroups) = (text.contains("enable f16;"), text.contains("subgroup"));
+        for entry in &module.entry_points {
+            let entry_point = Some((naga::ShaderStage::Compute, entry.name.clone()));
+            let pipeline = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: entry.name.clone() };
+            spv::write_vec(&module, &info, &spirv, Some(&pipeline)).unwrap_or_else(|e| panic!("{what}: {e}"));
+            if metal {
+                let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+                let pipeline = msl::PipelineOptions { entry_point: entry_point.clone(), ..Default::default() };
+                msl::write_string(&module, &info, &options, &pipeline).unwrap_or_else(|e| panic!("{what}: {e}"));
+            }
+            if !matrices {
+                // What DX12 has without and with its newer compiler.
+                let shader_model = if halves || subgroups { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V5_1 };
+                let (options, pipeline) = (hlsl::Options { shader_model, ..Default::default() }, hlsl::PipelineOptions { entry_point });
+                let mut text = String::new();
+                hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).unwrap_or_else(|e| panic!("{what}: {e}"));
+            }
+            translated += 1;
         }
     }
-    assert!(kernels > 60, "{kernels} kernels");
+    assert!(translated > 500, "{translated} kernels");
 }
 
 #[test]
 fn bindings_fit_the_smallest_adapters() {
-    let kernels = SHADERS.iter().filter(|(name, _)| !name.starts_with("lib/"));
-    for (name, spec) in kernels.flat_map(|(name, text)| specializations(text).into_iter().map(move |spec| (name, spec))) {
+    for (name, spec) in kernels() {
         let (module, info) = module(name, &spec);
         for (i, entry) in module.entry_points.iter().enumerate() {
             let used = |handle: naga::Handle<naga::GlobalVariable>| !info.get_entry_point(i)[handle].is_empty();
