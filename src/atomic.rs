@@ -36,6 +36,15 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> 
     go().map_err(Error::output(path))
 }
 
+/// Whether a file could be written at `path`: its folder takes a temporary one.
+pub fn can_write(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return Err(Error::output(path)(std::io::Error::other("is a folder")));
+    }
+    tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder).map(drop).map_err(Error::output(path))
+}
+
 /// Replaces `path` by `bytes`.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |out| out.write_all(bytes))

@@ -87,9 +87,12 @@ pub enum Error {
     /// The program ran, but what it checks does not hold.
     #[error("{0}")]
     Failed(String),
-    /// A signal ended the run after a checkpoint.
-    #[error("stopped by a signal; continue with --resume")]
-    Stopped,
+    /// A signal ended the run after a checkpoint, or an evaluation after an epoch: what was done is kept.
+    #[error("stopped by a signal; {0}")]
+    Stopped(&'static str),
+    /// A signal ended it before there was anything to keep.
+    #[error("stopped by a signal before anything was complete")]
+    StoppedEmpty,
 }
 
 impl Error {
@@ -125,7 +128,8 @@ impl Error {
             Self::OutOfMemory(_) => 7,
             Self::DeviceLost(_) => 8,
             Self::Busy { .. } => 9,
-            Self::Stopped => 75,
+            Self::Stopped(_) => 75,
+            Self::StoppedEmpty => 130,
             Self::Gpu { .. } | Self::Failed(_) => 1,
         }
     }
@@ -136,9 +140,9 @@ impl Error {
             Self::NoAdapter(_) => {
                 Some("install a Vulkan driver (a software one: Debian's mesa-vulkan-drivers); `swav-wgpu devices` lists what is found")
             }
-            Self::OutOfMemory(_) => Some("lower train.batch, or choose another adapter with --adapter"),
+            Self::OutOfMemory(_) => Some("smaller batches (train.batch, train.accumulate) and images need less; --adapter chooses another adapter"),
             Self::DeviceLost(_) => Some("start again with --resume: the last checkpoint is untouched"),
-            Self::NonFinite { .. } => Some("lower optimizer.lr, or raise loss.epsilon; the last checkpoint is untouched"),
+            Self::NonFinite { .. } => Some("lower optimizer.lr (or, in pre-training, raise loss.epsilon); what was saved before is untouched"),
             Self::Busy { .. } => Some("wait for the other run, or choose another --out"),
             _ => None,
         }

@@ -4,6 +4,7 @@ use super::args::{BenchArgs, Global};
 use super::{common, output};
 use crate::bench::{cases, measure, profile};
 use crate::error::{Error, Result};
+use serde_json::json;
 use std::time::Duration;
 
 pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
@@ -12,6 +13,9 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     if chosen.is_empty() {
         return Err(Error::Usage(format!("no case matches {:?}; --list shows them", args.filter.as_deref().unwrap_or(""))));
     }
+    if args.list && global.json {
+        return output::json(&chosen.iter().map(|c| &c.name).collect::<Vec<_>>());
+    }
     if args.list {
         return chosen.iter().try_for_each(|c| output::line(&c.name));
     }
@@ -19,8 +23,14 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let (variants, budget) = (common::variants(global, &gpu), Duration::from_secs_f64(args.seconds));
     for case in &chosen {
         if args.profile {
+            let kernels = profile(&gpu, &variants, case)?;
+            if global.json {
+                let object = |(kernel, ms, launches): &(String, f64, usize)| json!({"kernel": kernel, "ms": ms, "launches": launches});
+                output::json(&json!({"name": case.name, "kernels": kernels.iter().map(object).collect::<Vec<_>>()}))?;
+                continue;
+            }
             output::line(&case.name)?;
-            for (kernel, ms, launches) in profile(&gpu, &variants, case)? {
+            for (kernel, ms, launches) in kernels {
                 output::line(&format!("  {ms:>9.3} ms  {launches:>4} x  {kernel}"))?;
             }
             continue;

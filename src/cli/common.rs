@@ -9,6 +9,8 @@ use crate::train::plan::{eval_transform, normalize};
 use crate::train::{Network, weight_file};
 use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
 use crate::weights::{self, Checkpoint};
+use std::fmt::Display;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,8 +20,7 @@ const MOST_UNMATCHED: usize = 20;
 /// Sends the library's log to stderr: warnings, with -v information, with -vv everything.
 pub(super) fn start_logging(global: &Global) {
     let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (_, 0) => "warn",
+        (true, _) | (_, 0) => "warn",
         (_, 1) => "info",
         _ => "debug",
     };
@@ -77,11 +78,39 @@ pub(super) fn open(global: &Global) -> Result<Gpu> {
 }
 
 /// A line on stderr, unless -q.
-#[expect(clippy::print_stderr, reason = "the command line speaks to people here")]
 pub(super) fn note(global: &Global, text: &str) {
     if !global.quiet {
-        eprintln!("{text}");
+        say(text);
     }
+}
+
+/// A warning on stderr, with -q too.
+pub(super) fn warn(text: impl Display) {
+    say(&format!("warning: {text}"));
+}
+
+/// Nothing can be done when stderr is closed or full, and nothing need be.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Judges a file that is to be written, before anything is computed: it must not be one that is read, nor the checkpoint of a run, and its folder
+/// is made and must take files.
+pub(super) fn output_file(path: &Path, inputs: &[&Path]) -> Result<()> {
+    let whole = |p: &Path| p.canonicalize().ok();
+    if let Some(input) = inputs.iter().find(|input| whole(path).is_some_and(|path| whole(input) == Some(path))) {
+        return Err(Error::Usage(format!("{} would be written over {}, which is read: choose another name", path.display(), input.display())));
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let run = folder.parent().filter(|_| folder.file_name().is_some_and(|name| name == "checkpoints"));
+    if run.is_some_and(|run| run.join("config.toml").is_file()) {
+        return Err(Error::Usage(format!(
+            "{} belongs to the checkpoints of a run, which only `train` writes: choose another folder",
+            path.display()
+        )));
+    }
+    std::fs::create_dir_all(folder).map_err(Error::output(path))?;
+    crate::atomic::can_write(path)
 }
 
 /// How images are prepared for a frozen network, and which network it is.
@@ -143,6 +172,9 @@ pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> R
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
     let (gpu, network) = network(weights, image.config.as_deref(), global)?;
+    let scaled = transform.resize.map_or_else(|| "not scaled".to_owned(), |short| format!("scaled to {short} pixels"));
+    let source = image.config.as_ref().map_or_else(|| "no configuration says otherwise".to_owned(), |path| path.display().to_string());
+    note(global, &format!("images are {scaled} and cut to {} ({source})", transform.crop));
     let frozen = Frozen {
         network,
         transform,
@@ -175,7 +207,8 @@ pub(super) fn network(weights: &Weights, config: Option<&Path>, global: &Global)
 
 /// Reads a weight file, or the newest checkpoint of a run folder, and says what was found in it and what was not taken as it stands.
 pub(super) fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint> {
-    let file = weight_file(path)?;
+    let (file, warnings) = weight_file(path)?;
+    warnings.iter().for_each(warn);
     let checkpoint = weights::load(&file)?;
     let (layout, matched, all) = (checkpoint.layout, checkpoint.matched, checkpoint.matched + checkpoint.unmatched.len());
     note(global, &format!("{}: {layout} layout, {matched} of {all} tensors matched: {}", file.display(), checkpoint.describe()));

@@ -12,7 +12,7 @@ use crate::train::config::LinearConfig;
 use crate::train::event::Observers;
 use crate::train::plan::eval_transform;
 use crate::train::run_folder::RunFolder;
-use crate::train::{finetune as train_all, linear as train_linear};
+use crate::train::{FINETUNED, finetune as train_all, fingerprint, linear as train_linear};
 use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HostTensor, Layout, Target, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -23,22 +23,24 @@ use std::sync::Arc;
 const BATCH: usize = 64;
 
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
-    let config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
+    let config = configuration(&args.config, &args.set, args.data.as_deref())?;
     let sets = ClassSets::open(&config)?;
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
         network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
     }
+    let backbone = network.fingerprint(&gpu)?;
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
     let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
-    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
-    tell("linear", &result, &Rate::of(&config, sets.batch), [head, None], global)
+    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, backbone)).transpose()?;
+    tell("linear", &result, &Rate::of(&config, sets.batch), [head, None], global)?;
+    complete(&result)
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
-    let mut config = configuration(&args.config, &args.set, args.data.as_deref(), global)?;
+    let mut config = configuration(&args.config, &args.set, args.data.as_deref())?;
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
     let sets = ClassSets::open(&config)?;
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
@@ -47,17 +49,23 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
     let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
-    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result)).transpose()?;
+    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, fingerprint(&backbone, &result.values))).transpose()?;
     let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
-    tell("fine-tuned", &result, &Rate::of(&config, sets.batch), [head, tuned], global)
+    tell("fine-tuned", &result, &Rate::of(&config, sets.batch), [head, tuned], global)?;
+    complete(&result)
 }
 
-fn configuration(path: &Path, sets: &[String], data: Option<&Path>, global: &Global) -> Result<LinearConfig> {
+/// An evaluation that was cut short has told and kept what it has, but is no complete one.
+fn complete(result: &ClassifierResult) -> Result<()> {
+    if result.stopped { Err(Error::Stopped("the result is that of the epochs before; what is kept is named partial-")) } else { Ok(()) }
+}
+
+fn configuration(path: &Path, sets: &[String], data: Option<&Path>) -> Result<LinearConfig> {
     let (mut config, warnings) = LinearConfig::load(path, sets)?;
     if let Some(data) = data {
         config.data.path = data.display().to_string();
     }
-    warnings.iter().for_each(|warning| common::note(global, &format!("warning: {warning}")));
+    warnings.iter().for_each(common::warn);
     Ok(config)
 }
 
@@ -89,14 +97,16 @@ impl Rate {
 
 fn tell(what: &str, result: &ClassifierResult, rate: &Rate, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
     if !global.json {
-        let ClassifierResult { top1, top5, mean_class, best_epoch, last_top1, .. } = result;
+        let ClassifierResult { top1, top5, mean_class, last_top1, epochs, .. } = result;
+        let best = result.best_epoch + 1;
         let scaled = rate.scaled.map(|(batch, by)| format!("; learning rate {} scaled by batch: {batch} / {by}", rate.lr)).unwrap_or_default();
         return output::line(&format!(
-            "{what}: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (best epoch {best_epoch}; last {last_top1:.2} %{scaled})"
+            "{what}: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (epoch {best} of {epochs} is the best; last {last_top1:.2} %{scaled})"
         ));
     }
     let mut all = json!({
         "top1": result.top1, "top5": result.top5, "mean_class": result.mean_class, "best_epoch": result.best_epoch,
+        "epochs": result.epochs, "stopped": result.stopped,
         "last_top1": result.last_top1, "head": head, "classes": result.classes,
     });
     all["lr"] = json!(rate.lr);
@@ -116,20 +126,28 @@ fn classifier(result: &ClassifierResult) -> Classifier {
     Classifier { weight: HostTensor::new([classes, weight.len() / classes], weight.clone()), bias: HostTensor::new([classes], bias.clone()) }
 }
 
-/// Writes `head.safetensors`: `fc.weight`, `fc.bias`, class names.
-fn save_head(folder: &Path, result: &ClassifierResult) -> Result<PathBuf> {
-    let path = folder.join("head.safetensors");
+/// Where a file of the result goes. What a stopped run leaves has a name of its own, so that the run can be repeated in its place.
+fn kept(folder: &Path, name: &str, result: &ClassifierResult) -> PathBuf {
+    folder.join(if result.stopped { format!("partial-{name}") } else { name.to_owned() })
+}
+
+/// Key of a head's metadata that says for which backbone it was trained.
+pub(super) const BACKBONE: &str = "backbone";
+
+/// Writes `head.safetensors`: `fc.weight`, `fc.bias`, class names, and which backbone it is for.
+fn save_head(folder: &Path, result: &ClassifierResult, backbone: String) -> Result<PathBuf> {
+    let path = kept(folder, "head.safetensors", result);
     let Classifier { weight, bias } = classifier(result);
     let tensor = |t: &HostTensor| AnyTensor::from_f32(&t.shape, &t.data).into_owned();
     let tensors = BTreeMap::from([("fc.weight".to_owned(), tensor(&weight)), ("fc.bias".to_owned(), tensor(&bias))]);
     let names = serde_json::to_string(&result.classes).map_err(|e| Error::Failed(e.to_string()))?;
-    write_safetensors(&path, &tensors, &BTreeMap::from([("classes".to_owned(), names)]))?;
+    write_safetensors(&path, &tensors, &BTreeMap::from([("classes".to_owned(), names), (BACKBONE.to_owned(), backbone)]))?;
     Ok(path)
 }
 
 /// Writes `model.safetensors`: the fine-tuned network with its classifier, torchvision's names.
 fn save_network(folder: &Path, backbone: Backbone, result: &ClassifierResult) -> Result<PathBuf> {
-    let path = folder.join("model.safetensors");
+    let path = kept(folder, FINETUNED, result);
     let specs = backbone.tensors();
     let shape = |name: &str| specs.iter().find(|s| s.name == name).map(|s| s.shape.clone());
     let tensors = result.values.iter().filter_map(|(name, data)| Some((name.clone(), HostTensor::new(shape(name)?, data.clone()))));

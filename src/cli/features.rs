@@ -1,6 +1,6 @@
 //! `swav-wgpu features`: pooled features of a dataset's images, or everything a network says of given tensors.
 
-use super::args::{FeaturesArgs, Global};
+use super::args::{FeaturesArgs, Global, Weights};
 use super::{common, output};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
@@ -10,13 +10,19 @@ use crate::train::{Extracted, Extractor, nhwc4};
 use crate::weights::{AnyTensor, read_safetensors, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Images of a pass.
 const BATCH: usize = 32;
 
 pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
+    let mut inputs: Vec<&Path> = args.input.iter().map(PathBuf::as_path).collect();
+    inputs.extend(match &args.weights {
+        Weights::File(path) => Some(path.as_path()),
+        Weights::Random { .. } => None,
+    });
+    common::output_file(&args.out, &inputs)?;
     let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     let variants = common::variants(global, &gpu);
     let (tensors, metadata, images) = match (&args.data, &args.input) {
@@ -26,7 +32,7 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     };
     write_safetensors(&args.out, &tensors, &metadata)?;
     if global.json {
-        output::json(&json!({"images": images, "features": frozen.network.backbone.features(), "out": args.out}))
+        output::json(&json!({"images": images, "features": frozen.network.backbone.features(), "out": args.out.to_string_lossy()}))
     } else {
         common::note(global, &format!("features of {images} images in {}", args.out.display()));
         Ok(())
@@ -62,6 +68,10 @@ fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path:
     };
     if n == 0 || h == 0 || w == 0 {
         return Err(Error::weights(path, "tensor images is empty"));
+    }
+    // Networks hide it: a ReLU makes 0 of NaN on many devices.
+    if let Some(at) = images.data.iter().position(|v| !v.is_finite()) {
+        return Err(Error::weights(path, format!("tensor images holds {} in image {}", images.data[at], at / (3 * h * w))));
     }
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, BATCH.min(n), [h, w], Some(0))?;
     let mut all = Extracted::default();

@@ -18,9 +18,9 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     }
     let (config, warnings) = PretrainConfig::load(&args.config, &args.overrides())?;
     for warning in warnings {
-        common::note(global, &format!("warning: {warning}"));
+        common::warn(warning);
     }
-    let recipe = recipe::Recipe::pretrain(&config, args, global)?;
+    let recipe = recipe::Recipe::pretrain(&config, args)?;
     let gpu = Gpu::open(global.adapter.as_deref())?;
     let caps = caps(&gpu, &config);
     let model = plan::model(&config, caps.max_binding_bytes);
@@ -81,7 +81,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     output::line(&format!("largest batch that fits {}: {fits}", gpu.description().name))?;
     if !needs.fits(caps) {
         let advice = parts.map_or_else(String::new, |k| format!("; it does with train.accumulate = {k}"));
-        common::note(global, &format!("warning: batch {batch} does not fit this adapter{advice}"));
+        common::warn(format!("batch {batch} does not fit this adapter{advice}"));
     }
     recipe.print()
 }

@@ -1,11 +1,12 @@
 //! `swav-wgpu predict`: classes of single images.
 
 use super::args::{Global, PredictArgs, Weights};
+use super::evaluate::BACKBONE;
 use super::{common, output};
 use crate::data::{Scratch, read_image};
 use crate::error::{Error, Result};
 use crate::train::{Extracted, Extractor};
-use crate::weights::{Classifier, load_classifier};
+use crate::weights::{Classifier, load_classifier, read_safetensors};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -25,6 +26,11 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     if inputs != features {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());
         return Err(Error::weights(head_file, message));
+    }
+    // Files of other programs do not say.
+    let own = read_safetensors(&head_file).ok().and_then(|file| file.metadata().get(BACKBONE).cloned());
+    if own.is_some_and(|own| frozen.network.fingerprint(&gpu).is_ok_and(|backbone| backbone != own)) {
+        common::warn(format!("{} was trained on another backbone than {}: expect wrong classes", head_file.display(), args.weights.display()));
     }
     let size = frozen.transform.crop;
     let batch = BATCH.min(args.images.len());
@@ -46,7 +52,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
             let named = class.map_or_else(|| format!("class {label}"), Clone::clone);
             output::line(&format!("{}: {named} ({:.1} %)", path.display(), 100.0 * score))?;
         }
-        all.push(json!({"image": path, "pred_label": label, "pred_class": class, "pred_score": score}));
+        all.push(json!({"image": path.to_string_lossy(), "pred_label": label, "pred_class": class, "pred_score": score}));
     }
     if global.json { output::json(&all) } else { Ok(()) }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let (config, warnings) = configuration(args)?;
     for warning in warnings {
-        common::note(global, &format!("warning: {warning}"));
+        common::warn(warning);
     }
     let init = args.init.as_deref().map(|path| Ok((path, common::checkpoint(path, global)?))).transpose()?;
     let gpu = common::open(global)?;
@@ -34,8 +34,13 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
             return Err(error);
         }
     };
-    folder.write_config(&config.to_toml()?)?;
     let start = prepared.start_step();
+    if let Some(aside) = if start == 0 { folder.set_metrics_aside()? } else { None } {
+        common::warn(format!("{} holds no checkpoint: the run starts again; the metrics before are in {}", out.display(), aside.display()));
+    }
+    if !prepared.is_complete() {
+        folder.write_config(&config.to_toml()?)?;
+    }
     let mut observers = Observers::default();
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
     observers.0.push(Box::new(Metrics::open(&folder, start)?));
@@ -48,7 +53,7 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
             "epochs": finished.epochs,
             "loss": finished.loss,
             "images_per_second": finished.images_per_second,
-            "checkpoint": finished.checkpoint,
+            "checkpoint": finished.checkpoint.map(|path| path.to_string_lossy().into_owned()),
         }))?;
     }
     Ok(())

@@ -214,20 +214,20 @@ impl Dataset {
             return Err(Error::data(path, "has no validation part: looked for the folder val/ and for .tar shards with `val` in the name"));
         }
         let mut shards = Vec::new();
-        let train = train.index(&mut shards)?;
-        let val = if matches!(split, Split::Val | Split::All) { val.index(&mut shards)? } else { Vec::new() };
+        let mut train = train.index(&mut shards)?;
+        let mut val = if matches!(split, Split::Val | Split::All) { val.index(&mut shards)? } else { Vec::new() };
+        if split == Split::All {
+            // Nobody compares the parts: a class of either is a class.
+            train.append(&mut val);
+        }
         let mut classes = Classes::of(&train, path)?;
         if classes.names.is_empty() {
             classes = Classes::of(&val, path)?;
         }
         let mut samples = Vec::new();
         match split {
-            Split::Train | Split::Pretrain => classes.label(train, &shards, &mut samples)?,
+            Split::Train | Split::Pretrain | Split::All => classes.label(train, &shards, &mut samples)?,
             Split::Val => classes.label(val, &shards, &mut samples)?,
-            Split::All => {
-                classes.label(train, &shards, &mut samples)?;
-                classes.label(val, &shards, &mut samples)?;
-            }
         }
         if split == Split::Pretrain || (split == Split::All && samples.is_empty()) {
             // Their folder is no class, whatever it is called.
@@ -235,10 +235,20 @@ impl Dataset {
         }
         let looked = "looked for *.png, *.jpg and *.jpeg in folders, and for .tar shards";
         if samples.is_empty() {
-            return Err(Error::data(path, format!("holds no image for this use ({split:?}): {looked}")));
+            let part = match split {
+                Split::Train => "no training image",
+                Split::Val => "no validation image",
+                Split::Pretrain => "no image to train on",
+                Split::All => "no image",
+            };
+            return Err(Error::data(path, format!("holds {part}: {looked}")));
         }
         if matches!(split, Split::Train | Split::Val) {
+            let all = samples.len();
             samples.retain(|(_, label)| label.is_some());
+            if samples.len() < all {
+                tracing::warn!("{}: {} of {all} images have no class and are left out", path.display(), all - samples.len());
+            }
             if samples.is_empty() {
                 return Err(Error::data(path, "no image has a class: looked for CLASS/name.png and, in shards, for .cls members"));
             }

@@ -28,6 +28,10 @@ pub struct ClassifierResult {
     pub mean_class: f64,
     /// That epoch, counted from 0.
     pub best_epoch: u64,
+    /// Epochs that were judged.
+    pub epochs: u64,
+    /// Whether a signal ended it before the last epoch.
+    pub stopped: bool,
     /// Top-1 of the last epoch.
     pub last_top1: f64,
     /// Class names.
@@ -52,7 +56,7 @@ pub(super) trait Learner {
     fn judge(&mut self) -> Result<Accuracy>;
 }
 
-/// Trains to the end of the schedule; the result is the best epoch's.
+/// Trains to the end of the schedule, or to a stop request; the result is the best epoch's. [`Error::StoppedEmpty`] when no epoch was complete.
 pub(super) fn train(
     gpu: &Gpu,
     config: &LinearConfig,
@@ -65,9 +69,16 @@ pub(super) fn train(
     let (epochs, steps, began) = (config.train.epochs, learner.steps_per_epoch(), Instant::now());
     let mut best: Option<ClassifierResult> = None;
     let mut last = Epoch::default();
-    let mut last_top1 = 0.0;
+    let (mut last_top1, mut done, mut stopped) = (0.0, 0, false);
     for epoch in 0..epochs {
-        last = one_epoch(config, sets, learner, epoch, stop, observer)?;
+        match one_epoch(config, sets, learner, epoch, stop, observer) {
+            Err(Error::StoppedEmpty) => {
+                stopped = true;
+                break;
+            }
+            told => last = told?,
+        }
+        done = epoch + 1;
         let accuracy = learner.judge()?;
         last_top1 = accuracy.top1();
         observer.event(&Event::Epoch(last.clone()))?;
@@ -85,11 +96,18 @@ pub(super) fn train(
                 top5: accuracy.top5(),
                 mean_class: accuracy.mean_class(),
                 best_epoch: epoch,
+                epochs: done,
+                stopped: false,
                 last_top1,
                 classes: sets.classes().to_vec(),
                 values: learner.trainer().values(gpu)?,
             });
         }
+    }
+    if stopped {
+        observer.event(&Event::Stopped { step: steps * done })?;
+        let best = best.ok_or(Error::StoppedEmpty)?;
+        return Ok(ClassifierResult { last_top1, epochs: done, stopped, ..best });
     }
     let seconds = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
@@ -97,7 +115,7 @@ pub(super) fn train(
     let end = Finished { steps: steps * epochs, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None };
     observer.event(&Event::Finished(end))?;
     let best = best.ok_or_else(|| Error::config("train", "train.epochs", "is 0: nothing was trained"))?;
-    Ok(ClassifierResult { last_top1, ..best })
+    Ok(ClassifierResult { last_top1, epochs, ..best })
 }
 
 fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learner, observer: &mut dyn Observer) -> Result<()> {
@@ -146,8 +164,7 @@ fn one_epoch(
         let lr = config.lr(config.base_lr(sets.batch), step, steps);
         observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, ..Step::default() }))?;
         if stop.load(Ordering::Relaxed) {
-            // There is no checkpoint to go on from: an evaluation is cheap to repeat.
-            return Err(Error::Failed("stopped by a signal before it was complete".into()));
+            return Err(Error::StoppedEmpty);
         }
         Ok(())
     })?;

@@ -83,8 +83,10 @@ fn vote(best: &[Vec<(f32, usize)>], train: &[usize], val: &[usize], classes: usi
     let mut score = Accuracy::new(classes);
     for (near, &label) in best.iter().zip(val) {
         let mut votes = vec![0.0_f64; classes];
+        // Relative to the nearest, which changes no vote and cannot overflow.
+        let nearest = near.first().map_or(0.0, |(similarity, _)| f64::from(*similarity));
         for (similarity, i) in near.iter().take(k) {
-            votes[train[*i]] += (f64::from(*similarity) / temperature).exp();
+            votes[train[*i]] += ((f64::from(*similarity) - nearest) / temperature).exp();
         }
         score.add(&votes, label);
     }
@@ -179,5 +181,7 @@ mod tests {
         // One near neighbour of class 0 against two slightly farther ones of class 1.
         assert!(vote(&best, &[0, 1, 1], &[0], 2, 3, 0.07).top1 == 100.0);
         assert!(vote(&best, &[0, 1, 1], &[0], 2, 3, 1.0).top1 == 0.0);
+        // In the limit of small temperatures the nearest decides.
+        assert!(vote(&best, &[1, 0, 0], &[1], 2, 3, 1e-4).top1 == 100.0);
     }
 }

@@ -19,4 +19,4 @@ pub mod replay;
 pub mod run_folder;
 
 pub use extract::{Extracted, Extractor, nhwc4};
-pub use network::{Network, weight_file};
+pub use network::{FINETUNED, Network, fingerprint, weight_file};

@@ -1,5 +1,6 @@
 //! A network to evaluate: from a weight file, a run folder, or drawn at random.
 
+use super::event::Warning;
 use crate::data::{Dataset, EvalTransform, Loader, Normalize};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -23,6 +24,9 @@ pub struct Network {
     pub store: Store,
 }
 
+/// The network that a fine-tuning leaves in its folder.
+pub const FINETUNED: &str = "model.safetensors";
+
 /// Batches whose statistics an untrained network takes.
 const CALIBRATION_STEPS: usize = 100;
 
@@ -39,6 +43,11 @@ impl Network {
         let specs = backbone.tensors();
         let values = initial_values(&specs, &Init { seed, zero_init_residual, block: backbone.block, classifier_std: 0.01 });
         Self::build(gpu, backbone, None, &specs, &values)
+    }
+
+    /// What tells this backbone from others: see [`fingerprint`].
+    pub fn fingerprint(&self, gpu: &Gpu) -> Result<String> {
+        Ok(fingerprint(&self.backbone, &self.parameters.read(gpu, &self.store)?))
     }
 
     fn build(gpu: &Gpu, backbone: Backbone, head: Option<Head>, specs: &[TensorSpec], values: &Values) -> Result<Self> {
@@ -85,18 +94,31 @@ impl Network {
     }
 }
 
-/// The file that `path` stands for: itself, or the newest good checkpoint of a run folder.
-pub fn weight_file(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
+/// blake3 sum of a backbone's names and values in f32, running statistics included, counters not; 32 hexadecimal digits.
+pub fn fingerprint(backbone: &Backbone, values: &Values) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, values) in backbone.tensors().iter().filter_map(|spec| values.get_key_value(&spec.name)) {
+        hasher.update(name.as_bytes()).update(bytemuck::cast_slice(values));
     }
-    let folder = path.join("checkpoints");
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+/// The file that `path` stands for: itself, the newest good checkpoint of a run folder, or the network of a fine-tuning's folder. A warning names
+/// every newer checkpoint that is damaged.
+pub fn weight_file(path: &Path) -> Result<(PathBuf, Vec<Warning>)> {
+    if !path.is_dir() {
+        return Ok((path.to_owned(), Vec::new()));
+    }
+    let (folder, tuned) = (path.join("checkpoints"), path.join(FINETUNED));
+    if !folder.is_dir() && tuned.is_file() {
+        return Ok((tuned, Vec::new()));
+    }
     if !folder.is_dir() {
         return Err(Error::weights(path, "is a folder without checkpoints: give a weight file or a run folder"));
     }
     let store = super::checkpoint::CheckpointStore::view(&folder);
     match store.latest()? {
-        Some((checkpoint, _)) => Ok(checkpoint.path),
+        Some((checkpoint, warnings)) => Ok((checkpoint.path, warnings)),
         None => Err(Error::weights(folder, "holds no checkpoint yet")),
     }
 }

@@ -45,6 +45,8 @@ pub struct Prepared {
     data: Arc<Dataset>,
     state: State,
     steps_per_epoch: u64,
+    /// The step to end with.
+    end: u64,
     warnings: Vec<Warning>,
 }
 
@@ -52,6 +54,11 @@ impl Prepared {
     /// The first step to run.
     pub fn start_step(&self) -> u64 {
         self.state.step
+    }
+
+    /// Whether there is any step left to run.
+    pub fn is_complete(&self) -> bool {
+        self.state.step >= self.end
     }
 }
 
@@ -69,14 +76,14 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>, init: Option<(&Path, Chec
     let mut state = State::new(config, run, init, data.len(), &mut warnings).map_err(advise)?;
     let queue = state.step / steps_per_epoch >= config.queue.start_epoch;
     state.prepare(run, queue).map_err(advise)?;
-    Ok(Prepared { data, state, steps_per_epoch, warnings })
+    let total = config.train.epochs * steps_per_epoch;
+    let end = run.max_steps.map_or(total, |m| m.min(total));
+    Ok(Prepared { data, state, steps_per_epoch, end, warnings })
 }
 
 /// Trains to the end, to `max_steps` or to a stop request. The latter is [`Error::Stopped`], after a checkpoint.
 pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, observer: &mut dyn Observer) -> Result<Finished> {
-    let Prepared { data, state, steps_per_epoch, warnings } = prepared;
-    let total = config.train.epochs * steps_per_epoch;
-    let end = run.max_steps.map_or(total, |m| m.min(total));
+    let Prepared { data, state, steps_per_epoch, end, warnings } = prepared;
     #[expect(clippy::cast_precision_loss, reason = "a count of prototypes")]
     let chance = (config.model.prototypes as f64).ln();
     observer.event(&Event::RunStarted(RunStarted {
@@ -107,7 +114,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         started_at: state.step,
         last_loss: f64::NAN,
         skipped: 0,
-        checkpoint: None,
+        checkpoint: state.restored.clone(),
         state,
     };
     training.go(data)
@@ -188,15 +195,15 @@ impl Training<'_> {
             }
             if stop && done < self.end {
                 self.observer.event(&Event::Stopped { step: done })?;
-                return Err(Error::Stopped);
+                return Err(Error::Stopped("continue with --resume"));
             }
         }
         let seconds = self.began.elapsed().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let images = ((self.end - self.started_at.min(self.end)) * batch as u64) as f64;
         let finished = Finished {
-            steps: self.end,
-            epochs: self.end / self.steps_per_epoch,
+            steps: self.state.step,
+            epochs: self.state.step / self.steps_per_epoch,
             loss: self.last_loss,
             images_per_second: images / seconds.max(1e-9),
             seconds,

@@ -99,6 +99,16 @@ impl RunFolder {
         CheckpointStore::open(self.path.join("checkpoints"), keep)
     }
 
+    /// Gives `metrics.jsonl` of a run that cannot be continued another name, which is returned, where there are any metrics.
+    pub fn set_metrics_aside(&self) -> Result<Option<PathBuf>> {
+        let (path, aside) = (self.path.join("metrics.jsonl"), self.path.join("metrics.before.jsonl"));
+        if !std::fs::metadata(&path).is_ok_and(|about| about.len() > 0) {
+            return Ok(None);
+        }
+        std::fs::rename(&path, &aside).map_err(Error::output(&aside))?;
+        Ok(Some(aside))
+    }
+
     /// `metrics.jsonl`, a line a step, going on from `start_step`.
     pub fn metrics(&self, start_step: u64) -> Result<MetricsLog> {
         MetricsLog::open(self.path.join("metrics.jsonl"), start_step)

@@ -130,6 +130,15 @@ impl Pickle {
 /// Writes a pickle and its storages as a zip file.
 pub(crate) fn write_torch(file: impl Write + Seek, pickle: &[u8], storages: &Storages) -> ZipResult<()> {
     let mut zip = ZipWriter::new(file);
+    if let Err(error) = members(&mut zip, pickle, storages) {
+        // Dropped unfinished, it would try once more, and print why that fails.
+        std::mem::forget(zip);
+        return Err(error);
+    }
+    zip.finish().map(drop)
+}
+
+fn members<W: Write + Seek>(zip: &mut ZipWriter<W>, pickle: &[u8], storages: &Storages) -> ZipResult<()> {
     let mut member = |name: &str, bytes: &[u8]| {
         let large = bytes.len() >= u32::MAX as usize;
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(64).large_file(large);
@@ -142,7 +151,5 @@ pub(crate) fn write_torch(file: impl Write + Seek, pickle: &[u8], storages: &Sto
     for (key, tensor) in storages.0.iter().enumerate() {
         member(&format!("data/{key}"), tensor.bytes())?;
     }
-    member("version", b"3\n")?;
-    zip.finish()?;
-    Ok(())
+    member("version", b"3\n")
 }

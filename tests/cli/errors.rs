@@ -118,7 +118,7 @@ fn a_batch_that_does_not_fit() {
     assert!((2..32).contains(&fits) && 32 / parts <= fits, "{info}");
     let (fits, parts) = (format!("the largest batch that fits is {fits}"), format!("train.accumulate = {parts}"));
     let big = format!("train --config {config} --data data --out run -q {large}");
-    rig.run(&big).fails(7, &["out of GPU memory", "batch 32", &fits, &parts, "hint: lower train.batch"]);
+    rig.run(&big).fails(7, &["out of GPU memory", "batch 32", &fits, &parts, "hint: smaller batches"]);
     assert!(!rig.path("run").exists());
     rig.run(&format!("{TRAIN} --max-steps 1")).ok();
 }

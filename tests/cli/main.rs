@@ -4,6 +4,7 @@ mod args;
 mod deepcluster;
 mod errors;
 mod evaluate;
+mod files;
 #[path = "../support/hostile_files.rs"]
 mod hostile_files;
 mod info;

@@ -58,20 +58,72 @@ fn spoiled_numbers_end_the_run_and_spare_the_checkpoint() {
     assert_eq!(rig.metric("run", "loss"), rig.metric("whole", "loss"));
 }
 
+/// Starts `line`, interrupts it once `out` has its configuration and the metrics of `steps` steps, and waits for its end.
 #[cfg(unix)]
-#[test]
-fn an_evaluation_that_is_stopped_can_be_repeated_in_its_place() {
-    let rig = Rig::new();
-    let line = "eval-linear --config linear.toml --weights random:0 --out linear -q";
-    let mut child = rig.command(&format!("{line} --set train.epochs=100000")).stderr(std::process::Stdio::null()).spawn().unwrap();
+fn interrupted(rig: &Rig, line: &str, out: &str, steps: usize) -> std::process::Output {
+    let mut child = rig.command(line).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while rig.metric("linear", "step").len() < 5 {
-        assert!(std::time::Instant::now() < end && child.try_wait().unwrap().is_none());
+    while !rig.path(out).join("config.toml").is_file() || rig.metric(out, "step").len() < steps {
+        if std::time::Instant::now() > end || child.try_wait().unwrap().is_some() {
+            child.kill().unwrap();
+            panic!("{line} ended before step {steps}: {}", String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr));
+        }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(1));
-    rig.run(line).ok();
-    assert!(rig.path("linear/head.safetensors").is_file());
-    rig.run(line).fails(2, &["linear", "--out"]);
+    child.wait_with_output().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn an_evaluation_that_is_stopped_keeps_what_it_has_and_can_be_repeated_in_its_place() {
+    let rig = Rig::new();
+    for (command, files) in [("eval-linear", &["head"][..]), ("finetune", &["head", "model"])] {
+        let line = format!("{command} --config linear.toml --weights random:0 --out {command} -q");
+        let stopped = interrupted(&rig, &format!("{line} --json --set train.epochs=100000"), command, 12);
+        assert_eq!(stopped.status.code(), Some(75), "{}", String::from_utf8_lossy(&stopped.stderr));
+        let result: serde_json::Value = serde_json::from_slice(&stopped.stdout).unwrap();
+        assert!(result["stopped"] == true && result["epochs"].as_u64().unwrap() >= 1, "{result}");
+        assert_eq!(result["head"], format!("{command}/partial-head.safetensors"));
+        rig.run(&line).ok();
+        for name in files {
+            assert!(rig.path(&format!("{command}/partial-{name}.safetensors")).is_file());
+            assert!(rig.path(&format!("{command}/{name}.safetensors")).is_file());
+        }
+        rig.run(&line).fails(2, &[command, "--out"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_evaluation_that_is_stopped_in_its_first_epoch_has_nothing_to_keep() {
+    let rig = Rig::new();
+    // The features take longer than the signal.
+    let stopped = interrupted(&rig, "eval-linear --config linear.toml --weights random:0 --out linear -q", "linear", 0);
+    assert_eq!(stopped.status.code(), Some(130), "{}", String::from_utf8_lossy(&stopped.stderr));
+    assert!(stopped.stdout.is_empty() && !rig.path("linear/partial-head.safetensors").exists());
+}
+
+#[test]
+fn a_run_with_nothing_left_to_do_says_where_it_stands() {
+    let rig = Rig::new();
+    let first = rig.train("run", "--max-steps 3");
+    let config = std::fs::read(rig.path("run/config.toml")).unwrap();
+    let again = rig.run("train --out run --resume --json --max-steps 2 --set optimizer.lr=1.0").ok();
+    assert!(again.err.contains("nothing to do: 3 steps"), "{}", again.err);
+    let again = again.json();
+    assert!(again["steps"] == 3 && again["checkpoint"] == first["checkpoint"] && !first["checkpoint"].is_null(), "{again}");
+    assert!(std::fs::read(rig.path("run/config.toml")).unwrap() == config, "no step ran with the new rate");
+}
+
+#[test]
+fn a_run_that_lost_its_checkpoints_starts_again_and_keeps_its_metrics() {
+    let rig = Rig::new();
+    rig.train("run", "--max-steps 3");
+    std::fs::remove_dir_all(rig.path("run/checkpoints")).unwrap();
+    let again = rig.run("train --out run --resume -q --max-steps 2").ok();
+    assert!(again.err.contains("warning: run holds no checkpoint"), "{}", again.err);
+    assert_eq!(rig.metric("run", "step").len(), 2);
+    let before = std::fs::read_to_string(rig.path("run/metrics.before.jsonl")).unwrap();
+    assert_eq!(before.lines().count(), 3);
 }

@@ -101,6 +101,11 @@ fn flat_folders() {
     assert_eq!(listing(dir.path(), Split::Pretrain), own(&[("a.png", None), ("b.png", None)]));
     assert_eq!(listing(dir.path(), Split::All), listing(dir.path(), Split::Pretrain));
     refused(dir.path(), Split::Train, "no image has a class");
+
+    // A class that training lacks is a mistake where validation is judged by it, and a class like any other where all images are listed.
+    let dir = folder(&["train/cat/a.png", "val/ant/b.png", "val/cat/c.png"]);
+    refused(dir.path(), Split::Val, "class \"ant\" does not occur in training");
+    assert_eq!(listing(dir.path(), Split::All), own(&[("train/cat/a.png", Some(1)), ("val/ant/b.png", Some(0)), ("val/cat/c.png", Some(1))]));
 }
 
 #[test]
@@ -158,10 +163,10 @@ fn sets_that_are_wrong_are_refused_with_their_path() {
     refused(&dir.path().join("train-not.txt"), Split::Train, "neither a folder nor a .tar");
     let empty = tempfile::tempdir().unwrap();
     for split in [Split::Train, Split::Pretrain, Split::All] {
-        refused(empty.path(), split, "holds no image");
+        refused(empty.path(), split, "holds no ");
     }
     put(empty.path(), "train/cat/notes.txt", b"x");
-    refused(empty.path(), Split::Train, "holds no image");
+    refused(empty.path(), Split::Train, "holds no training image");
 
     let shards = tempfile::tempdir().unwrap();
     let path = shards.path().join("train.tar");
@@ -173,7 +178,7 @@ fn sets_that_are_wrong_are_refused_with_their_path() {
     fs::write(&path, &bytes[..2000]).unwrap();
     refused(&path, Split::Train, "cut off inside of cat/a.png");
     fs::write(&path, b"").unwrap();
-    refused(&path, Split::Train, "holds no image");
+    refused(&path, Split::Train, "holds no training image");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The flags of each command.
 
-use super::values::{Layout, Shell, Weights, count, fraction, positive};
+use super::values::{Layout, Shell, Weights, count, fraction, pixels, positive};
 use crate::swav::Precision;
 use clap::Args;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ pub struct TrainArgs {
     /// Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints, report.html [default: runs/ and the configuration's name]
     #[arg(long, value_name = "DIR", required_unless_present = "config")]
     pub out: Option<PathBuf>,
-    /// Go on from the run folder's newest good checkpoint; start afresh if it has none
+    /// Go on from the run folder's newest good checkpoint; start afresh if it has none at all
     #[arg(long)]
     pub resume: bool,
     /// Start from these weights instead of random ones
@@ -90,7 +90,9 @@ pub struct TrainArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   swav-wgpu eval-linear --config configs/digits-linear.toml --weights runs/digits --data data/digits
-  swav-wgpu eval-linear --config configs/digits-linear.toml --weights random:0 --json")]
+  swav-wgpu eval-linear --config configs/digits-linear.toml --weights random:0 --json
+
+Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors in --out) and exits 75.")]
 pub struct EvalLinearArgs {
     /// Configuration file of kind "linear"
     #[arg(long, value_name = "FILE")]
@@ -116,7 +118,7 @@ pub struct ImageArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Side of the square the network sees, in pixels [default: from the weights or configuration, else 224]
-    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    #[arg(long, value_name = "PIXELS", value_parser = pixels)]
     pub size: Option<usize>,
     /// Shorter side before the centre crop; 0 takes images as they are [default: from the configuration, else 256 / 224 of the size]
     #[arg(long, value_name = "PIXELS")]
@@ -152,7 +154,9 @@ pub struct EvalKnnArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:
   swav-wgpu finetune --config configs/digits-linear.toml --weights runs/digits --fraction 0.1 \\
-    --set optimizer.lr=0.2 --set optimizer.backbone_lr=0.01 --set optimizer.weight_decay=0.0 --set train.epochs=20")]
+    --set optimizer.lr=0.2 --set optimizer.backbone_lr=0.01 --set optimizer.weight_decay=0.0 --set train.epochs=20
+
+Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors, partial-model.safetensors in --out) and exits 75.")]
 pub struct FinetuneArgs {
     /// Configuration file of kind "linear"; optimizer.backbone_lr is the backbone's learning rate
     #[arg(long, value_name = "FILE")]

@@ -97,6 +97,11 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|v| *v >= 1).ok_or_else(|| "must be a whole number, at least 1".into())
 }
 
+/// A side of an image in pixels.
+pub(super) fn pixels(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|v| (1..=4_096).contains(v)).ok_or_else(|| "must be a whole number of pixels, 1 to 4096".into())
+}
+
 fn number(text: &str, ok: impl Fn(f64) -> bool, must: &str) -> Result<f64, String> {
     text.parse().ok().filter(|v| ok(*v)).ok_or_else(|| must.into())
 }

@@ -40,13 +40,13 @@ struct Rate {
 
 impl Recipe {
     /// Of a pre-training.
-    pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs, global: &Global) -> Result<Self> {
+    pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs) -> Result<Self> {
         let mut config = config.clone();
         let count = |path: &str| Ok(Dataset::open(Path::new(path), Split::Pretrain)?.len());
-        let (images, source) = images(args, &mut config.data.path, IMAGENET, global, count)?;
+        let (images, source) = images(args, &mut config.data.path, IMAGENET, count)?;
         let iterations = steps_per_epoch(images, config.train.batch, true);
         if iterations == 0 {
-            common::note(global, &format!("warning: {images} images are fewer than a batch of {}: there is no iteration", config.train.batch));
+            common::warn(format!("{images} images are fewer than a batch of {}: there is no iteration", config.train.batch));
         }
         let schedule = config.schedule(iterations);
         // The last step of the warm-up is the first at the full rate.
@@ -58,7 +58,7 @@ impl Recipe {
     }
 
     /// Of a linear evaluation or a fine-tuning.
-    fn linear(mut config: LinearConfig, args: &InfoArgs, global: &Global) -> Result<Self> {
+    fn linear(mut config: LinearConfig, args: &InfoArgs) -> Result<Self> {
         let mut path = std::mem::take(&mut config.data.path);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a count of images")]
         let part = ((IMAGENET as f64 * config.train.fraction).round() as usize).max(1);
@@ -67,7 +67,7 @@ impl Recipe {
             config.data.path = path.to_owned();
             Ok(ClassSets::open(&config)?.train.len())
         };
-        let (images, source) = images(args, &mut path, part, global, count)?;
+        let (images, source) = images(args, &mut path, part, count)?;
         config.data.path = path;
         // As in the evaluation: a batch is at most all images, and the last one of an epoch may be smaller.
         let batch = config.train.batch.min(images);
@@ -130,8 +130,8 @@ impl Recipe {
 /// `info` of a configuration of kind "linear".
 pub(super) fn linear(args: &InfoArgs, global: &Global) -> Result<()> {
     let (config, warnings) = LinearConfig::load(&args.config, &args.overrides())?;
-    warnings.iter().for_each(|warning| common::note(global, &format!("warning: {warning}")));
-    let recipe = Recipe::linear(config, args, global)?;
+    warnings.iter().for_each(common::warn);
+    let recipe = Recipe::linear(config, args)?;
     if !global.json {
         return recipe.print();
     }
@@ -151,7 +151,7 @@ fn to_json(config: &impl Serialize) -> Result<Value> {
 
 /// Number of training images and where it is from: `--images`, the images of `--data` or of the configuration's `path` if they are there,
 /// or else `usual`, ImageNet's. `path` becomes `--data`.
-fn images(args: &InfoArgs, path: &mut String, usual: usize, global: &Global, count: impl Fn(&str) -> Result<usize>) -> Result<(usize, String)> {
+fn images(args: &InfoArgs, path: &mut String, usual: usize, count: impl Fn(&str) -> Result<usize>) -> Result<(usize, String)> {
     if let Some(data) = &args.data {
         *path = data.display().to_string();
     }
@@ -167,7 +167,7 @@ fn images(args: &InfoArgs, path: &mut String, usual: usize, global: &Global, cou
     match count(path) {
         Ok(images) => Ok((images, path.clone())),
         Err(error) => {
-            common::note(global, &format!("warning: {error}; ImageNet's images are counted instead"));
+            common::warn(format!("{error}; ImageNet's images are counted instead"));
             Ok((usual, format!("ImageNet's ({path} cannot be used)")))
         }
     }

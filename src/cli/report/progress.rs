@@ -163,6 +163,10 @@ impl<W: Write> Observer for Progress<W> {
             }
             Event::Finished(f) => {
                 self.end();
+                if f.loss.is_nan() {
+                    self.info(&format!("nothing to do: {} steps were done before", f.steps));
+                    return Ok(());
+                }
                 let time = duration(Duration::try_from_secs_f64(f.seconds).unwrap_or_default());
                 self.info(&format!("done: {} steps, loss {:.4}, {:.0} img/s, {time}", f.steps, f.loss, f.images_per_second));
             }

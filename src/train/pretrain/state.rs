@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) step: u64,
     pub(super) store: Store,
     images: usize,
+    /// The checkpoint that it came from.
+    pub(super) restored: Option<PathBuf>,
     /// Kernel variants that the run uses, as far as its programs needed any: other variants round differently.
     pub(super) choices: Choices,
 }
@@ -50,7 +52,7 @@ impl State {
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
-        let mut state = Self { model, runner, step: 0, store, images, choices: Choices::new() };
+        let mut state = Self { model, runner, step: 0, store, images, restored: None, choices: Choices::new() };
         let saved = match run.folder {
             Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
             None => None,
@@ -200,7 +202,8 @@ impl State {
         for (key, before, now) in differences(text("config")?, &config.to_toml()?) {
             // What does not change the trajectory may change silently.
             if !["data.workers", "checkpoint.", "data.path"].iter().any(|free| key.starts_with(free)) {
-                warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now")));
+                let jump = if key == "train.batch" { ": epochs have another length, so epoch and learning rate jump" } else { "" };
+                warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now{jump}")));
             }
         }
         self.restore_kernels(gpu, saved, warnings)?;
@@ -235,6 +238,7 @@ impl State {
             self.store.write(gpu, id, &state)?;
         }
         self.step = saved.step;
+        self.restored = Some(saved.path.clone());
         Ok(())
     }
 
