@@ -4,21 +4,12 @@
 #import conv2d
 #import load
 #import store_weight
+#import store_quad
 
 alias Element = f32;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
-
-fn store(split: u32, quad: u32, column: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
-    if quad < params.quads && column < params.out_quads {
-        let at = ((params.first_split + split) * params.quads + quad) * 4u * params.out_quads + column;
-        put(at, c0);
-        put(at + params.out_quads, c1);
-        put(at + 2u * params.out_quads, c2);
-        put(at + 3u * params.out_quads, c3);
-    }
-}
 
 // The quad's input under an output pixel: `row` is the first pixel of the image row, `q` the column without the tap's offset.
 fn load(row: i32, q: i32, h: i32, quad: Quad, n: Norm, wanted: bool) -> vec4<f32> {

@@ -5,6 +5,7 @@
 #import conv2d
 #import load
 #import store_weight
+#import store_quad
 
 alias Element = f32;
 
@@ -27,16 +28,6 @@ fn load_a(at: u32, end: u32, quad: Quad, n: Norm) -> vec4<f32> {
 fn load_b(at: u32, end: u32, column: u32) -> vec4<f32> {
     if at >= end || column >= params.out_quads { return vec4<f32>(); }
     return vec4<f32>(grad_output[at * params.out_quads + column]);
-}
-
-fn store(split: u32, quad: u32, column: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
-    if quad < params.quads && column < params.out_quads {
-        let at = ((params.first_split + split) * params.quads + quad) * 4u * params.out_quads + column;
-        put(at, c0);
-        put(at + params.out_quads, c1);
-        put(at + 2u * params.out_quads, c2);
-        put(at + 3u * params.out_quads, c3);
-    }
 }
 
 @compute @workgroup_size(256)

@@ -49,6 +49,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/store", include_str!("../../shaders/lib/store.wgsl")),
     ("lib/store_gradient", include_str!("../../shaders/lib/store_gradient.wgsl")),
     ("lib/store_join", include_str!("../../shaders/lib/store_join.wgsl")),
+    ("lib/store_quad", include_str!("../../shaders/lib/store_quad.wgsl")),
     ("lib/store_statistics", include_str!("../../shaders/lib/store_statistics.wgsl")),
     ("lib/store_sum", include_str!("../../shaders/lib/store_sum.wgsl")),
     ("lib/store_weight", include_str!("../../shaders/lib/store_weight.wgsl")),
