@@ -36,9 +36,9 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> 
     go().map_err(Error::output(path))
 }
 
-/// Whether a file could be written at `path`: its folder takes a temporary one.
+/// Whether a file could be written at `path`: its folder, or the nearest that is there above it, takes a temporary one.
 pub fn can_write(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path.ancestors().skip(1).find(|p| p.exists() && !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
         return Err(Error::output(path)(std::io::Error::other("is a folder")));
     }

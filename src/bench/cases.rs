@@ -49,8 +49,10 @@ pub fn cases(batch: Option<usize>) -> Vec<Case> {
     }
     all.extend(images::cases());
     // With one batch for all, some are the same.
-    let mut seen = BTreeSet::new();
-    all.retain(|case| seen.insert(case.name.clone()));
+    if batch.is_some() {
+        let mut seen = BTreeSet::new();
+        all.retain(|case| seen.insert(case.name.clone()));
+    }
     all
 }
 
@@ -81,6 +83,7 @@ mod tests {
     fn names_are_unique_and_hold_those_of_the_peers() {
         let all = cases(None);
         let names: BTreeSet<&str> = all.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names.len(), all.len());
         for size in [224, 96] {
             assert_eq!(convolutions(size).len(), 23, "ResNet-50 has 23 different convolutions");
         }

@@ -17,7 +17,8 @@ use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the run failed or a check did not hold; 2 wrong flag, configuration or weight file; 3 no usable adapter; 4 data; 5 output cannot be written;
-6 NaN or infinity; 7 out of GPU memory; 8 device lost; 9 run folder in use; 75 stopped by a signal after a checkpoint; 130 stopped at once.
+6 NaN or infinity; 7 out of GPU memory; 8 device lost; 9 run folder in use; 75 stopped by a signal, with what was done kept; 130 stopped at once, or with
+nothing to keep.
 
 Environment: WGPU_BACKEND and WGPU_ADAPTER_NAME choose adapters as in any wgpu program; NO_COLOR turns colours and bars off;
 SWAV_WGPU_CACHE is the folder for measured kernels and compiled pipelines, in place of the platform's for caches (empty: none).";

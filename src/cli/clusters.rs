@@ -38,6 +38,7 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     if args.head >= heads {
         return Err(Error::Usage(format!("--head {}: {} has {heads} prototype heads, counted from 0", args.head, args.weights.display())));
     }
+    frozen.tell(global);
     let assigned = assign(&gpu, &common::variants(global, &gpu), &frozen, &data, (prototypes, args.head))?;
     gallery::write(out.path(), &data, &assigned, prototypes)?;
     out.finish()?;

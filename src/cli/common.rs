@@ -94,23 +94,31 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Judges a file that is to be written, before anything is computed: it must not be one that is read, nor the checkpoint of a run, and its folder
-/// is made and must take files.
+/// Judges a file that is to be written, before anything is computed: it must not be one that is read, nor the checkpoint of a run, and there must be
+/// a folder that takes files, or one that it can be made in.
 pub(super) fn output_file(path: &Path, inputs: &[&Path]) -> Result<()> {
     let whole = |p: &Path| p.canonicalize().ok();
-    if let Some(input) = inputs.iter().find(|input| whole(path).is_some_and(|path| whole(input) == Some(path))) {
+    // A run folder stands for one of its files.
+    let read = |input: &Path| weight_file(input).map_or_else(|_| input.to_owned(), |(file, _)| file);
+    if let Some(input) = inputs.iter().map(|input| read(input)).find(|input| whole(path).is_some_and(|path| whole(input) == Some(path))) {
         return Err(Error::Usage(format!("{} would be written over {}, which is read: choose another name", path.display(), input.display())));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let run = folder.parent().filter(|_| folder.file_name().is_some_and(|name| name == "checkpoints"));
+    let resolved = whole(folder).unwrap_or_else(|| folder.to_owned());
+    let run = resolved.parent().filter(|_| resolved.file_name().is_some_and(|name| name == "checkpoints"));
     if run.is_some_and(|run| run.join("config.toml").is_file()) {
         return Err(Error::Usage(format!(
             "{} belongs to the checkpoints of a run, which only `train` writes: choose another folder",
             path.display()
         )));
     }
-    std::fs::create_dir_all(folder).map_err(Error::output(path))?;
     crate::atomic::can_write(path)
+}
+
+/// Makes the folder of a file that is about to be written.
+pub(super) fn make_folder_of(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Error::output(path))
 }
 
 /// How images are prepared for a frozen network, and which network it is.
@@ -122,6 +130,15 @@ pub(super) struct Frozen {
     /// The data named by the configuration, when there is one.
     pub(super) data: Option<PathBuf>,
     pub(super) random: bool,
+}
+
+impl Frozen {
+    /// Says how images are prepared: weights that were converted have no configuration beside them any more.
+    pub(super) fn tell(&self, global: &Global) {
+        let EvalTransform { resize, crop } = self.transform;
+        let scaled = resize.map_or_else(|| "not scaled".to_owned(), |short| format!("scaled to {short} pixels"));
+        note(global, &format!("images are {scaled} and cut to {crop}"));
+    }
 }
 
 /// Image settings of a configuration file of either kind, or the usual ones.
@@ -172,9 +189,6 @@ pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> R
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
     let (gpu, network) = network(weights, image.config.as_deref(), global)?;
-    let scaled = transform.resize.map_or_else(|| "not scaled".to_owned(), |short| format!("scaled to {short} pixels"));
-    let source = image.config.as_ref().map_or_else(|| "no configuration says otherwise".to_owned(), |path| path.display().to_string());
-    note(global, &format!("images are {scaled} and cut to {} ({source})", transform.crop));
     let frozen = Frozen {
         network,
         transform,

@@ -18,6 +18,7 @@ pub(super) fn run(args: &ConvertArgs, global: &Global) -> Result<()> {
     let output = check_output(&args.output)?;
     common::output_file(output, &[&args.input])?;
     let checkpoint = common::checkpoint(&args.input, global)?;
+    common::make_folder_of(output)?;
     let summary = convert(&checkpoint, output, target)?;
     if global.json {
         return output::json(&summary);

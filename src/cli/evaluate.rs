@@ -36,7 +36,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, backbone)).transpose()?;
     tell("linear", &result, &Rate::of(&config, sets.batch), [head, None], global)?;
-    complete(&result)
+    complete(&result, folder.is_some())
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
@@ -52,12 +52,16 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, fingerprint(&backbone, &result.values))).transpose()?;
     let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
     tell("fine-tuned", &result, &Rate::of(&config, sets.batch), [head, tuned], global)?;
-    complete(&result)
+    complete(&result, folder.is_some())
 }
 
 /// An evaluation that was cut short has told and kept what it has, but is no complete one.
-fn complete(result: &ClassifierResult) -> Result<()> {
-    if result.stopped { Err(Error::Stopped("the result is that of the epochs before; what is kept is named partial-")) } else { Ok(()) }
+fn complete(result: &ClassifierResult, kept: bool) -> Result<()> {
+    match (result.stopped, kept) {
+        (false, _) => Ok(()),
+        (true, false) => Err(Error::Stopped("the result is that of the epochs before")),
+        (true, true) => Err(Error::Stopped("the result, kept in files named partial-, is that of the epochs before")),
+    }
 }
 
 fn configuration(path: &Path, sets: &[String], data: Option<&Path>) -> Result<LinearConfig> {
@@ -96,6 +100,7 @@ impl Rate {
 }
 
 fn tell(what: &str, result: &ClassifierResult, rate: &Rate, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
+    let named = |path: PathBuf| path.to_string_lossy().into_owned();
     if !global.json {
         let ClassifierResult { top1, top5, mean_class, last_top1, epochs, .. } = result;
         let best = result.best_epoch + 1;
@@ -107,14 +112,14 @@ fn tell(what: &str, result: &ClassifierResult, rate: &Rate, [head, tuned]: [Opti
     let mut all = json!({
         "top1": result.top1, "top5": result.top5, "mean_class": result.mean_class, "best_epoch": result.best_epoch,
         "epochs": result.epochs, "stopped": result.stopped,
-        "last_top1": result.last_top1, "head": head, "classes": result.classes,
+        "last_top1": result.last_top1, "head": head.map(named), "classes": result.classes,
     });
     all["lr"] = json!(rate.lr);
     if let Some((batch, by)) = rate.scaled {
         all["lr_scaled_by_batch"] = json!([batch, by]);
     }
     if let Some(tuned) = tuned {
-        all["weights"] = json!(tuned);
+        all["weights"] = json!(named(tuned));
     }
     output::json(&all)
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 const BATCH: usize = 32;
 
 pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
-    let mut inputs: Vec<&Path> = args.input.iter().map(PathBuf::as_path).collect();
+    let mut inputs: Vec<&Path> = [&args.input, &args.data, &args.image.config].into_iter().flatten().map(PathBuf::as_path).collect();
     inputs.extend(match &args.weights {
         Weights::File(path) => Some(path.as_path()),
         Weights::Random { .. } => None,
@@ -26,10 +26,14 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     let variants = common::variants(global, &gpu);
     let (tensors, metadata, images) = match (&args.data, &args.input) {
-        (Some(data), _) => of_images(&gpu, &variants, &frozen, data)?,
+        (Some(data), _) => {
+            frozen.tell(global);
+            of_images(&gpu, &variants, &frozen, data)?
+        }
         (None, Some(input)) => of_tensors(&gpu, &variants, &frozen, input)?,
         (None, None) => return Err(Error::Usage("give --data or --input".into())),
     };
+    common::make_folder_of(&args.out)?;
     write_safetensors(&args.out, &tensors, &metadata)?;
     if global.json {
         output::json(&json!({"images": images, "features": frozen.network.backbone.features(), "out": args.out.to_string_lossy()}))

@@ -13,6 +13,7 @@ const BATCH: usize = 64;
 
 pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
+    frozen.tell(global);
     let variants = common::variants(global, &gpu);
     let path = args.data.clone().or(frozen.data.clone()).ok_or_else(|| Error::Usage("give --data, or a --config that names it".into()))?;
     let train = Arc::new(Dataset::open(&path, Split::Train)?);

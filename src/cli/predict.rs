@@ -27,6 +27,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());
         return Err(Error::weights(head_file, message));
     }
+    frozen.tell(global);
     // Files of other programs do not say.
     let own = read_safetensors(&head_file).ok().and_then(|file| file.metadata().get(BACKBONE).cloned());
     if own.is_some_and(|own| frozen.network.fingerprint(&gpu).is_ok_and(|backbone| backbone != own)) {

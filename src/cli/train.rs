@@ -38,14 +38,15 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     if let Some(aside) = if start == 0 { folder.set_metrics_aside()? } else { None } {
         common::warn(format!("{} holds no checkpoint: the run starts again; the metrics before are in {}", out.display(), aside.display()));
     }
-    if !prepared.is_complete() {
-        folder.write_config(&config.to_toml()?)?;
-    }
     let mut observers = Observers::default();
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
-    observers.0.push(Box::new(Metrics::open(&folder, start)?));
-    observers.0.push(Box::new(TensorBoard::create(folder.path(), start)?));
-    observers.0.push(Box::new(Html::open(folder.path(), title(&out), start)?));
+    // Where nothing is left to do, what the folder says of the run stays true.
+    if !prepared.is_complete() || !folder.config_path().exists() {
+        folder.write_config(&config.to_toml()?)?;
+        observers.0.push(Box::new(Metrics::open(&folder, start)?));
+        observers.0.push(Box::new(TensorBoard::create(folder.path(), start)?));
+        observers.0.push(Box::new(Html::open(folder.path(), title(&out), start)?));
+    }
     let finished = pretrain(&config, &run, prepared, &mut observers)?;
     if global.json {
         output::json(&json!({

@@ -2,7 +2,8 @@
 //!
 //! Layouts of `P`: `P/train/CLASS/…`, `P/val/CLASS/…`, `P/unlabelled/…`; shards `P/*train*.tar`, `P/*val*.tar`, `P/*unlabelled*.tar`; without
 //! those, `P/CLASS/…`, images directly in `P`, or any `P/*.tar`; or `P` is itself a shard. Samples are sorted by path and classes by name, so
-//! indices and labels are the same on every machine; the classes of `train` are the classes of `val`.
+//! indices and labels are the same on every machine; the classes of `train` are the classes of `val`. (Where all images are listed, a class of
+//! `val` alone is numbered behind them.)
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -174,6 +175,16 @@ impl Classes {
         Ok(Self { names: names.into_iter().map(str::to_owned).collect(), numbered })
     }
 
+    /// Adds the classes of `other` that are not here, behind those that are.
+    fn extend(&mut self, other: Self) {
+        if self.numbered != other.numbered && !other.names.is_empty() {
+            // Names beside numbers: labelling says which image is wrong.
+            return;
+        }
+        let more: Vec<String> = other.names.into_iter().filter(|name| !self.names.contains(name)).collect();
+        self.names.extend(more);
+    }
+
     /// Appends `found` to `samples`, each with its label.
     fn label(&self, found: Vec<Found>, shards: &[Shard], samples: &mut Vec<(Source, Option<u32>)>) -> Result<()> {
         let numbers: HashMap<&str, u32> = self.names.iter().map(String::as_str).zip(0..).collect();
@@ -214,20 +225,23 @@ impl Dataset {
             return Err(Error::data(path, "has no validation part: looked for the folder val/ and for .tar shards with `val` in the name"));
         }
         let mut shards = Vec::new();
-        let mut train = train.index(&mut shards)?;
-        let mut val = if matches!(split, Split::Val | Split::All) { val.index(&mut shards)? } else { Vec::new() };
-        if split == Split::All {
-            // Nobody compares the parts: a class of either is a class.
-            train.append(&mut val);
-        }
+        let train = train.index(&mut shards)?;
+        let val = if matches!(split, Split::Val | Split::All) { val.index(&mut shards)? } else { Vec::new() };
         let mut classes = Classes::of(&train, path)?;
         if classes.names.is_empty() {
             classes = Classes::of(&val, path)?;
+        } else if split == Split::All {
+            // Nobody compares the parts: a class that training lacks is one more.
+            classes.extend(Classes::of(&val, path)?);
         }
         let mut samples = Vec::new();
         match split {
-            Split::Train | Split::Pretrain | Split::All => classes.label(train, &shards, &mut samples)?,
+            Split::Train | Split::Pretrain => classes.label(train, &shards, &mut samples)?,
             Split::Val => classes.label(val, &shards, &mut samples)?,
+            Split::All => {
+                classes.label(train, &shards, &mut samples)?;
+                classes.label(val, &shards, &mut samples)?;
+            }
         }
         if split == Split::Pretrain || (split == Split::All && samples.is_empty()) {
             // Their folder is no class, whatever it is called.

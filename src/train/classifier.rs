@@ -69,9 +69,9 @@ pub(super) fn train(
     let (epochs, steps, began) = (config.train.epochs, learner.steps_per_epoch(), Instant::now());
     let mut best: Option<ClassifierResult> = None;
     let mut last = Epoch::default();
-    let (mut last_top1, mut done, mut stopped) = (0.0, 0, false);
+    let (mut last_top1, mut done, mut told, mut stopped) = (0.0, 0, 0, false);
     for epoch in 0..epochs {
-        match one_epoch(config, sets, learner, epoch, stop, observer) {
+        match one_epoch(config, sets, learner, epoch, stop, observer, &mut told) {
             Err(Error::StoppedEmpty) => {
                 stopped = true;
                 break;
@@ -105,7 +105,7 @@ pub(super) fn train(
         }
     }
     if stopped {
-        observer.event(&Event::Stopped { step: steps * done })?;
+        observer.event(&Event::Stopped { step: told, resumable: false })?;
         let best = best.ok_or(Error::StoppedEmpty)?;
         return Ok(ClassifierResult { last_top1, epochs: done, stopped, ..best });
     }
@@ -141,7 +141,7 @@ fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learn
     Ok(())
 }
 
-/// Trains one epoch and sums it up.
+/// Trains one epoch and sums it up; `told` becomes the number of steps done in all. [`Error::StoppedEmpty`] when it was to stop before the end.
 fn one_epoch(
     config: &LinearConfig,
     sets: &ClassSets,
@@ -149,6 +149,7 @@ fn one_epoch(
     epoch: u64,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
+    told: &mut u64,
 ) -> Result<Epoch> {
     let (steps, started) = (learner.steps_per_epoch(), Instant::now());
     let (mut sum, mut count) = (0.0, 0.0);
@@ -163,7 +164,9 @@ fn one_epoch(
         let images_per_second = count * sets.batch as f64 / started.elapsed().as_secs_f64().max(1e-9);
         let lr = config.lr(config.base_lr(sets.batch), step, steps);
         observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, ..Step::default() }))?;
-        if stop.load(Ordering::Relaxed) {
+        *told = step + 1;
+        // A complete epoch is judged first.
+        if stop.load(Ordering::Relaxed) && *told < (epoch + 1) * steps {
             return Err(Error::StoppedEmpty);
         }
         Ok(())

@@ -165,10 +165,12 @@ pub enum Event {
     Warning(Warning),
     /// An evaluation is done.
     Evaluated(Evaluated),
-    /// A signal stopped the run; its checkpoint is written.
+    /// A signal stopped the run; what it keeps is written.
     Stopped {
         /// Steps done.
         step: u64,
+        /// Whether it can be continued from there.
+        resumable: bool,
     },
     /// The run is complete.
     Finished(Finished),

@@ -114,7 +114,7 @@ pub fn weight_file(path: &Path) -> Result<(PathBuf, Vec<Warning>)> {
         return Ok((tuned, Vec::new()));
     }
     if !folder.is_dir() {
-        return Err(Error::weights(path, "is a folder without checkpoints: give a weight file or a run folder"));
+        return Err(Error::weights(path, "is a folder without checkpoints or a fine-tuned network: give a weight file or a run folder"));
     }
     let store = super::checkpoint::CheckpointStore::view(&folder);
     match store.latest()? {

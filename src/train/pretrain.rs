@@ -194,7 +194,7 @@ impl Training<'_> {
                 self.save()?;
             }
             if stop && done < self.end {
-                self.observer.event(&Event::Stopped { step: done })?;
+                self.observer.event(&Event::Stopped { step: done, resumable: true })?;
                 return Err(Error::Stopped("continue with --resume"));
             }
         }

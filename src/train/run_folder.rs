@@ -99,14 +99,19 @@ impl RunFolder {
         CheckpointStore::open(self.path.join("checkpoints"), keep)
     }
 
-    /// Gives `metrics.jsonl` of a run that cannot be continued another name, which is returned, where there are any metrics.
+    /// Gives `metrics.jsonl` and `events.jsonl` of a run that cannot be continued other names, where there are any metrics; returns that of the
+    /// metrics.
     pub fn set_metrics_aside(&self) -> Result<Option<PathBuf>> {
-        let (path, aside) = (self.path.join("metrics.jsonl"), self.path.join("metrics.before.jsonl"));
-        if !std::fs::metadata(&path).is_ok_and(|about| about.len() > 0) {
+        let path = |name: &str| self.path.join(name);
+        if !std::fs::metadata(path("metrics.jsonl")).is_ok_and(|about| about.len() > 0) {
             return Ok(None);
         }
-        std::fs::rename(&path, &aside).map_err(Error::output(&aside))?;
-        Ok(Some(aside))
+        let number = (1..).find(|n| !path(&format!("metrics.before-{n}.jsonl")).exists()).unwrap_or(u32::MAX);
+        for name in ["events", "metrics"].into_iter().filter(|name| path(&format!("{name}.jsonl")).exists()) {
+            let aside = path(&format!("{name}.before-{number}.jsonl"));
+            std::fs::rename(path(&format!("{name}.jsonl")), &aside).map_err(Error::output(&aside))?;
+        }
+        Ok(Some(path(&format!("metrics.before-{number}.jsonl"))))
     }
 
     /// `metrics.jsonl`, a line a step, going on from `start_step`.

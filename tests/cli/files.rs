@@ -22,10 +22,17 @@ fn what_is_read_is_never_written_over() {
     rig.run("convert w.safetensors w.safetensors").fails(2, &["w.safetensors", "another name"]);
     rig.run("convert w.safetensors ./w.safetensors").fails(2, &["another name"]);
     rig.run(&format!("convert w.safetensors {inside}")).fails(2, &["checkpoints of a run"]);
-    rig.run(&format!("convert run {inside}")).fails(2, &["checkpoints of a run"]);
+    rig.run(&format!("convert run {inside}")).fails(2, &["another name"]);
     for out in ["images.safetensors", "w.safetensors"] {
         rig.run(&format!("features --weights w.safetensors --input images.safetensors --out {out}")).fails(2, &[out, "another name"]);
     }
+    rig.run("finetune --config linear.toml --weights run --out tuned -q").ok();
+    rig.run("convert tuned tuned/model.safetensors").fails(2, &["another name"]);
+    rig.run("features --weights tuned --data data --out tuned/model.safetensors").fails(2, &["another name"]);
+    rig.run("features --weights w.safetensors --config pretrain.toml --data data --out pretrain.toml").fails(2, &["another name"]);
+    let mut here = rig.command("convert ../../w.safetensors step-000000009.safetensors");
+    here.current_dir(rig.path("run/checkpoints"));
+    crate::rig::finished(here).fails(2, &["checkpoints of a run"]);
     for (before, path) in spared {
         assert!(std::fs::read(&path).unwrap() == before, "{path:?}");
     }
@@ -38,6 +45,9 @@ fn outputs_are_judged_before_the_work() {
     // A folder that is not there is made; a file in its place is none.
     rig.run("features --weights run --data data --out new/folder/f.safetensors -q").ok();
     assert!(rig.path("new/folder/f.safetensors").is_file());
+    // What is refused for another reason leaves none.
+    rig.run("features --weights run --data nowhere --out other/folder/f.safetensors").fails(4, &["nowhere"]);
+    assert!(!rig.path("other").exists());
     rig.write("file", "");
     let refused = rig.run("features --weights run --data data --out file/f.safetensors").fails(5, &["file"]);
     assert!(!refused.err.contains("layout"), "it was refused before the weights were read: {}", refused.err);
@@ -101,6 +111,9 @@ fn names_that_are_no_unicode_are_taken() {
         command.arg(name);
         assert!(crate::rig::finished(command).ok().out.contains("im\u{fffd}age.png"));
     }
+    let mut command = rig.command("finetune --config linear.toml --weights run --json -q --out");
+    command.arg(std::ffi::OsStr::from_bytes(b"out\xff"));
+    assert_eq!(crate::rig::finished(command).ok().json()["weights"], "out\u{fffd}/model.safetensors");
 }
 
 #[test]

@@ -171,6 +171,11 @@ impl Rig {
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()[key].to_string()).collect()
     }
 
+    /// How many steps a run has told of so far.
+    pub fn steps(&self, out: &str) -> usize {
+        lines(&self.path(out).join("metrics.jsonl"))
+    }
+
     pub fn checkpoints(&self, out: &str) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.path(out).join("checkpoints"));
         let mut files: Vec<PathBuf> = entries.into_iter().flatten().map(|e| e.unwrap().path()).collect();
@@ -183,7 +188,7 @@ impl Rig {
         let line = format!("train --config pretrain.toml --out {out} -q --set train.epochs=5000 {more}");
         let mut child = self.command(&line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + Duration::from_secs(60);
-        while lines(&self.path(out).join("metrics.jsonl")) < steps {
+        while self.steps(out) < steps {
             assert!(child.try_wait().unwrap().is_none(), "the run ended early");
             assert!(Instant::now() < end, "no {steps} steps in a minute");
             std::thread::sleep(Duration::from_millis(10));

@@ -63,7 +63,7 @@ fn spoiled_numbers_end_the_run_and_spare_the_checkpoint() {
 fn interrupted(rig: &Rig, line: &str, out: &str, steps: usize) -> std::process::Output {
     let mut child = rig.command(line).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !rig.path(out).join("config.toml").is_file() || rig.metric(out, "step").len() < steps {
+    while !rig.path(out).join("config.toml").is_file() || rig.steps(out) < steps {
         if std::time::Instant::now() > end || child.try_wait().unwrap().is_some() {
             child.kill().unwrap();
             panic!("{line} ended before step {steps}: {}", String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr));
@@ -98,8 +98,9 @@ fn an_evaluation_that_is_stopped_keeps_what_it_has_and_can_be_repeated_in_its_pl
 #[test]
 fn an_evaluation_that_is_stopped_in_its_first_epoch_has_nothing_to_keep() {
     let rig = Rig::new();
-    // The features take longer than the signal.
-    let stopped = interrupted(&rig, "eval-linear --config linear.toml --weights random:0 --out linear -q", "linear", 0);
+    // An epoch of 36 steps with augmentation, and features before it: longer than the signal takes.
+    let slow = "--set train.batch=1 --set augment.enabled=true --set image.size=96 --set train.epochs=1000";
+    let stopped = interrupted(&rig, &format!("eval-linear --config linear.toml --weights random:0 --out linear -q {slow}"), "linear", 0);
     assert_eq!(stopped.status.code(), Some(130), "{}", String::from_utf8_lossy(&stopped.stderr));
     assert!(stopped.stdout.is_empty() && !rig.path("linear/partial-head.safetensors").exists());
 }
@@ -124,6 +125,6 @@ fn a_run_that_lost_its_checkpoints_starts_again_and_keeps_its_metrics() {
     let again = rig.run("train --out run --resume -q --max-steps 2").ok();
     assert!(again.err.contains("warning: run holds no checkpoint"), "{}", again.err);
     assert_eq!(rig.metric("run", "step").len(), 2);
-    let before = std::fs::read_to_string(rig.path("run/metrics.before.jsonl")).unwrap();
+    let before = std::fs::read_to_string(rig.path("run/metrics.before-1.jsonl")).unwrap();
     assert_eq!(before.lines().count(), 3);
 }

@@ -92,7 +92,8 @@ pub struct TrainArgs {
   swav-wgpu eval-linear --config configs/digits-linear.toml --weights runs/digits --data data/digits
   swav-wgpu eval-linear --config configs/digits-linear.toml --weights random:0 --json
 
-Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors in --out) and exits 75.")]
+Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors in --out) and exits 75,
+before the end of the first epoch 130.")]
 pub struct EvalLinearArgs {
     /// Configuration file of kind "linear"
     #[arg(long, value_name = "FILE")]
@@ -156,7 +157,8 @@ pub struct EvalKnnArgs {
   swav-wgpu finetune --config configs/digits-linear.toml --weights runs/digits --fraction 0.1 \\
     --set optimizer.lr=0.2 --set optimizer.backbone_lr=0.01 --set optimizer.weight_decay=0.0 --set train.epochs=20
 
-Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors, partial-model.safetensors in --out) and exits 75.")]
+Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors and
+partial-model.safetensors in --out) and exits 75, before the end of the first epoch 130.")]
 pub struct FinetuneArgs {
     /// Configuration file of kind "linear"; optimizer.backbone_lr is the backbone's learning rate
     #[arg(long, value_name = "FILE")]

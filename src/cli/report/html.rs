@@ -180,8 +180,8 @@ impl Observer for Html {
             Event::Evaluated(e) => self.evaluated.push(e.clone()),
             Event::Warning(w) => self.warnings.push(w.clone()),
             Event::CheckpointWritten { .. } | Event::FirstPass { .. } | Event::Clustered { .. } => {}
-            Event::Stopped { step } => {
-                self.state = format!("stopped after {step} steps; continue with --resume");
+            Event::Stopped { step, resumable } => {
+                self.state = format!("stopped after {step} steps{}", if *resumable { "; continue with --resume" } else { "" });
                 self.write()?;
             }
             Event::Finished(Finished { epochs, loss, seconds, images_per_second, .. }) => {
@@ -223,7 +223,7 @@ mod tests {
             }
             if start == 0 {
                 all.event(&Event::Evaluated(Evaluated { name: "knn".into(), step: 2, top1: 94.25, top5: 99.5, ..Default::default() })).unwrap();
-                all.event(&Event::Stopped { step: 3 }).unwrap();
+                all.event(&Event::Stopped { step: 3, resumable: true }).unwrap();
                 let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
                 assert!(page.contains("stopped after 3 steps; continue with --resume"));
             } else {

@@ -65,7 +65,7 @@ fn event_object(event: &Event, step: u64) -> Option<Map<String, Value>> {
         Event::Warning(w) => json!({"event": "warning", "step": step, "about": w.about, "message": w.message}),
         Event::Evaluated(e) => json!({"event": "evaluated", "step": e.step, "epoch": e.epoch, "name": e.name, "top1": e.top1, "top5": e.top5,
             "loss": e.loss}),
-        Event::Stopped { step: done } => json!({"event": "stopped", "step": step, "steps_done": done}),
+        Event::Stopped { step: done, .. } => json!({"event": "stopped", "step": step, "steps_done": done}),
         Event::Finished(f) => json!({"event": "finished", "step": step, "steps": f.steps, "epochs": f.epochs, "loss": f.loss,
             "images_per_second": f.images_per_second, "seconds": f.seconds}),
         Event::Step(_) => return None,

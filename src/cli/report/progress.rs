@@ -157,13 +157,13 @@ impl<W: Write> Observer for Progress<W> {
                 let epoch = e.epoch.map_or(String::new(), |n| format!(" epoch {}", n + 1));
                 self.info(&format!("{}{epoch}: top-1 {:.2} %, top-5 {:.2} %", e.name, e.top1, e.top5));
             }
-            Event::Stopped { step } => {
+            Event::Stopped { step, .. } => {
                 self.end();
                 self.info(&format!("stopped after step {step}"));
             }
             Event::Finished(f) => {
                 self.end();
-                if f.loss.is_nan() {
+                if f.steps == self.run.start_step {
                     self.info(&format!("nothing to do: {} steps were done before", f.steps));
                     return Ok(());
                 }

@@ -2,7 +2,7 @@
 
 use super::kernels::Product;
 use super::{signed, weight_knob};
-use crate::gpu::{KernelSpec, Params, Specialization};
+use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
 use crate::graph::{DType, Fusing, Lowering, TensorId, View, Window as Images, pad4};
 use crate::ops::{element, groups};
 
@@ -54,8 +54,8 @@ pub(in crate::ops) struct Tallied {
     pub(in crate::ops) window_chunks: usize,
 }
 
-/// Rows of the smallest chunk that any kernel but `plain` tallies, which is never the best guess.
-const LEAST_CHUNK: usize = 16;
+/// Rows of the smallest chunk that a kernel with tiles tallies.
+const LEAST_CHUNK: usize = 8;
 /// More chunks there may be, because windows and classes of pixels end with a chunk of their own.
 const CUT_CHUNKS: usize = 64;
 
@@ -64,7 +64,9 @@ const CUT_CHUNKS: usize = 64;
 pub(in crate::ops) fn can_tally(cx: &Fusing<'_>, rows: TensorId) -> bool {
     let info = cx.info(rows);
     let (channels, pixels) = info.shape.split_last().expect("channels last");
-    let chunks = pixels.iter().product::<usize>().div_ceil(LEAST_CHUNK) + CUT_CHUNKS;
+    // Software devices without subgroups of 8 have `plain`, which may tally every row by itself.
+    let least = if cx.caps().kind == DeviceKind::Cpu && cx.caps().subgroup_size != Some(8) { 1 } else { LEAST_CHUNK };
+    let chunks = pixels.iter().product::<usize>().div_ceil(least) + CUT_CHUNKS;
     let bytes = (2 * chunks * pad4(*channels) * DType::F32.bytes()) as u64;
     bytes <= cx.caps().max_binding_bytes && chunks.div_ceil(64) < 60_000
 }

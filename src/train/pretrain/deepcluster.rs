@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl State {
-    /// Fills memory banks that are not full yet. A stop request ends it with [`Error::StoppedEmpty`]: nothing is kept.
+    /// Fills memory banks that are not full yet. A stop request ends it with [`Error::Stopped`], and nothing is kept.
     pub(super) fn fill_memory(&mut self, config: &PretrainConfig, run: &Run<'_>, data: &Arc<Dataset>, observer: &mut dyn Observer) -> Result<()> {
         let Self { runner: Runner::DeepCluster(runner), model, store, choices, .. } = self else { return Ok(()) };
         if runner.memory().is_full() {
@@ -39,8 +39,8 @@ impl State {
             row += batch;
             loader.recycle(crops);
             if run.stop.load(Ordering::Relaxed) {
-                observer.event(&Event::Stopped { step: 0 })?;
-                return Err(Error::StoppedEmpty);
+                observer.event(&Event::Stopped { step: 0, resumable: true })?;
+                return Err(Error::Stopped("start it again with --resume"));
             }
         }
         Ok(())
