@@ -12,9 +12,14 @@ use std::path::Path;
 /// How names of temporary files start.
 pub const TEMPORARY: &str = ".tmp-";
 
+/// The folder that `path` lies in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Replaces `path` by what `write` writes.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let go = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix(TEMPORARY);

@@ -7,7 +7,7 @@
 
 The report has the comparisons of `swav-wgpu check`, whole steps (images a second, TFLOP/s, GB/s, share of the floor), the graph fused and plain,
 device time by kernel, and kernels alone. All but the profile are wall times; the programs run in turn, and figures are medians of the rounds.
-The kernels alone take most of the time, about half an hour.
+The kernels alone are many, and burn tunes itself for each.
 
 Every measurement is kept in --raw and not made again, so that a run may be cut by --parts or go on after a stop; what failed is tried again.
 

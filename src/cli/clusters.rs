@@ -92,7 +92,7 @@ impl OutFolder {
                 return Err(Error::Usage(format!("--out {}: holds files already; choose another folder or remove it", place.display())));
             }
         }
-        let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = crate::atomic::folder_of(place);
         std::fs::create_dir_all(parent).map_err(Error::output(place))?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(crate::atomic::TEMPORARY);

@@ -1,12 +1,13 @@
 //! What several commands do first: log, open the adapter, settle how kernels are chosen, load the network.
 
 use super::args::{Global, ImageArgs, Tune, Weights};
+use crate::atomic;
 use crate::data::{EvalTransform, Normalize};
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
 use crate::train::config::{BackboneConfig, DataConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
 use crate::train::plan::{eval_transform, normalize};
-use crate::train::{Network, weight_file};
+use crate::train::{FINETUNED, Network, weight_file};
 use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
 use crate::weights::{self, Checkpoint};
 use std::fmt::Display;
@@ -98,12 +99,12 @@ fn say(text: &str) {
 /// a folder that takes files, or one that it can be made in.
 pub(super) fn output_file(path: &Path, inputs: &[&Path]) -> Result<()> {
     let whole = |p: &Path| p.canonicalize().ok();
-    // A run folder stands for one of its files.
-    let read = |input: &Path| weight_file(input).map_or_else(|_| input.to_owned(), |(file, _)| file);
+    // Of what a folder of weights stands for, checkpoints have a rule of their own.
+    let read = |input: &Path| if input.is_dir() { input.join(FINETUNED) } else { input.to_owned() };
     if let Some(input) = inputs.iter().map(|input| read(input)).find(|input| whole(path).is_some_and(|path| whole(input) == Some(path))) {
         return Err(Error::Usage(format!("{} would be written over {}, which is read: choose another name", path.display(), input.display())));
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = atomic::folder_of(path);
     let resolved = whole(folder).unwrap_or_else(|| folder.to_owned());
     let run = resolved.parent().filter(|_| resolved.file_name().is_some_and(|name| name == "checkpoints"));
     if run.is_some_and(|run| run.join("config.toml").is_file()) {
@@ -112,13 +113,12 @@ pub(super) fn output_file(path: &Path, inputs: &[&Path]) -> Result<()> {
             path.display()
         )));
     }
-    crate::atomic::can_write(path)
+    atomic::can_write(path)
 }
 
 /// Makes the folder of a file that is about to be written.
 pub(super) fn make_folder_of(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::output(path))
+    std::fs::create_dir_all(atomic::folder_of(path)).map_err(Error::output(path))
 }
 
 /// How images are prepared for a frozen network, and which network it is.

@@ -13,7 +13,7 @@ use crate::train::event::Observers;
 use crate::train::plan::eval_transform;
 use crate::train::run_folder::RunFolder;
 use crate::train::{FINETUNED, finetune as train_all, fingerprint, linear as train_linear};
-use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HostTensor, Layout, Target, write_safetensors};
+use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HEAD_BACKBONE, HostTensor, Layout, Target, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -136,9 +136,6 @@ fn kept(folder: &Path, name: &str, result: &ClassifierResult) -> PathBuf {
     folder.join(if result.stopped { format!("partial-{name}") } else { name.to_owned() })
 }
 
-/// Key of a head's metadata that says for which backbone it was trained.
-pub(super) const BACKBONE: &str = "backbone";
-
 /// Writes `head.safetensors`: `fc.weight`, `fc.bias`, class names, and which backbone it is for.
 fn save_head(folder: &Path, result: &ClassifierResult, backbone: String) -> Result<PathBuf> {
     let path = kept(folder, "head.safetensors", result);
@@ -146,7 +143,7 @@ fn save_head(folder: &Path, result: &ClassifierResult, backbone: String) -> Resu
     let tensor = |t: &HostTensor| AnyTensor::from_f32(&t.shape, &t.data).into_owned();
     let tensors = BTreeMap::from([("fc.weight".to_owned(), tensor(&weight)), ("fc.bias".to_owned(), tensor(&bias))]);
     let names = serde_json::to_string(&result.classes).map_err(|e| Error::Failed(e.to_string()))?;
-    write_safetensors(&path, &tensors, &BTreeMap::from([("classes".to_owned(), names), (BACKBONE.to_owned(), backbone)]))?;
+    write_safetensors(&path, &tensors, &BTreeMap::from([("classes".to_owned(), names), (HEAD_BACKBONE.to_owned(), backbone)]))?;
     Ok(path)
 }
 

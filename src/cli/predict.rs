@@ -1,12 +1,11 @@
 //! `swav-wgpu predict`: classes of single images.
 
 use super::args::{Global, PredictArgs, Weights};
-use super::evaluate::BACKBONE;
 use super::{common, output};
 use crate::data::{Scratch, read_image};
 use crate::error::{Error, Result};
 use crate::train::{Extracted, Extractor};
-use crate::weights::{Classifier, load_classifier, read_safetensors};
+use crate::weights::{Classifier, head_backbone, load_classifier};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -28,9 +27,9 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         return Err(Error::weights(head_file, message));
     }
     frozen.tell(global);
-    // Files of other programs do not say.
-    let own = read_safetensors(&head_file).ok().and_then(|file| file.metadata().get(BACKBONE).cloned());
-    if own.is_some_and(|own| frozen.network.fingerprint(&gpu).is_ok_and(|backbone| backbone != own)) {
+    if let Some(own) = head_backbone(&head_file)?
+        && own != frozen.network.fingerprint(&gpu)?
+    {
         common::warn(format!("{} was trained on another backbone than {}: expect wrong classes", head_file.display(), args.weights.display()));
     }
     let size = frozen.transform.crop;

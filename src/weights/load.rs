@@ -149,6 +149,14 @@ pub fn load_classifier(path: impl AsRef<Path>) -> Result<(Classifier, Option<Vec
     Ok((classifier, classes))
 }
 
+/// Key of a head's metadata that says for which backbone it was trained.
+pub const HEAD_BACKBONE: &str = "backbone";
+
+/// For which backbone a head was trained, where its file says so: those that this program wrote.
+pub fn head_backbone(path: impl AsRef<Path>) -> Result<Option<String>> {
+    Ok(Source::open(path.as_ref())?.metadata(HEAD_BACKBONE))
+}
+
 /// Recognises the head; without all of its three matrices (two for a linear projection) there is none.
 fn head(shapes: &BTreeMap<String, Vec<usize>>, layout: Layout, features: usize) -> Result<Option<Head>, String> {
     let matrix = |name: &str| match shapes.get(name).map(Vec::as_slice) {

@@ -85,6 +85,14 @@ impl Source {
         Ok(Self { path: path.to_owned(), length: info.len(), tensors, classes, rounded: Cell::new(0) })
     }
 
+    /// An entry of a safetensors file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        match &self.tensors {
+            Tensors::Safetensors(index, ..) => index.metadata.get(key).cloned(),
+            Tensors::Torch(_) => None,
+        }
+    }
+
     /// Names and shapes of all tensors.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         match &self.tensors {
