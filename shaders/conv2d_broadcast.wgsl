@@ -1,6 +1,7 @@
 // Convolution for software devices: 16 or 32 rows by 8 column quads per subgroup of 8, without barriers. Every lane loads the inputs of
 // two or four rows once and hands them round with subgroupBroadcast, so a load costs an eighth; each lane keeps its own column quad
-// of weights. 32 rows load the weights half as often and are a fifth faster where there are enough of them.
+// of weights. 32 rows (`tile_rows`) load the weights half as often and are a fifth faster where there are enough of them; products are the same to the
+// last bit. It is one kernel for both, because software devices take half a second to compile it.
 #import index
 #import conv2d
 #import load
@@ -8,10 +9,6 @@
 
 alias Element = f32;
 alias Weight = f32;
-// Rows of a subgroup: 16 or 32. Products are the same to the last bit.
-const ROWS: u32 = 16u;
-// Weights are stored (tap, column, k): a quad of columns of four rows is turned while it is loaded, which costs lanes nothing.
-const TURNED: bool = false;
 
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
@@ -27,7 +24,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let row_tile = tile / params.column_tiles;
     let column = tile % params.column_tiles * 8u + lane;
     let loaded = min(column, params.out_quads - 1u);
-    let first = row_tile * ROWS;
+    let first = row_tile * params.tile_rows;
+    let many = params.tile_rows == 32u;
     let row0 = gather_row(params, min(first + lane, params.rows - 1u));
     let row1 = gather_row(params, min(first + 8u + lane, params.rows - 1u));
     let row2 = gather_row(params, min(first + 16u + lane, params.rows - 1u));
@@ -49,11 +47,11 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             let s2 = source(params, row2, step);
             let s3 = source(params, row3, step);
             // Small images: a tap that sees nothing but padding costs nothing.
-            if !subgroupAny(s0.there || s1.there || (ROWS == 32u && (s2.there || s3.there))) { continue; }
-            let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
+            if !subgroupAny(s0.there || s1.there || (many && (s2.there || s3.there))) { continue; }
+            let tap = tap_of(params, r, s, first);
             var at = tap * params.in_quads * 4u * quads + loaded;
             var stride = quads;
-            if TURNED {
+            if params.turned > 0u {
                 at = (tap * quads + loaded) * 4u * params.in_quads;
                 stride = params.in_quads;
             }
@@ -67,7 +65,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
                 var b1 = vec4<f32>(weight[at + stride]);
                 var b2 = vec4<f32>(weight[at + 2u * stride]);
                 var b3 = vec4<f32>(weight[at + 3u * stride]);
-                if TURNED {
+                if params.turned > 0u {
                     let t = transpose(mat4x4(b0, b1, b2, b3));
                     b0 = t[0]; b1 = t[1]; b2 = t[2]; b3 = t[3];
                     at += 1u;
@@ -91,7 +89,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
                 a = subgroupBroadcast(x1, 5u); c13 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 a = subgroupBroadcast(x1, 6u); c14 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
                 a = subgroupBroadcast(x1, 7u); c15 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
-                if ROWS == 32u {
+                if many {
                     let x2 = load(s2, k, n);
                     let x3 = load(s3, k, n);
                     a = subgroupBroadcast(x2, 0u); c16 += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
@@ -119,7 +117,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     // Rows leave eight at a time, of these two at a time, by loops whose ends the compiler does not know: all at once, they would take it several
     // times as long as the product.
     begin(column, c0);
-    for (var row = first; row < min(first + ROWS, params.rows); row += 8u) {
+    for (var row = first; row < min(first + params.tile_rows, params.rows); row += 8u) {
         let eight = (row - first) / 8u;
         var at = row0.out;
         var v0 = c0; var v1 = c1; var v2 = c2; var v3 = c3; var v4 = c4; var v5 = c5; var v6 = c6; var v7 = c7;
@@ -137,14 +135,17 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         }
         let a0 = subgroupBroadcast(at, 0u); let a1 = subgroupBroadcast(at, 1u); let a2 = subgroupBroadcast(at, 2u); let a3 = subgroupBroadcast(at, 3u);
         let a4 = subgroupBroadcast(at, 4u); let a5 = subgroupBroadcast(at, 5u); let a6 = subgroupBroadcast(at, 6u); let a7 = subgroupBroadcast(at, 7u);
-        for (var two = row; two < min(row + 8u, params.rows); two += 2u) {
-            let i = two - row;
-            var p = v0; var q = v1; var p_at = a0; var q_at = a1;
-            if i == 2u { p = v2; q = v3; p_at = a2; q_at = a3; }
-            if i == 4u { p = v4; q = v5; p_at = a4; q_at = a5; }
-            if i == 6u { p = v6; q = v7; p_at = a6; q_at = a7; }
-            put(two, p_at, column, p);
-            put(two + 1u, q_at, column, q);
+        for (var one = row; one < min(row + 8u, params.rows); one++) {
+            let i = one - row;
+            var v = v0; var to = a0;
+            if i == 1u { v = v1; to = a1; }
+            if i == 2u { v = v2; to = a2; }
+            if i == 3u { v = v3; to = a3; }
+            if i == 4u { v = v4; to = a4; }
+            if i == 5u { v = v5; to = a5; }
+            if i == 6u { v = v6; to = a6; }
+            if i == 7u { v = v7; to = a7; }
+            put(one, to, column, v);
         }
     }
     write_tally(first, row_tile, column, tally());

@@ -27,7 +27,7 @@ fn find_taps(slab: u32, local: u32) {
         let t = k / params.in_quads;
         let r = t / max(params.taps_w, 1u); // a class of pixels may see no tap
         let s = t % max(params.taps_w, 1u);
-        let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
+        let tap = tap_of(params, r, s, 0u);
         let channel = k % params.in_quads;
         let at = vec4(i32(r) * params.tap_step, i32(s) * params.tap_step, i32(channel), i32((tap * params.in_quads + channel) * 4u));
         taps[slab % 2u][q] = select(vec4(OUTSIDE, OUTSIDE, 0, -1), at, t < params.taps_h * params.taps_w);

@@ -35,7 +35,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             let s2 = source(params, row2, step);
             let s3 = source(params, row3, step);
             if !subgroupAny(s0.there || s1.there || s2.there || s3.there) { continue; }
-            let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
+            let tap = tap_of(params, r, s, 0u);
             for (var k = 0u; k < params.in_quads; k += 2u) {
                 // Lanes 0 to 3 load the rows of one input quad's weights, lanes 4 to 7 the next quad's.
                 let next = min(k + 1u, params.in_quads - 1u);

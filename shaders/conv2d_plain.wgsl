@@ -12,14 +12,14 @@ const SPAN: u32 = 1u;
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
-fn sum_of(row: Row, column: u32) -> vec4<f32> {
+fn sum_of(row: Row, index: u32, column: u32) -> vec4<f32> {
     var sum = vec4<f32>();
     for (var r = 0u; r < params.taps_h; r++) {
         for (var s = 0u; s < params.taps_w; s++) {
             let h = row.h + i32(r) * params.tap_step;
             let w = row.w + i32(s) * params.tap_step;
             if !inside(h, w, params.in_h, params.in_w) { continue; }
-            let tap = (params.first_h + r * params.tap_stride) * params.kernel_w + params.first_w + s * params.tap_stride;
+            let tap = tap_of(params, r, s, index);
             let start = u32((row.n * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads;
             for (var k = 0u; k < params.in_quads; k++) {
                 let x = input_at(start + k, norm_of(k));
@@ -39,7 +39,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let first = i / params.out_quads * SPAN;
     for (var row = first; row < min(first + SPAN, params.rows); row++) {
         let at = gather_row(params, row);
-        let sum = sum_of(at, column);
+        let sum = sum_of(at, row, column);
         if row == first { begin(column, sum); }
         put(row, at.out, column, sum);
     }

@@ -50,7 +50,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         let kb = base + depth / 4u;
         if kb < quads && load_column < params.out_quads {
             let t = kb / params.in_quads;
-            let tap = (params.first_h + t / params.taps_w * params.tap_stride) * params.kernel_w + params.first_w + t % params.taps_w * params.tap_stride;
+            let tap = tap_of(params, t / params.taps_w, t % params.taps_w, first_row);
             b = vec4<f32>(weight[((tap * params.in_quads + kb % params.in_quads) * 4u + depth % 4u) * params.out_quads + load_column]);
         }
         workgroupBarrier();

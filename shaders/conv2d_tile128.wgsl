@@ -28,11 +28,11 @@ fn load_a(row: Row, k: u32, wanted: bool) -> vec4<f32> {
 }
 
 // The weights of a column quad at depth `d` of depth quad `k`.
-fn load_b(k: u32, d: u32, column: u32, wanted: bool) -> vec4<f32> {
+fn load_b(first_row: u32, k: u32, d: u32, column: u32, wanted: bool) -> vec4<f32> {
     if !wanted || column >= params.out_quads { return vec4<f32>(); }
     let t = k / params.in_quads;
     let taps_w = max(params.taps_w, 1u);
-    let tap = (params.first_h + t / taps_w * params.tap_stride) * params.kernel_w + params.first_w + t % taps_w * params.tap_stride;
+    let tap = tap_of(params, t / taps_w, t % taps_w, first_row);
     return vec4<f32>(weight[((tap * params.in_quads + k % params.in_quads) * 4u + d) * params.out_quads + column]);
 }
 
@@ -54,8 +54,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let quads = params.taps_h * params.taps_w * params.in_quads;
     var a0 = load_a(row0, local % 4u, local % 4u < quads);
     var a1 = load_a(row1, local % 4u, local % 4u < quads);
-    var w0 = load_b(depth / 4u, depth % 4u, load_column, depth / 4u < quads);
-    var w1 = load_b(depth / 4u + 2u, depth % 4u, load_column, depth / 4u + 2u < quads);
+    var w0 = load_b(first_row, depth / 4u, depth % 4u, load_column, depth / 4u < quads);
+    var w1 = load_b(first_row, depth / 4u + 2u, depth % 4u, load_column, depth / 4u + 2u < quads);
     var p0 = vec4<f32>(); var q0 = vec4<f32>();
     var p1 = vec4<f32>(); var q1 = vec4<f32>();
     var p2 = vec4<f32>(); var q2 = vec4<f32>();
@@ -75,8 +75,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         let kb = base + 4u + depth / 4u;
         a0 = load_a(row0, k, k < quads);
         a1 = load_a(row1, k, k < quads);
-        w0 = load_b(kb, depth % 4u, load_column, kb < quads);
-        w1 = load_b(kb + 2u, depth % 4u, load_column, kb + 2u < quads);
+        w0 = load_b(first_row, kb, depth % 4u, load_column, kb < quads);
+        w1 = load_b(first_row, kb + 2u, depth % 4u, load_column, kb + 2u < quads);
         for (var d = 0u; d < 4u; d++) {
             let b0 = tile_b[d * 4u][my_column];
             let b1 = tile_b[d * 4u + 1u][my_column];

@@ -15,7 +15,7 @@ alias Element = f32;
 fn load(row: i32, q: i32, h: i32, quad: Quad, n: Norm, wanted: bool) -> vec4<f32> {
     let w = q + quad.dw;
     let there = wanted && inside(h, w, params.in_h, params.in_w);
-    let start = u32(select(0, row + w, there)) * params.in_quads + quad.channel;
+    let start = u32(select(0, row + w + i32(quad.first), there)) * params.in_quads + quad.channel;
     return select(vec4<f32>(), input_at(start, n), there);
 }
 
@@ -29,6 +29,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let row_tile = tile / (params.column_tiles * params.splits);
     let quad = reduce_quad(params, min(row_tile * 8u + lane, params.quads - 1u));
     let n = norm_of(quad.channel);
+    // A tile's rows have one tap where taps are groups.
+    let group = reduce_quad(params, row_tile * 8u).first;
     let end = min((split + 1u) * params.segments_per_split, params.segments);
     var c00 = vec4<f32>(); var c01 = vec4<f32>(); var c02 = vec4<f32>(); var c03 = vec4<f32>();
     var c10 = vec4<f32>(); var c11 = vec4<f32>(); var c12 = vec4<f32>(); var c13 = vec4<f32>();
@@ -51,8 +53,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         loop {
             let x0 = load(row, i32(q * params.stride), h, quad, n, true);
             let x1 = load(row, i32((q + 1u) * params.stride), h, quad, n, q + 1u < length);
-            let b0 = vec4<f32>(grad_output[(first + q) * params.out_quads + loaded]);
-            let b1 = vec4<f32>(grad_output[(first + min(q + 1u, length - 1u)) * params.out_quads + loaded]);
+            let b0 = vec4<f32>(grad_output[(group + first + q) * params.out_quads + loaded]);
+            let b1 = vec4<f32>(grad_output[(group + first + min(q + 1u, length - 1u)) * params.out_quads + loaded]);
             var a: vec4<f32>; var e: vec4<f32>;
             a = subgroupBroadcast(x0, 0u); e = subgroupBroadcast(x1, 0u);
             c00 = (c00 + a.x * b0) + e.x * b1;

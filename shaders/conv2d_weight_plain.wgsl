@@ -28,8 +28,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         for (var q = 0u; q < length; q++) {
             let w = i32(q * params.stride) + quad.dw;
             if !inside(h, w, params.in_h, params.in_w) { continue; }
-            let x = input_at(u32((i32(image * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel, n);
-            let g = vec4<f32>(grad_output[(first + q) * params.out_quads + column]);
+            let x = input_at(u32((i32(image * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel, n);
+            let g = vec4<f32>(grad_output[(quad.first + first + q) * params.out_quads + column]);
             sum[0] += x.x * g;
             sum[1] += x.y * g;
             sum[2] += x.z * g;

@@ -25,6 +25,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let lane_pixel = local / 16u;
     let quad = reduce_quad(params, min(first_quad + slot, params.quads - 1u));
     let n = norm_of(quad.channel);
+    // A tile's rows have one tap where taps are groups.
+    let group = reduce_quad(params, first_quad).first;
     let column = first_column + slot;
     let my_quad = local / 16u;
     var sum = mat4x4<f32>();
@@ -40,10 +42,10 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             let h = i32(segment % params.out_h * params.stride) + quad.dh;
             let w = i32(at % params.segment_pixels * params.stride) + quad.dw;
             if inside(h, w, params.in_h, params.in_w) {
-                a = input_at(u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel, n);
+                a = input_at(u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel, n);
             }
             if column < params.out_quads {
-                b = vec4<f32>(grad_output[at * params.out_quads + column]);
+                b = vec4<f32>(grad_output[(group + at) * params.out_quads + column]);
             }
         }
         workgroupBarrier();

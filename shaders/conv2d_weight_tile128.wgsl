@@ -22,12 +22,12 @@ fn load_a(at: u32, end: u32, quad: Quad, n: Norm) -> vec4<f32> {
     let h = i32(segment % params.out_h * params.stride) + quad.dh;
     let w = i32(at % params.segment_pixels * params.stride) + quad.dw;
     if !inside(h, w, params.in_h, params.in_w) { return vec4<f32>(); }
-    return input_at(u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + quad.channel, n);
+    return input_at(u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel, n);
 }
 
-fn load_b(at: u32, end: u32, column: u32) -> vec4<f32> {
+fn load_b(group: u32, at: u32, end: u32, column: u32) -> vec4<f32> {
     if at >= end || column >= params.out_quads { return vec4<f32>(); }
-    return vec4<f32>(grad_output[at * params.out_quads + column]);
+    return vec4<f32>(grad_output[(group + at) * params.out_quads + column]);
 }
 
 @compute @workgroup_size(256)
@@ -42,6 +42,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let lane_pixel = local / 32u;
     let quad = reduce_quad(params, min(first_quad + slot, params.quads - 1u));
     let n = norm_of(quad.channel);
+    // A tile's rows have one tap where taps are groups.
+    let group = reduce_quad(params, first_quad).first;
     let column = first_column + slot;
     // Computing: weight quads local / 16 and 16 further, column quads local % 16 and 16 further.
     let my_quad = local / 16u;
@@ -52,8 +54,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let first = split * params.segments_per_split * params.segment_pixels;
     var x0 = load_a(first + lane_pixel, end, quad, n);
     var x1 = load_a(first + lane_pixel + 8u, end, quad, n);
-    var g0 = load_b(first + lane_pixel, end, column);
-    var g1 = load_b(first + lane_pixel + 8u, end, column);
+    var g0 = load_b(group, first + lane_pixel, end, column);
+    var g1 = load_b(group, first + lane_pixel + 8u, end, column);
     var p0 = vec4<f32>(); var q0 = vec4<f32>();
     var p1 = vec4<f32>(); var q1 = vec4<f32>();
     var p2 = vec4<f32>(); var q2 = vec4<f32>();
@@ -72,8 +74,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         let next = pixel + 16u + lane_pixel;
         x0 = load_a(next, end, quad, n);
         x1 = load_a(next + 8u, end, quad, n);
-        g0 = load_b(next, end, column);
-        g1 = load_b(next + 8u, end, column);
+        g0 = load_b(group, next, end, column);
+        g1 = load_b(group, next + 8u, end, column);
         for (var d = 0u; d < 16u; d++) {
             let x = tile_a[d][my_quad];
             let y = tile_a[d][my_quad + 16u];

@@ -1,4 +1,4 @@
-// Cross-entropy of rows of logits / temperature, against class labels or against distributions. One workgroup per row.
+// Cross-entropy of rows of logits / temperature, against class labels or against distributions. One workgroup of LANES per row.
 // Forward: losses[row] = mass * logsumexp(x / T) - sum(target * x / T), mass being the row sum of the target; the log-sum-exp is kept.
 // Backward: dx = grad_output * scale / T * (softmax(x / T) * mass - target). Padding stays 0.
 #import index
@@ -12,12 +12,12 @@ struct Params { rows: u32, quads: u32, columns: u32, temperature: f32, scale: f3
 
 fn log_sum_exp(local: u32, first: u32) -> f32 {
     var largest = LOWEST;
-    for (var quad = local; quad < params.quads; quad += 64u) {
+    for (var quad = local; quad < params.quads; quad += LANES) {
         largest = max(largest, max4(select(vec4(LOWEST), logits[first + quad], column_mask(quad, params.columns) > vec4<f32>())));
     }
     largest = workgroup_max(local, largest) / params.temperature;
     var exps = vec4<f32>();
-    for (var quad = local; quad < params.quads; quad += 64u) {
+    for (var quad = local; quad < params.quads; quad += LANES) {
         exps += masked_exp(logits[first + quad] / params.temperature - largest, quad, params.columns);
     }
     return largest + log(sum4(workgroup_sum(local, exps)));
@@ -27,7 +27,7 @@ fn log_sum_exp(local: u32, first: u32) -> f32 {
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;
 @group(0) @binding(4) var<storage, read_write> normalizers: array<vec2<f32>>; // log-sum-exp and mass of a row
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn forward_soft(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = workgroup_index(wg, n);
     if row >= params.rows { return; }
@@ -35,7 +35,7 @@ fn forward_soft(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n
     let normalizer = log_sum_exp(local, first);
     var mass = vec4<f32>();
     var products = vec4<f32>();
-    for (var quad = local; quad < params.quads; quad += 64u) {
+    for (var quad = local; quad < params.quads; quad += LANES) {
         mass += targets[first + quad];
         // Each term is a target times a log-probability: none is larger than the loss, so nothing cancels.
         products += targets[first + quad] * (normalizer - logits[first + quad] / params.temperature);
@@ -49,7 +49,7 @@ fn forward_soft(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n
 
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn forward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = workgroup_index(wg, n);
     if row >= params.rows { return; }
@@ -67,7 +67,7 @@ fn forward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n
 @group(0) @binding(5) var<storage, read_write> weighted_normalizers: array<vec2<f32>>;
 
 // A row counts as often as its weight says, which is the mass of its target.
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn forward_weighted(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = workgroup_index(wg, n);
     if row >= params.rows { return; }

@@ -26,6 +26,11 @@ fn specializations(text: &str) -> Vec<Specialization> {
         let stores = ["store", "store_sum", "store_statistics", "store_gradient", "store_join"];
         all = all.into_iter().flat_map(|s| stores.map(|file| s.clone().import("store", file))).collect();
     }
+    if text.contains("#import tile_registers") {
+        // They read one tensor before what they write.
+        let own = |s: Specialization| if text.contains("#import store") { s.u32("STORE", 2) } else { s };
+        all = all.into_iter().map(own).flat_map(|s| [s.clone(), s.import("tile_registers", "tile_shared")]).collect();
+    }
     if text.contains("#import load") {
         let loads = |s: Specialization| {
             // Nothing is both: gradients are not normalised on the way in.

@@ -17,6 +17,9 @@ struct Gather {
     in_quads: u32, out_quads: u32,
     column_tiles: u32, tiles: u32,
     first_chunk: u32,       // number of this launch's first chunk of rows, where chunks are tallied
+    tile_rows: u32,         // rows of a workgroup, where a kernel has the choice
+    turned: u32,            // whether weights are stored (tap, column, k) and turned while they are loaded, where a kernel can
+    group_rows: u32,        // rows that share weights: the next as many have the next tap's. A multiple of a kernel's tile
 }
 
 // Input pixel of the first tap and output position of a row.
@@ -30,6 +33,11 @@ fn gather_row(p: Gather, row: u32) -> Row {
     let j = rest % p.grid_w;
     let out = (n * p.out_h + i * p.out_step + p.out_h0) * p.out_w + j * p.out_step + p.out_w0;
     return Row(i32(n), i32(i) * p.in_step + p.in_h0, i32(j) * p.in_step + p.in_w0, out);
+}
+
+// The weights' tap that tap (r, s) of a row stands for.
+fn tap_of(p: Gather, r: u32, s: u32, row: u32) -> u32 {
+    return (p.first_h + r * p.tap_stride) * p.kernel_w + p.first_w + s * p.tap_stride + row / p.group_rows;
 }
 
 fn inside(h: i32, w: i32, height: u32, width: u32) -> bool {
@@ -58,12 +66,14 @@ struct Reduce {
     segments: u32, segment_pixels: u32, pixels: u32,
     splits: u32, first_split: u32, segments_per_split: u32,
     column_tiles: u32, tiles: u32,
+    group_rows: u32,        // where not 0, each tap has as many pixels of its own, in order, in place of what it sees of an image
 }
 
-// Where a quad of weight rows reads its input: offset of its tap from the output pixel, and its channels.
-struct Quad { dh: i32, dw: i32, channel: u32 }
+// Where a quad of weight rows reads its input: offset of its tap from the output pixel, its channels, and the first pixel of its group.
+struct Quad { dh: i32, dw: i32, channel: u32, first: u32 }
 
 fn reduce_quad(p: Reduce, quad: u32) -> Quad {
     let tap = quad / p.in_quads;
-    return Quad(i32(tap / p.kernel_w) - p.padding, i32(tap % p.kernel_w) - p.padding, quad % p.in_quads);
+    if p.group_rows > 0u { return Quad(0, 0, quad % p.in_quads, tap * p.group_rows); }
+    return Quad(i32(tap / p.kernel_w) - p.padding, i32(tap % p.kernel_w) - p.padding, quad % p.in_quads, 0u);
 }

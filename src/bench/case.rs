@@ -54,14 +54,19 @@ pub struct Ready(Work);
 
 enum Work {
     /// A program whose inputs stay on the device.
-    Device { program: Box<Program>, _store: Store },
+    Device { program: Box<Program>, _store: Store, started: bool },
     /// Work of the processor.
     Host(Box<dyn FnMut() -> Result<()>>),
 }
 
 impl Ready {
     pub(super) fn device(program: Program, store: Store) -> Self {
-        Self(Work::Device { program: Box::new(program), _store: store })
+        Self(Work::Device { program: Box::new(program), _store: store, started: false })
+    }
+
+    /// The same, of a program whose first run is under way.
+    pub(super) fn started(program: Program, store: Store) -> Self {
+        Self(Work::Device { program: Box::new(program), _store: store, started: true })
     }
 
     pub(super) fn host(work: Box<dyn FnMut() -> Result<()>>) -> Self {
@@ -71,8 +76,10 @@ impl Ready {
     /// Runs it once and waits.
     pub fn run(&mut self, gpu: &Gpu) -> Result<()> {
         match &mut self.0 {
-            Work::Device { program, .. } => {
-                program.run_only(gpu, &[])?;
+            Work::Device { program, started, .. } => {
+                if !std::mem::take(started) {
+                    program.run_only(gpu, &[])?;
+                }
                 gpu.wait()
             }
             Work::Host(work) => work(),

@@ -44,7 +44,7 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
         // A rate of 0 keeps the weights. Trained on one batch for long, gradients become subnormal numbers, which processors are slow at.
         let step = [0.0_f32; 4];
         program.run_only(gpu, &[("images", bytemuck::cast_slice(&pixels)), ("step", bytemuck::cast_slice(&step))])?;
-        Ok(Ready::device(program, store))
+        Ok(Ready::started(program, store))
     };
     let backbone = Backbone::resnet(depth).expect("a usual depth");
     // Three forwards of convolutions and classifier.
@@ -107,7 +107,7 @@ pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batc
         let rates = [0.0_f32; 4];
         inputs.push(("step", bytemuck::cast_slice(&rates)));
         program.run_only(gpu, &inputs)?;
-        Ok(Ready::device(program, store))
+        Ok(Ready::started(program, store))
     };
     Case::new(name, build).macs(macs).images(batch).step()
 }

@@ -42,9 +42,9 @@ pub(super) fn run(gpu: &Gpu, entry: &Entry, take: &mut dyn FnMut(CaseResult)) ->
     let mut random = Random::new(seed);
     let case = (entry.make)(&mut random);
     let (expected, grad_output) = expectations(&case, &mut random);
-    let limit = tolerance(case.transcendental, case.longest_sum, case.cancellation, entry.dtype);
     let mut oracle: Option<Vec<Vec<f64>>> = None;
     for variant in variants {
+        let limit = tolerance(case.transcendental, case.longest_sum, case.cancellation, entry.dtype, &variant);
         let label = format!("{variant} {}", entry.dtype.wgsl()).trim().to_owned();
         let result = |what: &str, max_error: f64, tolerance: f64| {
             let op = if what.is_empty() { entry.op.to_owned() } else { format!("{}.{what}", entry.op) };

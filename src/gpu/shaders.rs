@@ -18,6 +18,9 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("conv2d_weight_plain", include_str!("../../shaders/conv2d_weight_plain.wgsl")),
     ("conv2d_weight_tile", include_str!("../../shaders/conv2d_weight_tile.wgsl")),
     ("conv2d_weight_tile128", include_str!("../../shaders/conv2d_weight_tile128.wgsl")),
+    ("conv2d_winograd_input", include_str!("../../shaders/conv2d_winograd_input.wgsl")),
+    ("conv2d_winograd_output", include_str!("../../shaders/conv2d_winograd_output.wgsl")),
+    ("conv2d_winograd_weight", include_str!("../../shaders/conv2d_winograd_weight.wgsl")),
     ("cross_entropy", include_str!("../../shaders/cross_entropy.wgsl")),
     ("global_avg_pool2d", include_str!("../../shaders/global_avg_pool2d.wgsl")),
     ("linear", include_str!("../../shaders/linear.wgsl")),
@@ -56,6 +59,9 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/store_weight_sum", include_str!("../../shaders/lib/store_weight_sum.wgsl")),
     ("lib/sum_tally", include_str!("../../shaders/lib/sum_tally.wgsl")),
     ("lib/tally", include_str!("../../shaders/lib/tally.wgsl")),
+    ("lib/tile_registers", include_str!("../../shaders/lib/tile_registers.wgsl")),
+    ("lib/tile_shared", include_str!("../../shaders/lib/tile_shared.wgsl")),
+    ("lib/winograd", include_str!("../../shaders/lib/winograd.wgsl")),
     ("lib/write_tally", include_str!("../../shaders/lib/write_tally.wgsl")),
 ];
 

@@ -162,6 +162,14 @@ impl Lowering<'_> {
         Window::cut(of, multiple, self.caps.offset_alignment, self.caps.max_binding_bytes, &pieces)
     }
 
+    /// The same, of at most so many pieces each, where that can be aligned.
+    pub fn windows_of_at_most(&self, of: usize, most: usize, tensors: &[TensorId]) -> Vec<Window> {
+        let pieces: Vec<u64> = tensors.iter().map(|t| self.info(*t).bytes() / of.max(1) as u64).collect();
+        let largest = pieces.iter().copied().max().unwrap_or(0);
+        let limit = self.caps.max_binding_bytes.min(largest * most as u64);
+        Window::cut(of, 1, self.caps.offset_alignment, limit, &pieces)
+    }
+
     /// Launches `groups` workgroups, folded into the grid.
     pub fn launch<R, W>(&mut self, kernel: KernelSpec, params: Params, groups: usize, reads: &[R], writes: &[W])
     where
@@ -203,10 +211,11 @@ impl Lowered {
         view.range(self.info(view.tensor).bytes())
     }
 
-    /// Bytes that the launches bind, each binding once: about what crosses memory when nothing stays in caches between launches, and launches
+    /// Bytes that the launches bind, each tensor or part of one that a launch binds once: about what crosses memory when nothing stays in caches between launches, and launches
     /// read what they need once. What a launch updates in place counts once too.
     pub fn traffic(&self) -> u64 {
-        self.launches.iter().flat_map(|l| l.reads.iter().chain(&l.writes)).map(|v| self.range(v).1).sum()
+        let bound = |l: &Launch| l.reads.iter().chain(&l.writes).copied().collect::<HashSet<View>>();
+        self.launches.iter().flat_map(bound).map(|v| self.range(&v).1).sum()
     }
 
     /// The most that any launch binds, and of which tensor.

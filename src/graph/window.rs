@@ -3,7 +3,7 @@
 use super::TensorId;
 
 /// A contiguous run of a tensor's pieces: of its images, or of its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     /// First piece.
     pub first: usize,
@@ -14,7 +14,7 @@ pub struct Window {
 }
 
 /// What a launch binds: a tensor, or a window of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// The tensor.
     pub tensor: TensorId,

@@ -7,6 +7,7 @@
 use super::architecture::{Block, TensorKind, TensorSpec};
 use super::parameters::Values;
 use crate::data::rng::Stream;
+use rayon::prelude::*;
 
 /// Choices of the initialisation.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +61,8 @@ pub fn initial_values(specs: &[TensorSpec], init: &Init) -> Values {
         };
         (spec.name.clone(), values)
     };
-    specs.iter().enumerate().filter(|(_, s)| s.kind != TensorKind::NumBatchesTracked).map(value).collect()
+    let drawn = specs.par_iter().enumerate().filter(|(_, s)| s.kind != TensorKind::NumBatchesTracked).map(value);
+    drawn.collect::<Vec<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

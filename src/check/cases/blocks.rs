@@ -10,7 +10,7 @@ use crate::ops::{BatchNormMode, BatchNormParameters};
 /// Batch, height, width, channels in, between and out, stride.
 type Size = [usize; 7];
 
-const SIZES: &[Size] = &[[1, 5, 6, 3, 8, 8, 1], [2, 9, 7, 5, 13, 10, 2], [1, 3, 23, 4, 36, 33, 1], [3, 5, 7, 12, 6, 65, 2]];
+const SIZES: &[Size] = &[[1, 5, 6, 3, 8, 8, 1], [2, 9, 7, 5, 13, 10, 2], [1, 3, 23, 4, 36, 33, 1], [3, 5, 7, 12, 6, 65, 2], [7, 6, 9, 8, 12, 8, 1]];
 
 const MOMENTUM: f32 = 0.1;
 

@@ -28,6 +28,10 @@ const SIZES: &[Size] = &[
     [1, 5, 13, 17, 257, 1, 1, 0],
     [1, 3, 11, 36, 40, 3, 1, 1],
     [3, 5, 9, 33, 130, 3, 1, 1],
+    // Tiles of 4x4 that an image does not fill, of more images than go at a time where bindings are small; windows beyond the edge and within it.
+    [7, 10, 9, 8, 7, 3, 1, 1],
+    [2, 6, 7, 8, 12, 3, 1, 2],
+    [2, 9, 6, 12, 8, 3, 1, 0],
 ];
 
 /// Beyond what a driver that cuts loops lets one invocation count, and beyond 65,535 workgroups of the plain kernel.

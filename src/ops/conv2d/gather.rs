@@ -1,6 +1,7 @@
 //! Launches of a gather: forward, and the gradient of the input.
 
-use super::kernels::Product;
+use super::kernels::{Kernel, Product, WINOGRAD};
+use super::winograd::{Pixels, Tiles};
 use super::{signed, weight_knob};
 use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
 use crate::graph::{DType, Fusing, Lowering, TensorId, View, Window as Images, pad4};
@@ -80,7 +81,7 @@ impl Epilogue {
         }
     }
 
-    fn reads(&self, images: Images) -> Vec<View> {
+    pub(super) fn reads(&self, images: Images) -> Vec<View> {
         match *self {
             Self::Plain | Self::Statistics { .. } => Vec::new(),
             Self::Sum { addend } => vec![images.of(addend)],
@@ -91,7 +92,7 @@ impl Epilogue {
         }
     }
 
-    fn knobs(&self) -> Specialization {
+    pub(super) fn knobs(&self) -> Specialization {
         let file = |name| Specialization::default().import("store", name);
         match self {
             Self::Plain => Specialization::default(),
@@ -120,7 +121,7 @@ pub(super) enum Weights {
 }
 
 impl Weights {
-    fn stored(&self) -> TensorId {
+    pub(super) fn stored(&self) -> TensorId {
         let (Self::AsStored(stored) | Self::Turned { stored, .. }) = self;
         *stored
     }
@@ -155,30 +156,76 @@ fn turned(cx: &mut Lowering<'_>, stored: TensorId) -> TensorId {
 }
 
 impl Gather {
-    /// Launches it, window by window of images, with one kernel for all. Chunks are numbered from `first_chunk` on.
+    /// A product of a matrix of `rows` rows.
+    pub(super) fn matrix(rows: usize) -> Self {
+        Self {
+            grid: [rows, 1, 1],
+            output: [1, 1],
+            out_step: 1,
+            out_origin: [0, 0],
+            input: [1, 1],
+            in_step: 1,
+            in_origin: [0, 0],
+            tap_step: 1,
+            taps: [1, 1],
+            first_tap: [0, 0],
+            tap_stride: 1,
+        }
+    }
+
+    /// Launches it with the variant that is chosen. Chunks are numbered from `first_chunk` on.
     pub(super) fn lower(
         &self,
         cx: &mut Lowering<'_>,
         op: &str,
-        input: Input,
-        weights: &mut Weights,
-        output: TensorId,
+        (input, weights, output): (Input, &mut Weights, TensorId),
         (epilogue, first_chunk): (&Epilogue, usize),
     ) -> Tallied {
         let windows = cx.windows(self.grid[0], 1, &[input.tensor, output]);
+        let rows = windows[0].count * self.grid[1] * self.grid[2];
+        let [_, _, in_channels, out_channels] = weights.shape(cx);
+        let taps = self.taps[0] * self.taps[1];
+        let dtype = cx.info(input.tensor).dtype;
+        let fused = self.fuses(input, epilogue);
+        let key = format!("{rows}x{taps}x{in_channels}x{out_channels}{}", if fused { " fused" } else { "" });
+        let product = Product { rows, columns: out_channels, depth: taps * in_channels, dtype, reduces: false, fused };
+        let pixels = self.three_by_three();
+        let tiles = pixels.as_ref().and_then(|p| Tiles::new(cx, p.outputs, [input.tensor, output, weights.stored()], [in_channels, out_channels]));
+        let tiles = tiles.filter(|tiles| epilogue.chunks().is_none() || tiles.can_tally(self.grid));
+        let chosen = product.choose(cx, op, &key, tiles.as_ref());
+        if let (Some(kernel), Some(tiles), Some(pixels)) = (chosen.strip_prefix(WINOGRAD), tiles, pixels) {
+            return tiles.gather(cx, kernel, (input, weights, output), &pixels, (epilogue, first_chunk));
+        }
+        let kernel = Kernel::named(chosen, false, cx.caps().cooperative_matrix, product.depth);
+        self.launch(cx, &kernel, &windows, (input, weights, output), (epilogue, first_chunk), None)
+    }
+
+    /// What it does with pixels, where its window is 3x3 and has no stride.
+    fn three_by_three(&self) -> Option<Pixels> {
+        let plain = self.taps == [3, 3] && self.first_tap == [0, 0] && [self.tap_stride, self.in_step, self.out_step] == [1; 3];
+        // Backwards, the last tap comes first.
+        let origin = if self.tap_step == 1 { self.in_origin[0] } else { self.in_origin[0] - 2 };
+        plain.then_some(Pixels { outputs: self.grid, inputs: self.input, origin })
+    }
+
+    /// Launches it, window by window of images, with one kernel for all. Where taps are matrices of `groups` of so many rows, it is a product of each
+    /// group and its matrix.
+    pub(super) fn launch(
+        &self,
+        cx: &mut Lowering<'_>,
+        kernel: &Kernel,
+        windows: &[Images],
+        (input, weights, output): (Input, &mut Weights, TensorId),
+        (epilogue, first_chunk): (&Epilogue, usize),
+        group: Option<usize>,
+    ) -> Tallied {
         let rows = |images: &Images| images.count * self.grid[1] * self.grid[2];
         let [_, kernel_w, in_channels, out_channels] = weights.shape(cx);
         let (in_quads, out_quads, taps) = (in_channels / 4, out_channels.div_ceil(4), self.taps[0] * self.taps[1]);
         let dtype = cx.info(input.tensor).dtype;
-        let fused = self.fuses(input, epilogue);
-        let key = format!("{}x{taps}x{in_channels}x{out_channels}{}", rows(&windows[0]), if fused { " fused" } else { "" });
-        let product = Product { rows: rows(&windows[0]), columns: out_channels, depth: taps * in_channels, dtype, reduces: false, fused };
-        let kernel = product.kernel(cx, op, &key);
         let knobs = element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
         let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&epilogue.knobs());
-        if kernel.turns_weights && matches!(weights, Weights::Turned { .. }) {
-            knobs = knobs.bool("TURNED", true);
-        }
+        let turned = kernel.turns_weights && matches!(weights, Weights::Turned { .. });
         // More rows an invocation, so that it has something to tally.
         let span = if kernel.tile.is_none() && epilogue.chunks().is_some() { (50_000 / (taps * (in_quads + 1) + 1)).clamp(1, 16) } else { 1 };
         if span > 1 {
@@ -189,7 +236,7 @@ impl Gather {
         let column_tiles = out_quads.div_ceil(tile_quads);
         let chunk = kernel.chunk.unwrap_or(span);
         let mut tallied = Tallied { rows: 0, chunk, chunks: 0, window_rows: rows(&windows[0]), window_chunks: rows(&windows[0]).div_ceil(chunk) };
-        for images in windows {
+        for &images in windows {
             let rows = rows(&images);
             let tiles = rows.div_ceil(tile_rows) * column_tiles;
             let params = self
@@ -198,7 +245,10 @@ impl Gather {
                 .u32("out_quads", out_quads)
                 .u32("column_tiles", column_tiles)
                 .u32("tiles", tiles)
-                .u32("first_chunk", first_chunk + tallied.chunks);
+                .u32("first_chunk", first_chunk + tallied.chunks)
+                .u32("tile_rows", tile_rows)
+                .u32("turned", usize::from(turned))
+                .u32("group_rows", group.unwrap_or(u32::MAX as usize));
             let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
             let mut reads = vec![images.of(input.tensor), weight.into()];
             reads.extend(input.norm.into_iter().flatten().map(View::from));

@@ -1,5 +1,6 @@
 //! Which kernels there are for the two products of a convolution, and which of them to use.
 
+use super::winograd::Tiles;
 use crate::gpu::{CooperativeMatrix, DeviceKind, ProductShape, Specialization};
 use crate::graph::{DType, Lowering};
 
@@ -26,7 +27,7 @@ pub(super) struct Kernel {
     /// Rows of which a gather tallies its results together; `None` where the host says.
     pub(super) chunk: Option<usize>,
     pub(super) knobs: Specialization,
-    /// Whether it can read weights (tap, out, in) as (tap, in, out), by its knob `TURNED`.
+    /// Whether it can read weights (tap, out, in) as (tap, in, out), where it is told they are turned.
     pub(super) turns_weights: bool,
     /// Pixels to sum at most, give or take a segment, within the loop iterations that every driver allows.
     pub(super) longest_sum: usize,
@@ -38,10 +39,16 @@ const LONGEST_SUM: usize = 16_384;
 /// Workgroups that keep a large card busy.
 const BUSY: usize = 256;
 
-impl Product {
-    /// Chooses a kernel for `op` at `shape`.
-    pub(super) fn kernel(&self, cx: &Lowering<'_>, op: &str, shape: &str) -> Kernel {
-        let plain = |shader, tile: Option<[usize; 2]>| Kernel {
+/// Prefix of variants that multiply transformed tiles ([`super::winograd`]) with the kernel whose name follows.
+pub(super) const WINOGRAD: &str = "winograd-";
+
+/// Kernels that can multiply transformed tiles, as variants of a convolution.
+const WINOGRAD_KERNELS: [&str; 5] = ["winograd-broadcast32", "winograd-broadcast", "winograd-tile128", "winograd-tile", "winograd-plain"];
+
+impl Kernel {
+    /// The kernel of that name: one that [`Product::offered`] gave.
+    pub(super) fn named(name: &str, reduces: bool, matrix: Option<CooperativeMatrix>, depth: usize) -> Self {
+        let plain = |shader, tile: Option<[usize; 2]>| Self {
             shader,
             tile,
             chunk: tile.map(|[rows, _]| rows),
@@ -49,21 +56,20 @@ impl Product {
             turns_weights: shader == "conv2d_broadcast",
             longest_sum: LONGEST_SUM,
         };
-        let name = cx.choose(op, shape, &self.offered(cx));
-        let coop = |matrix: CooperativeMatrix, shape: ProductShape| Kernel {
-            shader: if self.reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
+        let coop = |matrix: CooperativeMatrix, shape: ProductShape| Self {
+            shader: if reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
             tile: Some([shape.side(), shape.side() / 4]),
             chunk: Some(matrix.tallied_rows(shape)),
             knobs: matrix.knobs(shape),
             turns_weights: false,
-            longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - self.depth),
+            longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - depth),
         };
-        match (name, self.reduces, cx.caps().cooperative_matrix) {
+        match (name, reduces, matrix) {
             ("coop", _, Some(matrix)) => coop(matrix, ProductShape::Small),
             ("coop128", _, Some(matrix)) => coop(matrix, ProductShape::Large),
             ("narrow", false, _) => plain("conv2d_narrow", Some([32, 1])),
             ("broadcast", false, _) => plain("conv2d_broadcast", Some([16, 8])),
-            ("broadcast32", false, _) => Kernel { knobs: Specialization::default().u32("ROWS", 32), ..plain("conv2d_broadcast", Some([32, 8])) },
+            ("broadcast32", false, _) => plain("conv2d_broadcast", Some([32, 8])),
             ("broadcast", true, _) => plain("conv2d_weight_broadcast", Some([32, 8])),
             ("tile", false, _) => plain("conv2d_tile", Some([64, 16])),
             ("tile", true, _) => plain("conv2d_weight_tile", Some([64, 16])),
@@ -73,8 +79,24 @@ impl Product {
             (_, true, _) => plain("conv2d_weight_plain", None),
         }
     }
+}
 
-    /// Kernel variants this adapter can run, the likely best first.
+impl Product {
+    /// Chooses a variant for `op` at `shape`: a kernel, or [`WINOGRAD`] and a kernel where there are `tiles` to multiply so.
+    pub(super) fn choose(&self, cx: &Lowering<'_>, op: &str, shape: &str, tiles: Option<&Tiles>) -> &'static str {
+        let mut offered = self.offered(cx);
+        if let Some(tiles) = tiles {
+            let variants = tiles.product(self).offered(cx).into_iter().filter_map(|kernel| {
+                let divides = Kernel::named(kernel, self.reduces, None, 0).tile.is_none_or(|[rows, _]| tiles.group(self).is_multiple_of(rows));
+                WINOGRAD_KERNELS.into_iter().find(|v| divides && v.strip_prefix(WINOGRAD) == Some(kernel))
+            });
+            let at = if tiles.pay(cx, self) { 0 } else { offered.len() };
+            offered.splice(at..at, variants);
+        }
+        cx.choose(op, shape, &offered)
+    }
+
+    /// Kernels this adapter can run, the likely best first.
     fn offered(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
         let exact = match (cx.caps().kind, cx.caps().subgroup_size) {
             (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain", "tile", "tile128"]].concat(),

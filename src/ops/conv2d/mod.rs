@@ -13,6 +13,7 @@
 mod gather;
 mod kernels;
 mod weight;
+mod winograd;
 
 pub(super) use self::gather::{Epilogue, Tallied, can_tally};
 pub(super) use self::weight::WeightGradient;
@@ -145,13 +146,13 @@ impl Op for Conv2d {
         };
         let norm = self.normalizes.then(|| [2, 3, 4].map(|i| node.inputs[i]));
         let input = Input { tensor: node.inputs[0], norm };
-        let mut weights = Weights::AsStored(node.inputs[1]);
+        let product = (input, &mut Weights::AsStored(node.inputs[1]), node.outputs[0]);
         let Some(momentum) = self.statistics else {
-            grid.lower(cx, "conv2d", input, &mut weights, node.outputs[0], (&Epilogue::Plain, 0));
+            grid.lower(cx, "conv2d", product, (&Epilogue::Plain, 0));
             return;
         };
         let chunks = cx.scratch("chunks", &[0, channels], DType::F32);
-        let tallied = grid.lower(cx, "conv2d", input, &mut weights, node.outputs[0], (&Epilogue::Statistics { chunks }, 0));
+        let tallied = grid.lower(cx, "conv2d", product, (&Epilogue::Statistics { chunks }, 0));
         cx.reshape_scratch(chunks, &[2 * tallied.chunks, channels]);
         finalize_statistics(cx, momentum, &tallied, chunks, &node.outputs[1..]);
     }
@@ -188,7 +189,7 @@ impl InputGradient {
                     tap_stride: stride,
                 };
                 let input = Input { tensor: dy, norm: None };
-                let tallied = grid.lower(cx, "conv2d_input_gradient", input, &mut weights, dx, (epilogue, all.chunks));
+                let tallied = grid.lower(cx, "conv2d_input_gradient", (input, &mut weights, dx), (epilogue, all.chunks));
                 all = Tallied { rows: all.rows + tallied.rows, chunks: all.chunks + tallied.chunks, ..tallied };
             }
         }

@@ -1,7 +1,8 @@
 //! Gradient of a convolution's weight: a sum over output pixels, dealt out to partial sums that are added in order.
 
-use super::gather::load_knobs;
-use super::kernels::{Kernel, Product};
+use super::gather::{Input, load_knobs};
+use super::kernels::{Kernel, Product, WINOGRAD};
+use super::winograd::{Pixels, Tiles};
 use super::{Window, normalized_from, signed};
 use crate::gpu::{DeviceKind, KernelSpec, Params};
 use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Node, Op, Tensor, TensorId, View};
@@ -36,19 +37,28 @@ impl Op for WeightGradient {
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let (x, dy, dw) = (node.inputs[0], node.inputs[1], node.outputs[0]);
-        let ([n, ..], [_, p, q, _], weight) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
-        let [r, s, i, o] = weight;
-        let segment = if self.pointwise(weight) { SEGMENT } else { q };
+        let ([n, h, w, _], [_, p, q, _], [r, s, i, o]) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
+        let geometry = self.geometry([h, w], p, [r, s, i, o]);
+        let segment = if self.pointwise([r, s, i, o]) { SEGMENT } else { q };
         let windows = cx.windows(n, 1, &[x, dy]);
         let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
         let dtype = cx.info(x).dtype;
-        let kernel = Product { rows: r * s * i, columns: o, depth: segment, dtype, reduces: true, fused: false }.kernel(cx, self.name(), &key);
-        let room = usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).unwrap_or(0) / windows.len();
-        let parts: Vec<Splits> = windows.iter().map(|w| self.splits(cx, &kernel, (w.count * p * q, segment), weight, room)).collect();
+        let norm = self.normalizes.then(|| [2, 3, 4].map(|i| node.inputs[i]));
+        let addend = if self.sum { node.inputs.last().copied() } else { None };
+        let product = Product { rows: r * s * i, columns: o, depth: segment, dtype, reduces: true, fused: false };
+        let minimal = [r, s, self.window.stride] == [3, 3, 1];
+        let tiles = if minimal { Tiles::new(cx, [n, p, q], [x, dy, dw], [i, o]) } else { None };
+        let tiles = tiles.filter(|tiles| tiles.can_sum(cx));
+        let chosen = product.choose(cx, self.name(), &key, tiles.as_ref());
+        if let (Some(kernel), Some(tiles)) = (chosen.strip_prefix(WINOGRAD), tiles) {
+            let pixels = Pixels { outputs: [n, p, q], inputs: [h, w], origin: -signed(self.window.padding) };
+            return tiles.reduce(cx, kernel, (Input { tensor: x, norm }, dy, dw), &pixels, addend);
+        }
+        let kernel = Kernel::named(chosen, true, cx.caps().cooperative_matrix, segment);
+        let room = sum_room(cx) / windows.len();
+        let parts: Vec<Splits> = windows.iter().map(|w| geometry.splits(cx, &kernel, (w.count * p * q, segment), room)).collect();
         let splits = parts.iter().map(|part| part.splits).sum();
         let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
-        let norm: &[TensorId] = if self.normalizes { &node.inputs[2..5] } else { &[] };
-        let addend = if self.sum { node.inputs.last() } else { None };
         let mut knobs = element(dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes));
         if addend.is_some() && splits == 1 {
             knobs = knobs.import("store_weight", "store_weight_sum");
@@ -56,9 +66,9 @@ impl Op for WeightGradient {
         let spec = KernelSpec::new(kernel.shader, "reduce").with(knobs);
         let mut first_split = 0;
         for (images, part) in windows.iter().zip(parts) {
-            let (params, launched) = self.reduce(cx, &kernel, part, first_split, node);
+            let (params, launched) = geometry.params(&kernel, &part, first_split);
             let mut reads = vec![images.of(x), images.of(dy)];
-            reads.extend(norm.iter().chain(addend.filter(|_| splits == 1)).map(View::from));
+            reads.extend(norm.into_iter().flatten().chain(addend.filter(|_| splits == 1)).map(View::from));
             cx.launch(spec.clone(), params, launched, &reads, &[target]);
             first_split += part.splits;
         }
@@ -66,7 +76,7 @@ impl Op for WeightGradient {
             let count = r * s * i * o.div_ceil(4);
             let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
             let entry = if addend.is_some() { "sum_splits_onto" } else { "sum_splits" };
-            let reads: Vec<TensorId> = [target].into_iter().chain(addend.copied()).collect();
+            let reads: Vec<TensorId> = [target].into_iter().chain(addend).collect();
             cx.launch(KernelSpec::new("conv2d_weight", entry), params, groups(count), &reads, &[dw]);
         }
     }
@@ -74,17 +84,22 @@ impl Op for WeightGradient {
 
 /// How the pixels of some images are dealt out to partial sums.
 #[derive(Clone, Copy)]
-struct Splits {
+pub(super) struct Splits {
     pixels: usize,
     segment: usize,
     segments: usize,
     per_split: usize,
-    splits: usize,
+    pub(super) splits: usize,
 }
 
 /// Quads of weight rows and of columns that a workgroup (or invocation) computes.
 fn tile(kernel: &Kernel) -> [usize; 2] {
     kernel.tile.map_or([1, 1], |[rows, quads]| [rows / 4, quads])
+}
+
+/// Bytes that the partial sums of a gradient may take.
+pub(super) fn sum_room(cx: &Lowering<'_>) -> usize {
+    usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).unwrap_or(0)
 }
 
 impl WeightGradient {
@@ -98,38 +113,63 @@ impl WeightGradient {
         r * s == 1 && self.window.stride == 1 && self.window.padding == 0
     }
 
-    /// `room`: bytes for the partial sums.
-    fn splits(&self, cx: &Lowering<'_>, kernel: &Kernel, (pixels, segment): (usize, usize), [r, s, i, o]: [usize; 4], room: usize) -> Splits {
-        let (quads, out_quads, segments) = (r * s * (i / 4), o.div_ceil(4), pixels.div_ceil(segment));
+    fn geometry(&self, input: [usize; 2], out_h: usize, weight: [usize; 4]) -> Geometry {
+        let Window { stride, padding } = self.window;
+        let [r, s, i, o] = weight;
+        let (input, out_h) = if self.pointwise(weight) { ([1, SEGMENT], 1) } else { (input, out_h) };
+        Geometry { quads: r * s * (i / 4), in_quads: i / 4, out_quads: o.div_ceil(4), kernel_w: s, stride, padding, input, out_h, group_rows: 0 }
+    }
+}
+
+/// What a sum over pixels reads: see `Reduce` of `shaders/lib/conv2d.wgsl`.
+pub(super) struct Geometry {
+    quads: usize,
+    in_quads: usize,
+    out_quads: usize,
+    kernel_w: usize,
+    stride: usize,
+    padding: usize,
+    input: [usize; 2],
+    out_h: usize,
+    group_rows: usize,
+}
+
+impl Geometry {
+    /// `count` products of matrices that lie one after another, each of `rows` rows.
+    pub(super) fn groups(count: usize, [i, o]: [usize; 2], rows: usize) -> Self {
+        let (in_quads, out_quads) = (i / 4, o / 4);
+        let (quads, input) = (count * in_quads, [1, SEGMENT]);
+        Self { quads, in_quads, out_quads, kernel_w: 1, stride: 1, padding: 0, input, out_h: 1, group_rows: rows }
+    }
+
+    /// Deals `pixels` out, `segment` at a time. `room`: bytes for the partial sums.
+    pub(super) fn splits(&self, cx: &Lowering<'_>, kernel: &Kernel, (pixels, segment): (usize, usize), room: usize) -> Splits {
+        let segments = pixels.div_ceil(segment);
         let [tile_quads, tile_columns] = tile(kernel);
-        let tiles = quads.div_ceil(tile_quads) * out_quads.div_ceil(tile_columns);
+        let tiles = self.quads.div_ceil(tile_quads) * self.out_quads.div_ceil(tile_columns);
         let parallel = if kernel.tile.is_none() { tiles / WORKGROUP } else { tiles };
         let wanted = if cx.caps().kind == DeviceKind::Cpu { 16 } else { 1024 };
-        let affordable = room / (quads * out_quads * 64).max(1);
+        let affordable = room / (self.quads * self.out_quads * 64).max(1);
         let splits = split_count(segments, segment, affordable, wanted / parallel.max(1), kernel.longest_sum);
         let per_split = segments.div_ceil(splits);
         Splits { pixels, segment, segments, per_split, splits: segments.div_ceil(per_split) }
     }
 
     /// Parameters of a launch, and its workgroups.
-    fn reduce(&self, cx: &Lowering<'_>, kernel: &Kernel, part: Splits, first_split: usize, node: &Node) -> (Params, usize) {
-        let ([_, h, w, _], [_, p, ..], weight) = (cx.nhwc(node.inputs[0]), cx.nhwc(node.inputs[1]), cx.nhwc(node.outputs[0]));
-        let [r, s, i, o] = weight;
-        let (in_quads, out_quads) = (i / 4, o.div_ceil(4));
-        let (in_h, in_w, out_h) = if self.pointwise(weight) { (1, SEGMENT, 1) } else { (h, w, p) };
+    pub(super) fn params(&self, kernel: &Kernel, part: &Splits, first_split: usize) -> (Params, usize) {
         let [tile_quads, tile_columns] = tile(kernel);
-        let column_tiles = out_quads.div_ceil(tile_columns);
-        let tiles = (r * s * in_quads).div_ceil(tile_quads) * column_tiles * part.splits;
+        let column_tiles = self.out_quads.div_ceil(tile_columns);
+        let tiles = self.quads.div_ceil(tile_quads) * column_tiles * part.splits;
         let params = Params::default()
-            .u32("quads", r * s * in_quads)
-            .u32("in_quads", in_quads)
-            .u32("out_quads", out_quads)
-            .u32("kernel_w", s)
-            .u32("stride", self.window.stride)
-            .i32("padding", signed(self.window.padding))
-            .u32("in_h", in_h)
-            .u32("in_w", in_w)
-            .u32("out_h", out_h)
+            .u32("quads", self.quads)
+            .u32("in_quads", self.in_quads)
+            .u32("out_quads", self.out_quads)
+            .u32("kernel_w", self.kernel_w)
+            .u32("stride", self.stride)
+            .i32("padding", signed(self.padding))
+            .u32("in_h", self.input[0])
+            .u32("in_w", self.input[1])
+            .u32("out_h", self.out_h)
             .u32("segments", part.segments)
             .u32("segment_pixels", part.segment)
             .u32("pixels", part.pixels)
@@ -137,13 +177,14 @@ impl WeightGradient {
             .u32("first_split", first_split)
             .u32("segments_per_split", part.per_split)
             .u32("column_tiles", column_tiles)
-            .u32("tiles", tiles);
+            .u32("tiles", tiles)
+            .u32("group_rows", self.group_rows);
         (params, if kernel.tile.is_none() { groups(tiles) } else { tiles })
     }
 }
 
 /// Pixels of a segment where the window is a single pixel.
-const SEGMENT: usize = 64;
+pub(super) const SEGMENT: usize = 64;
 
 /// Bytes that partial sums may take.
 const MOST_SCRATCH: u64 = 64 << 20;

@@ -1,0 +1,48 @@
+// At M A of every tile (lib/winograd.wgsl), and what becomes of it: one invocation per row of an image's tiles and column quad. The pixels of
+// a row of tiles are a chunk, where chunks are tallied.
+#import index
+#import conv2d
+#import winograd
+#import tile_registers
+#import store
+
+alias Element = f32;
+
+@group(0) @binding(0) var<uniform> params: Tiles;
+@group(0) @binding(1) var<storage, read> products: array<vec4<f32>>;
+
+@compute @workgroup_size(LANES)
+fn pixels(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup_index(wg, groups) * LANES + local;
+    let column = i % params.out_quads;
+    let line = i / params.out_quads;
+    if line * params.tiles_w >= params.count { return; }
+    let step = params.stride * params.out_quads;
+    let first = line / params.tiles_h * params.height + line % params.tiles_h * 4u;
+    let rows = min(4u, params.height - line % params.tiles_h * 4u);
+    for (var tile = 0u; tile < params.tiles_w; tile++) {
+        for (var w = 0u; w < end(6u); w++) {
+            let place = w * step + (line * params.tiles_w + tile) * params.out_quads + column;
+            let y = output_four(Six(
+                products[place], products[place + 6u * step], products[place + 12u * step],
+                products[place + 18u * step], products[place + 24u * step], products[place + 30u * step],
+            ));
+            keep(local, w, y.a); keep(local, 6u + w, y.b); keep(local, 12u + w, y.c); keep(local, 18u + w, y.d);
+        }
+        let columns = min(4u, params.width - tile * 4u);
+        for (var h = 0u; h < end(4u); h++) {
+            if h >= rows { break; }
+            let y = output_four(Six(kept_at(local, 6u * h), kept_at(local, 6u * h + 1u), kept_at(local, 6u * h + 2u), kept_at(local, 6u * h + 3u), kept_at(local, 6u * h + 4u), kept_at(local, 6u * h + 5u)));
+            let at = (first + h) * params.width + tile * 4u;
+            if tile + h == 0u { begin(column, y.a); }
+            keep(local, 6u * h, y.a);
+            keep(local, 6u * h + 1u, y.b);
+            keep(local, 6u * h + 2u, y.c);
+            keep(local, 6u * h + 3u, y.d);
+            for (var w = 0u; w < end(4u); w++) {
+                if w < columns { put(at + w, at + w, column, kept_at(local, 6u * h + w)); }
+            }
+        }
+    }
+    write_tally(first * params.width, line, column, tally());
+}
