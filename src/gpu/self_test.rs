@@ -32,7 +32,8 @@ fn forward(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Opt
         let row = row.i32("in_step", 1).i32("in_h0", 0).i32("in_w0", 0).i32("tap_step", 1);
         let taps = [("taps_h", 1), ("taps_w", 1), ("first_h", 0), ("first_w", 0), ("tap_stride", 1), ("kernel_w", 1)];
         let sizes = [("in_quads", IN_QUADS), ("out_quads", OUT_QUADS), ("column_tiles", column_tiles), ("tiles", tiles), ("first_chunk", 0)];
-        taps.into_iter().chain(sizes).fold(row, |p, (name, value)| p.u32(name, value))
+        let choices = [("tile_rows", 0), ("turned", 0), ("group_rows", u32::MAX as usize)];
+        taps.into_iter().chain(sizes).chain(choices).fold(row, |p, (name, value)| p.u32(name, value))
     };
     let types = Specialization::default().alias("Element", "f16").alias("Weight", "f16");
     let plain = tiles(1, 1);
@@ -57,7 +58,14 @@ fn weight_gradient(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Re
         let segments = PIXELS.div_ceil(SEGMENT);
         let window = Params::default().u32("quads", IN_QUADS).u32("in_quads", IN_QUADS).u32("out_quads", OUT_QUADS).u32("kernel_w", 1);
         let sizes = [("in_h", 1), ("in_w", SEGMENT), ("out_h", 1), ("segments", segments), ("segment_pixels", SEGMENT), ("pixels", PIXELS)];
-        let splits = [("splits", 1), ("first_split", 0), ("segments_per_split", segments), ("column_tiles", column_tiles), ("tiles", tiles)];
+        let splits = [
+            ("splits", 1),
+            ("first_split", 0),
+            ("segments_per_split", segments),
+            ("column_tiles", column_tiles),
+            ("tiles", tiles),
+            ("group_rows", 0),
+        ];
         let window = window.u32("stride", 1).i32("padding", 0);
         sizes.into_iter().chain(splits).fold(window, |p, (name, value)| p.u32(name, value))
     };
