@@ -42,7 +42,7 @@ impl KernelSpec {
 /// pipeline is built, so that the two sides cannot drift apart.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
-    names: Vec<&'static str>,
+    pub(super) names: Vec<&'static str>,
     words: Vec<u32>,
 }
 
@@ -154,7 +154,7 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
 }
 
 /// Field names of the uniform `params`, in order; empty when the shader has none.
-fn params_fields(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn params_fields(text: &str) -> Result<Vec<String>, String> {
     let module = wgpu::naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let params = module.global_variables.iter().find(|(_, variable)| variable.name.as_deref() == Some("params"));
     Ok(match params.map(|(_, variable)| &module.types[variable.ty].inner) {

@@ -18,12 +18,12 @@ pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization
     [ProductShape::Small, ProductShape::Large].into_iter().find_map(|shape| {
         let knobs = matrix.knobs(shape).and(fault);
         let failed = |e: crate::Error| Some(e.to_string());
-        forward(gpu, shape, &knobs).unwrap_or_else(failed).or_else(|| weight_gradient(gpu, shape, &knobs).unwrap_or_else(failed))
+        [forward, weight_gradient].into_iter().find_map(|test| test(shape, &knobs).run(gpu).unwrap_or_else(failed))
     })
 }
 
 /// A 1x1 convolution of one row of pixels.
-fn forward(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Option<String>> {
+fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
     let tiles = |rows: usize, quads: usize| [OUT_QUADS.div_ceil(quads), PIXELS.div_ceil(rows) * OUT_QUADS.div_ceil(quads)];
     let params = |[column_tiles, tiles]: [usize; 2]| {
         let row =
@@ -37,7 +37,7 @@ fn forward(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Opt
     };
     let types = Specialization::default().alias("Element", "f16").alias("Weight", "f16");
     let plain = tiles(1, 1);
-    let test = Test {
+    Test {
         factors: [PIXELS * IN_QUADS, 4 * IN_QUADS * OUT_QUADS],
         products: PIXELS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_plain", "gather").with(types.clone()), params(plain), plain[1].div_ceil(64)),
@@ -46,12 +46,11 @@ fn forward(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Opt
             (KernelSpec::new("conv2d_coop", "gather").with(types.and(knobs)), params(tiles), tiles[1])
         },
         half: true,
-    };
-    test.run(gpu)
+    }
 }
 
 /// The gradient of its weight.
-fn weight_gradient(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Result<Option<String>> {
+fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
     const SEGMENT: usize = 64;
     let tiles = |quads: usize| [OUT_QUADS.div_ceil(quads), IN_QUADS.div_ceil(quads) * OUT_QUADS.div_ceil(quads)];
     let params = |[column_tiles, tiles]: [usize; 2]| {
@@ -71,7 +70,7 @@ fn weight_gradient(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Re
     };
     let types = Specialization::default().alias("Element", "f16");
     let plain = tiles(1);
-    let test = Test {
+    Test {
         factors: [PIXELS * IN_QUADS, PIXELS * OUT_QUADS],
         products: 4 * IN_QUADS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_weight_plain", "reduce").with(types.clone()), params(plain), plain[1].div_ceil(64)),
@@ -80,8 +79,7 @@ fn weight_gradient(gpu: &Gpu, shape: ProductShape, knobs: &Specialization) -> Re
             (KernelSpec::new("conv2d_weight_coop", "reduce").with(types.and(knobs)), params(tiles), tiles[1])
         },
         half: false,
-    };
-    test.run(gpu)
+    }
 }
 
 /// A kernel, its parameters and its number of workgroups.
@@ -158,4 +156,22 @@ fn random(state: &mut u32) -> f16 {
     *state ^= *state << 5;
     let value = i16::try_from(*state >> 21).expect("eleven bits") - 1024;
     f16::from_f32(f32::from(value) / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{compose, kernel, source};
+
+    /// What only adapters with cooperative matrices would find out otherwise.
+    #[test]
+    fn every_kernel_gets_the_parameters_it_declares() {
+        let knobs = CooperativeMatrix { tile: 8, subgroup: 8 }.knobs(ProductShape::Small);
+        for test in [forward, weight_gradient].map(|test| test(ProductShape::Small, &knobs)) {
+            for (spec, params, _) in [test.oracle, test.tested] {
+                let text = compose(spec.shader, source, &spec.constants).unwrap();
+                assert!(kernel::params_fields(&text).unwrap().iter().eq(&params.names), "{}", spec.label());
+            }
+        }
+    }
 }
