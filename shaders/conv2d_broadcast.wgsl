@@ -114,7 +114,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             }
         }
     }
-    // Rows leave eight at a time, of these two at a time, by loops whose ends the compiler does not know: all at once, they would take it several
+    // Rows leave eight at a time, of these one at a time, by loops whose ends the compiler does not know: all at once, they would take it several
     // times as long as the product.
     begin(column, c0);
     for (var row = first; row < min(first + params.tile_rows, params.rows); row += 8u) {

@@ -3,6 +3,7 @@
 #import conv2d
 #import winograd
 #import tile_registers
+#import write_six
 
 @group(0) @binding(0) var<uniform> params: Tiles;
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
@@ -43,13 +44,10 @@ fn tiles(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: 
     }
     let step = params.stride * params.in_quads;
     for (var w = 0u; w < end(6u); w++) {
-        let x = input_six(Six(kept_at(local, 6u * w), kept_at(local, 6u * w + 1u), kept_at(local, 6u * w + 2u), kept_at(local, 6u * w + 3u), kept_at(local, 6u * w + 4u), kept_at(local, 6u * w + 5u)));
-        let to = w * step + i;
-        transformed[to] = x.a;
-        transformed[to + 6u * step] = x.b;
-        transformed[to + 12u * step] = x.c;
-        transformed[to + 18u * step] = x.d;
-        transformed[to + 24u * step] = x.e;
-        transformed[to + 30u * step] = x.f;
+        let t = Six(
+            kept_at(local, 6u * w), kept_at(local, 6u * w + 1u), kept_at(local, 6u * w + 2u),
+            kept_at(local, 6u * w + 3u), kept_at(local, 6u * w + 4u), kept_at(local, 6u * w + 5u),
+        );
+        write_six(w, i, step, input_six(t));
     }
 }

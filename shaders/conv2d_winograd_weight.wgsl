@@ -3,20 +3,10 @@
 #import conv2d
 #import winograd
 #import tile_registers
+#import write_six
 #import store_weight
 
 @group(0) @binding(0) var<uniform> params: Tiles;
-
-// Writes what becomes of column `w` of `count` vec4s a frequency, of which this invocation has number `i`.
-fn write(w: u32, i: u32, step: u32, x: Six) {
-    let to = w * step + i;
-    transformed[to] = x.a;
-    transformed[to + 6u * step] = x.b;
-    transformed[to + 12u * step] = x.c;
-    transformed[to + 18u * step] = x.d;
-    transformed[to + 24u * step] = x.e;
-    transformed[to + 30u * step] = x.f;
-}
 
 // ---- transform: G w Gt of 3x3 weights (tap, in, out), as (36, in, out); one invocation per input channel and column quad. `count` is their number.
 
@@ -37,7 +27,7 @@ fn transform(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grou
         keep(local, h, u.a); keep(local, 3u + h, u.b); keep(local, 6u + h, u.c); keep(local, 9u + h, u.d); keep(local, 12u + h, u.e); keep(local, 15u + h, u.f);
     }
     for (var w = 0u; w < end(6u); w++) {
-        write(w, i, params.count, weight_six(Three(kept_at(local, 3u * w), kept_at(local, 3u * w + 1u), kept_at(local, 3u * w + 2u))));
+        write_six(w, i, params.count, weight_six(Three(kept_at(local, 3u * w), kept_at(local, 3u * w + 1u), kept_at(local, 3u * w + 2u))));
     }
 }
 
@@ -61,7 +51,7 @@ fn grad_output(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
         keep(local, h, e.a); keep(local, 4u + h, e.b); keep(local, 8u + h, e.c); keep(local, 12u + h, e.d); keep(local, 16u + h, e.e); keep(local, 20u + h, e.f);
     }
     for (var w = 0u; w < end(6u); w++) {
-        write(w, i, params.stride * params.out_quads, gradient_six(Four(kept_at(local, 4u * w), kept_at(local, 4u * w + 1u), kept_at(local, 4u * w + 2u), kept_at(local, 4u * w + 3u))));
+        write_six(w, i, params.stride * params.out_quads, gradient_six(Four(kept_at(local, 4u * w), kept_at(local, 4u * w + 1u), kept_at(local, 4u * w + 2u), kept_at(local, 4u * w + 3u))));
     }
 }
 

@@ -244,7 +244,7 @@ fn transform(cx: &Lowering<'_>, shader: &'static str, entry: &'static str, knobs
     KernelSpec::new(shader, entry).with(knobs)
 }
 
-/// Workgroups of such a kernel for one invocation per item.
+/// Workgroups of such a kernel for one invocation per item: of LANES, as the file says that it imports.
 fn lanes(cx: &Lowering<'_>, items: usize) -> usize {
     items.div_ceil(if cx.caps().kind == DeviceKind::Cpu { 16 } else { 64 })
 }
