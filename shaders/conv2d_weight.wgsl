@@ -1,6 +1,7 @@
 // Around the convolution kernels: `transpose_blocks` turns weights (tap, in, out) into (tap, out, in) for the gradient of the input, one
 // invocation per 4x4 block; `sum_splits` adds the partial sums of a weight gradient in order, one invocation per vec4.
 #import index
+#import store_weight
 
 alias Weight = f32;
 
@@ -29,8 +30,8 @@ fn transpose_blocks(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroup
     transposed[to + 3u * params.in_quads] = vec4<Weight>(vec4(a.w, b.w, c.w, d.w));
 }
 
-@group(0) @binding(1) var<storage, read> partials: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> total: array<vec4<f32>>;
+// Sums of `splits` parts, each of `count` vec4s.
+@group(0) @binding(1) var<storage, read> parts: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn sum_splits(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -38,22 +39,7 @@ fn sum_splits(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
     if i >= params.count { return; }
     var sum = vec4<f32>();
     for (var split = 0u; split < params.splits; split++) {
-        sum += partials[split * params.count + i];
+        sum += parts[split * params.count + i];
     }
-    total[i] = sum;
-}
-
-// The same onto another gradient of the same weight.
-@group(0) @binding(2) var<storage, read> addend: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> onto: array<vec4<f32>>;
-
-@compute @workgroup_size(64)
-fn sum_splits_onto(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup_index(wg, n) * 64u + local;
-    if i >= params.count { return; }
-    var sum = addend[i];
-    for (var split = 0u; split < params.splits; split++) {
-        sum += partials[split * params.count + i];
-    }
-    onto[i] = sum;
+    put(i, sum);
 }

@@ -3,6 +3,7 @@
 #import conv2d
 #import load
 #import store_weight
+#import store_quad
 
 alias Element = f32;
 
@@ -36,8 +37,5 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             sum[3] += x.w * g;
         }
     }
-    let at = ((params.first_split + split) * params.quads + row) * 4u * params.out_quads + column;
-    for (var c = 0u; c < 4u; c++) {
-        put(at + c * params.out_quads, sum[c]);
-    }
+    store(split, row, column, sum[0], sum[1], sum[2], sum[3]);
 }

@@ -4,6 +4,7 @@
 #import conv2d
 #import load
 #import store_weight
+#import store_quad
 
 alias Element = f32;
 
@@ -61,11 +62,5 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             sum[3] += x.w * y;
         }
     }
-    let out_quad = first_quad + my_quad;
-    if out_quad < params.quads && column < params.out_quads {
-        let at = ((params.first_split + split) * params.quads + out_quad) * 4u * params.out_quads + column;
-        for (var c = 0u; c < 4u; c++) {
-            put(at + c * params.out_quads, sum[c]);
-        }
-    }
+    store(split, first_quad + my_quad, column, sum[0], sum[1], sum[2], sum[3]);
 }

@@ -3,9 +3,10 @@
 #import conv2d
 #import winograd
 #import tile_registers
+#import kept_six
 #import write_six
 
-@group(0) @binding(0) var<uniform> params: Tiles;
+@group(0) @binding(0) var<uniform> params: Visit;
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
 // Of the batch norm in between, where inputs are normalised; else anything.
 @group(0) @binding(2) var<storage, read> moments: array<vec4<f32>>; // mean, then 1/sqrt(variance + eps)
@@ -44,10 +45,6 @@ fn tiles(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: 
     }
     let step = params.stride * params.in_quads;
     for (var w = 0u; w < end(6u); w++) {
-        let t = Six(
-            kept_at(local, 6u * w), kept_at(local, 6u * w + 1u), kept_at(local, 6u * w + 2u),
-            kept_at(local, 6u * w + 3u), kept_at(local, 6u * w + 4u), kept_at(local, 6u * w + 5u),
-        );
-        write_six(w, i, step, input_six(t));
+        write_six(w, i, step, input_six(kept_six(local, 6u * w)));
     }
 }

@@ -4,11 +4,12 @@
 #import conv2d
 #import winograd
 #import tile_registers
+#import kept_six
 #import store
 
 alias Element = f32;
 
-@group(0) @binding(0) var<uniform> params: Tiles;
+@group(0) @binding(0) var<uniform> params: Visit;
 @group(0) @binding(1) var<storage, read> products: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
@@ -32,7 +33,7 @@ fn pixels(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         let columns = min(4u, params.width - tile * 4u);
         for (var h = 0u; h < end(4u); h++) {
             if h >= rows { break; }
-            let y = output_four(Six(kept_at(local, 6u * h), kept_at(local, 6u * h + 1u), kept_at(local, 6u * h + 2u), kept_at(local, 6u * h + 3u), kept_at(local, 6u * h + 4u), kept_at(local, 6u * h + 5u)));
+            let y = output_four(kept_six(local, 6u * h));
             let at = (first + h) * params.width + tile * 4u;
             if tile + h == 0u { begin(column, y.a); }
             keep(local, 6u * h, y.a);

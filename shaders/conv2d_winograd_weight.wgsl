@@ -3,10 +3,11 @@
 #import conv2d
 #import winograd
 #import tile_registers
+#import kept_six
 #import write_six
 #import store_weight
 
-@group(0) @binding(0) var<uniform> params: Tiles;
+@group(0) @binding(0) var<uniform> params: Visit;
 
 // ---- transform: G w Gt of 3x3 weights (tap, in, out), as (36, in, out); one invocation per input channel and column quad. `count` is their number.
 
@@ -85,7 +86,7 @@ fn finish(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         keep(local, w, m.a); keep(local, 6u + w, m.b); keep(local, 12u + w, m.c);
     }
     for (var h = 0u; h < end(3u); h++) {
-        let m = weight_three(Six(kept_at(local, 6u * h), kept_at(local, 6u * h + 1u), kept_at(local, 6u * h + 2u), kept_at(local, 6u * h + 3u), kept_at(local, 6u * h + 4u), kept_at(local, 6u * h + 5u)));
+        let m = weight_three(kept_six(local, 6u * h));
         put(3u * h * params.count + i, m.a);
         put((3u * h + 1u) * params.count + i, m.b);
         put((3u * h + 2u) * params.count + i, m.c);

@@ -3,8 +3,8 @@
 //
 // A transformed tensor is (36, stride, channels): for each of the 6x6 frequencies `stride` rows, of which the first are the tiles, image by image, row
 // by row. A tile is 4x4 outputs, and begins 4 pixels after the one before.
-struct Tiles {
-    rows: u32,                     // pixels of the outputs
+struct Visit {
+    rows: u32,                     // pixels of what is read or written
     tiles_h: u32, tiles_w: u32, count: u32, stride: u32, // tiles of an image, of all, and rows of a frequency
     height: u32, width: u32,       // pixels of an image of what is read or written
     origin: i32,                   // the first tile's first pixel, in height and width

@@ -1,6 +1,6 @@
 //! Cooperative matrices (tensor cores): which ones an adapter offers to kernels, and how kernels are cut for them.
 
-use super::Specialization;
+use super::{MOST_ITERATIONS, Specialization};
 
 /// The matrices that kernels use: square, f16 factors, f32 sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +104,7 @@ impl CooperativeMatrix {
             .u32("SUBGROUP_COLUMNS", columns)
     }
 
-    /// The longest sum that one dispatch may compute without any invocation running more than 60,000 loop iterations, which
-    /// some software drivers end silently at 65,535.
+    /// The longest sum that one dispatch may compute without any invocation running more than [`MOST_ITERATIONS`].
     pub fn longest_sum(self, shape: ProductShape) -> usize {
         let [rows, columns] = self.subgroups(shape);
         let (side, tile) = (shape.side32(), self.tile);
@@ -115,6 +114,6 @@ impl CooperativeMatrix {
         let (row_tiles, column_tiles) = (side / rows / tile, side / columns / tile);
         let products = DEPTH / tile * (1 + row_tiles + column_tiles * (1 + row_tiles));
         // The results' way out is short against this.
-        (60_000 / (2 * loads + finds + products) * DEPTH) as usize - 4 * DEPTH as usize
+        MOST_ITERATIONS / (2 * loads + finds + products) as usize * DEPTH as usize - 4 * DEPTH as usize
     }
 }

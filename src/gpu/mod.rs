@@ -30,6 +30,9 @@ pub use recording::{Binding, Dispatch, Recording};
 pub use shaders::{SHADERS, source};
 pub use staging::{Readback, UploadRing};
 
+/// Loop iterations that no invocation of a kernel exceeds: some software drivers end all loops of an invocation after 65,535 in total, silently.
+pub const MOST_ITERATIONS: usize = 60_000;
+
 /// Workgroup counts that cover `groups` workgroups within the limit of 65,535 a dimension; shaders fold them back with
 /// `workgroup_index` of `shaders/lib/index.wgsl` and ignore what lies beyond their own count.
 pub fn grid_fold(groups: u64, max_per_dimension: u32) -> [u32; 3] {

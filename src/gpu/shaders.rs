@@ -62,6 +62,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/tile_registers", include_str!("../../shaders/lib/tile_registers.wgsl")),
     ("lib/tile_shared", include_str!("../../shaders/lib/tile_shared.wgsl")),
     ("lib/winograd", include_str!("../../shaders/lib/winograd.wgsl")),
+    ("lib/kept_six", include_str!("../../shaders/lib/kept_six.wgsl")),
     ("lib/write_six", include_str!("../../shaders/lib/write_six.wgsl")),
     ("lib/write_tally", include_str!("../../shaders/lib/write_tally.wgsl")),
 ];

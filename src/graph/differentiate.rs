@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 pub struct Backward<'a> {
     graph: &'a Graph,
     node: &'a Node,
-    grad_outputs: Vec<Option<Tensor>>,
+    grad_output: Tensor,
     needs: Vec<bool>,
 }
 
@@ -23,12 +23,9 @@ impl Backward<'_> {
         self.graph.tensor(self.node.outputs[i])
     }
 
-    /// Gradient of the first output.
-    ///
-    /// # Panics
-    /// When nothing differentiable reads that output; [`differentiate`] does not ask then.
+    /// Gradient of the first output, the only one that is differentiated.
     pub fn grad_output(&self) -> Tensor {
-        self.grad_outputs[0].clone().expect("a gradient of the first output")
+        self.grad_output.clone()
     }
 
     /// Whether the gradient of the `i`-th input is wanted.
@@ -56,14 +53,13 @@ pub fn differentiate(output: &Tensor, seed: Tensor, wrt: &[Tensor], add: impl Fn
     let mut gradients: HashMap<TensorId, Tensor> = HashMap::from([(output.id(), seed)]);
     let mut again = Again::new(&graph, &nodes);
     for node in nodes.iter().rev() {
-        let reaches = gradients.contains_key(&node.outputs[0]) && depends.contains(&node.outputs[0]);
+        let Some(grad_output) = gradients.get(&node.outputs[0]).filter(|_| depends.contains(&node.outputs[0])).cloned() else { continue };
         let needs: Vec<bool> = node.inputs.iter().map(|t| depends.contains(t)).collect();
-        if !reaches || !needs.contains(&true) {
+        if !needs.contains(&true) {
             continue;
         }
-        let grad_outputs = node.outputs.iter().map(|t| gradients.get(t).cloned()).collect();
         let seen = again.seen_by(&graph, node);
-        let cx = Backward { graph: &graph, node: &seen, grad_outputs, needs };
+        let cx = Backward { graph: &graph, node: &seen, grad_output, needs };
         let name = if node.scope.is_empty() { "backward".to_owned() } else { format!("{}.backward", node.scope) };
         let grad_inputs = graph.scope(&name, || node.op.differentiate(&cx));
         assert_eq!(grad_inputs.len(), node.inputs.len(), "{}: a gradient for every input", node.op.name());

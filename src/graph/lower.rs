@@ -158,16 +158,20 @@ impl Lowering<'_> {
     /// Cuts `of` equal pieces (images, rows) of `tensors` so that the adapter can bind every part of every one; a single window where it
     /// can bind them whole. Windows start at multiples of `multiple` pieces.
     pub fn windows(&self, of: usize, multiple: usize, tensors: &[TensorId]) -> Vec<Window> {
-        let pieces: Vec<u64> = tensors.iter().map(|t| self.info(*t).bytes() / of.max(1) as u64).collect();
-        Window::cut(of, multiple, self.caps.offset_alignment, self.caps.max_binding_bytes, &pieces)
+        Window::cut(of, multiple, self.caps.offset_alignment, self.caps.max_binding_bytes, &self.pieces(of, tensors))
     }
 
     /// The same, of at most so many pieces each, where that can be aligned.
     pub fn windows_of_at_most(&self, of: usize, most: usize, tensors: &[TensorId]) -> Vec<Window> {
-        let pieces: Vec<u64> = tensors.iter().map(|t| self.info(*t).bytes() / of.max(1) as u64).collect();
+        let pieces = self.pieces(of, tensors);
         let largest = pieces.iter().copied().max().unwrap_or(0);
         let limit = self.caps.max_binding_bytes.min(largest * most as u64);
         Window::cut(of, 1, self.caps.offset_alignment, limit, &pieces)
+    }
+
+    /// Bytes of each of `of` equal pieces of `tensors`.
+    fn pieces(&self, of: usize, tensors: &[TensorId]) -> Vec<u64> {
+        tensors.iter().map(|t| self.info(*t).bytes() / of.max(1) as u64).collect()
     }
 
     /// Launches `groups` workgroups, folded into the grid.

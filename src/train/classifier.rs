@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::Values;
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -42,6 +43,9 @@ pub struct ClassifierResult {
     pub values: Values,
 }
 
+/// Is told the number and the loss of a step; says whether to go on.
+pub(super) type Tell<'a> = dyn FnMut(u64, f64) -> Result<ControlFlow<()>> + 'a;
+
 /// Something that learns to classify, an epoch at a time.
 pub(super) trait Learner {
     /// `linear` or `finetune`.
@@ -50,8 +54,8 @@ pub(super) trait Learner {
     fn trainer(&self) -> &Trainer;
     /// Steps of an epoch.
     fn steps_per_epoch(&self) -> u64;
-    /// Trains an epoch from step `first` on; tells the loss of each step.
-    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut dyn FnMut(u64, f64) -> Result<()>) -> Result<()>;
+    /// Trains an epoch from step `first` on; tells the loss of each step, and breaks off when the answer says so.
+    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>>;
     /// Judges the validation images.
     fn judge(&mut self) -> Result<Accuracy>;
 }
@@ -71,13 +75,11 @@ pub(super) fn train(
     let mut last = Epoch::default();
     let (mut last_top1, mut done, mut told, mut stopped) = (0.0, 0, 0, false);
     for epoch in 0..epochs {
-        match one_epoch(config, sets, learner, epoch, stop, observer, &mut told) {
-            Err(Error::StoppedEmpty) => {
-                stopped = true;
-                break;
-            }
-            told => last = told?,
-        }
+        let Some(trained) = one_epoch(config, sets, learner, epoch, stop, observer, &mut told)? else {
+            stopped = true;
+            break;
+        };
+        last = trained;
         done = epoch + 1;
         let accuracy = learner.judge()?;
         last_top1 = accuracy.top1();
@@ -141,7 +143,7 @@ fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learn
     Ok(())
 }
 
-/// Trains one epoch and sums it up; `told` becomes the number of steps done in all. [`Error::StoppedEmpty`] when it was to stop before the end.
+/// Trains one epoch and sums it up; `told` becomes the number of steps done in all. `None` when it was to stop before the end.
 fn one_epoch(
     config: &LinearConfig,
     sets: &ClassSets,
@@ -150,11 +152,11 @@ fn one_epoch(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
     told: &mut u64,
-) -> Result<Epoch> {
+) -> Result<Option<Epoch>> {
     let (steps, started) = (learner.steps_per_epoch(), Instant::now());
     let (mut sum, mut count) = (0.0, 0.0);
     let what = format!("the loss of {}", learner.name());
-    learner.epoch(epoch, epoch * steps, &mut |step, loss| {
+    let outcome = learner.epoch(epoch, epoch * steps, &mut |step, loss| {
         if !loss.is_finite() {
             return Err(Error::NonFinite { what: what.clone(), step });
         }
@@ -166,12 +168,13 @@ fn one_epoch(
         observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, ..Step::default() }))?;
         *told = step + 1;
         // A complete epoch is judged first.
-        if stop.load(Ordering::Relaxed) && *told < (epoch + 1) * steps {
-            return Err(Error::StoppedEmpty);
-        }
-        Ok(())
+        let stops = stop.load(Ordering::Relaxed) && *told < (epoch + 1) * steps;
+        Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
+    if outcome.is_break() {
+        return Ok(None);
+    }
     let step = (epoch + 1) * steps - 1;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(Epoch { epoch, step, loss: sum / count, seconds, prototypes_used: None, code_entropy: None })
+    Ok(Some(Epoch { epoch, step, loss: sum / count, seconds, prototypes_used: None, code_entropy: None }))
 }

@@ -2,7 +2,7 @@
 //! learning rate of its own.
 
 use super::Network;
-use super::classifier::{self, ClassSets, ClassifierResult, Learner, Trainer, trainer};
+use super::classifier::{self, ClassSets, ClassifierResult, Learner, Tell, Trainer, trainer};
 use super::config::LinearConfig;
 use super::event::Observer;
 use super::knn::Accuracy;
@@ -14,6 +14,7 @@ use crate::graph::{Tensor, Variants};
 use crate::nn::architecture::Backbone;
 use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::BatchNormMode;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use trainer::{Rates, classifier_specs, classify};
@@ -77,7 +78,7 @@ impl Learner for Tuned<'_> {
         if images % batch == 1 { (images / batch) as u64 } else { images.div_ceil(batch) as u64 }
     }
 
-    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut dyn FnMut(u64, f64) -> Result<()>) -> Result<()> {
+    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>> {
         let (steps, size) = (self.steps_per_epoch(), self.config.image.size);
         let Self { gpu, variants, config, sets, backbone, trainer } = self;
         let forward = forward(backbone, BatchNormMode::Training { momentum: 0.1 });
@@ -89,10 +90,12 @@ impl Learner for Tuned<'_> {
             let rate = |base: f64| config.lr(base, step, steps);
             let rates = Rates { backbone: rate(config.backbone_lr(sets.batch)), head: rate(config.base_lr(sets.batch)) };
             let loss = trainer.step(gpu, *variants, &forward, (&images.groups[0], &shape), &labels, rates)?;
-            tell(step, loss)?;
+            if tell(step, loss)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
             loader.recycle(images);
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     fn judge(&mut self) -> Result<Accuracy> {

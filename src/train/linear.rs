@@ -1,7 +1,7 @@
 //! Linear evaluation: a linear classifier on pooled features of the frozen backbone (official `eval_linear.py`, mmpretrain's linear
 //! configurations). Batch norms of the backbone use their running statistics throughout. Without augmentation features are computed once.
 
-use super::classifier::{self, ClassSets, ClassifierResult, Learner, Trainer, trainer};
+use super::classifier::{self, ClassSets, ClassifierResult, Learner, Tell, Trainer, trainer};
 use super::config::LinearConfig;
 use super::event::Observer;
 use super::knn::Accuracy;
@@ -13,6 +13,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Variants, pad_rows};
 use crate::nn::architecture::Block;
 use crate::nn::{Init, initial_values};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use trainer::{Rates, classifier_specs, classify};
@@ -88,7 +89,7 @@ impl Learner for Probe<'_> {
         self.sets.train.len().div_ceil(self.sets.batch) as u64
     }
 
-    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut dyn FnMut(u64, f64) -> Result<()>) -> Result<()> {
+    fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>> {
         let (steps, width) = (self.steps_per_epoch(), self.features);
         let Self { gpu, variants, config, sets, source, trainer, .. } = self;
         let mut update = |step: u64, rows: &[f32], labels: &[u32]| {
@@ -103,7 +104,9 @@ impl Learner for Probe<'_> {
                 for (step, chosen) in (first..).zip(order.chunks(sets.batch)) {
                     let rows: Vec<f32> = chosen.iter().flat_map(|&r| &features[r as usize * width..][..width]).copied().collect();
                     let targets: Vec<u32> = chosen.iter().map(|&r| labels[r as usize]).collect();
-                    update(step, &rows, &targets)?;
+                    if update(step, &rows, &targets)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
                 }
             }
             Source::Augmented(extractor) => {
@@ -112,12 +115,14 @@ impl Learner for Probe<'_> {
                     let Some(images) = loader.next().transpose()? else { break };
                     let mut passed = Extracted::default();
                     extractor.pass(gpu, &images.groups[0], &mut passed)?;
-                    update(step, &passed.features, &classifier::numbers(&images.labels)?)?;
+                    if update(step, &passed.features, &classifier::numbers(&images.labels)?)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
                     loader.recycle(images);
                 }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     fn judge(&mut self) -> Result<Accuracy> {

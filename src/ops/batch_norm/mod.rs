@@ -69,7 +69,9 @@ impl Tensor {
     pub fn batch_norm(&self, parameters: &BatchNormParameters, mode: BatchNormMode) -> Self {
         let shape = self.shape();
         let channels = *shape.last().expect("a tensor with channels");
-        assert_eq!(parameters.weight.shape(), [channels], "batch_norm of {self:?} with weight {:?}", parameters.weight);
+        for t in [&parameters.weight, &parameters.bias, &parameters.running_mean, &parameters.running_var] {
+            assert_eq!(t.shape(), [channels], "batch_norm of {self:?} with {t:?}");
+        }
         let graph = self.graph();
         let moments = graph.intermediate("moments", &[2, channels], DType::F32);
         let (running_mean, running_var) = (&parameters.running_mean, &parameters.running_var);

@@ -31,10 +31,15 @@ fn of([rows, batch_rows, quads, chunk, chunks, first_chunk, window_chunks, span]
         .f32("eps", EPS)
 }
 
+/// Parameters of a launch over all chunks.
+fn over(cx: &Lowering<'_>, t: &Tallied, quads: usize, momentum: f32) -> Params {
+    of([t.window_rows, t.rows, quads, t.chunk, t.chunks, 0, t.window_chunks, span(cx)], momentum)
+}
+
 /// From the chunks' `partials` to moments and running statistics (`outputs`).
 pub(in crate::ops) fn finalize_statistics(cx: &mut Lowering<'_>, momentum: f32, t: &Tallied, partials: TensorId, outputs: &[TensorId]) {
     let quads = quads(cx, outputs[1]);
-    let params = of([t.window_rows, t.rows, quads, t.chunk, t.chunks, 0, t.window_chunks, span(cx)], momentum);
+    let params = over(cx, t, quads, momentum);
     let (kernel, launched) = over_chunks(cx, "finalize", quads, t.chunks);
     cx.launch(kernel, params, launched, &[partials], outputs);
 }
@@ -43,7 +48,7 @@ pub(in crate::ops) fn finalize_statistics(cx: &mut Lowering<'_>, momentum: f32, 
 /// bias, and what the gradient of the input is made from (`outputs`).
 pub(super) fn finalize_gradients(cx: &mut Lowering<'_>, t: &Tallied, inputs: &[TensorId], outputs: &[TensorId; 3]) {
     let quads = quads(cx, inputs[2]);
-    let params = of([t.window_rows, t.rows, quads, t.chunk, t.chunks, 0, t.window_chunks, span(cx)], 0.0);
+    let params = over(cx, t, quads, 0.0);
     let (kernel, launched) = over_chunks(cx, if inputs.len() == 3 { "backward_finalize" } else { "backward_finalize_onto" }, quads, t.chunks);
     cx.launch(kernel, params, launched, inputs, outputs);
 }

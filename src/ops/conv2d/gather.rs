@@ -3,7 +3,7 @@
 use super::kernels::{Kernel, Product, WINOGRAD};
 use super::winograd::{Pixels, Tiles};
 use super::{signed, weight_knob};
-use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
+use crate::gpu::{DeviceKind, KernelSpec, MOST_ITERATIONS, Params, Specialization};
 use crate::graph::{DType, Fusing, Lowering, TensorId, View, Window as Images, pad4};
 use crate::ops::{element, groups};
 
@@ -69,7 +69,7 @@ pub(in crate::ops) fn can_tally(cx: &Fusing<'_>, rows: TensorId) -> bool {
     let least = if cx.caps().kind == DeviceKind::Cpu && cx.caps().subgroup_size != Some(8) { 1 } else { LEAST_CHUNK };
     let chunks = pixels.iter().product::<usize>().div_ceil(least) + CUT_CHUNKS;
     let bytes = (2 * chunks * pad4(*channels) * DType::F32.bytes()) as u64;
-    bytes <= cx.caps().max_binding_bytes && chunks.div_ceil(64) < 60_000
+    bytes <= cx.caps().max_binding_bytes && chunks.div_ceil(64) < MOST_ITERATIONS
 }
 
 impl Epilogue {
@@ -90,6 +90,11 @@ impl Epilogue {
                 vec![images.of(addend), images.of(normalized), images.of(joined), moments.into()]
             }
         }
+    }
+
+    /// What a kernel writes: its part of `output`, and what is noted.
+    pub(super) fn writes(&self, images: Images, output: TensorId) -> Vec<View> {
+        [images.of(output)].into_iter().chain(self.chunks().map(View::from)).collect()
     }
 
     pub(super) fn knobs(&self) -> Specialization {
@@ -187,11 +192,12 @@ impl Gather {
         let taps = self.taps[0] * self.taps[1];
         let dtype = cx.info(input.tensor).dtype;
         let fused = self.fuses(input, epilogue);
-        let key = format!("{rows}x{taps}x{in_channels}x{out_channels}{}", if fused { " fused" } else { "" });
         let product = Product { rows, columns: out_channels, depth: taps * in_channels, dtype, reduces: false, fused };
         let pixels = self.three_by_three();
         let tiles = pixels.as_ref().and_then(|p| Tiles::new(cx, p.outputs, [input.tensor, output, weights.stored()], [in_channels, out_channels]));
         let tiles = tiles.filter(|tiles| epilogue.chunks().is_none() || tiles.can_tally(self.grid));
+        let (images, how) = (tiles.as_ref().map_or(String::new(), Tiles::images), if fused { " fused" } else { "" });
+        let key = format!("{rows}x{taps}x{in_channels}x{out_channels}{images}{how}");
         let chosen = product.choose(cx, op, &key, tiles.as_ref());
         if let (Some(kernel), Some(tiles), Some(pixels)) = (chosen.strip_prefix(WINOGRAD), tiles, pixels) {
             return tiles.gather(cx, kernel, (input, weights, output), &pixels, (epilogue, first_chunk));
@@ -227,7 +233,8 @@ impl Gather {
         let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&epilogue.knobs());
         let turned = kernel.turns_weights && matches!(weights, Weights::Turned { .. });
         // More rows an invocation, so that it has something to tally.
-        let span = if kernel.tile.is_none() && epilogue.chunks().is_some() { (50_000 / (taps * (in_quads + 1) + 1)).clamp(1, 16) } else { 1 };
+        let span =
+            if kernel.tile.is_none() && epilogue.chunks().is_some() { (MOST_ITERATIONS / (taps * (in_quads + 1) + 1)).clamp(1, 16) } else { 1 };
         if span > 1 {
             knobs = knobs.u32("SPAN", u32::try_from(span).expect("at most 16"));
         }
@@ -253,7 +260,7 @@ impl Gather {
             let mut reads = vec![images.of(input.tensor), weight.into()];
             reads.extend(input.norm.into_iter().flatten().map(View::from));
             reads.extend(epilogue.reads(images));
-            let writes: Vec<View> = [images.of(output)].into_iter().chain(epilogue.chunks().map(View::from)).collect();
+            let writes = epilogue.writes(images, output);
             cx.launch(KernelSpec::new(kernel.shader, "gather").with(knobs.clone()), params, launched, &reads, &writes);
             tallied.rows += rows;
             tallied.chunks += rows.div_ceil(chunk);

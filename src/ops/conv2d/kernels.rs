@@ -47,6 +47,9 @@ const WINOGRAD_KERNELS: [&str; 5] = ["winograd-broadcast32", "winograd-broadcast
 
 impl Kernel {
     /// The kernel of that name: one that [`Product::offered`] gave.
+    ///
+    /// # Panics
+    /// When it gave none of that name.
     pub(super) fn named(name: &str, reduces: bool, matrix: Option<CooperativeMatrix>, depth: usize) -> Self {
         let plain = |shader, tile: Option<[usize; 2]>| Self {
             shader,
@@ -75,8 +78,9 @@ impl Kernel {
             ("tile", true, _) => plain("conv2d_weight_tile", Some([64, 16])),
             ("tile128", false, _) => plain("conv2d_tile128", Some([128, 32])),
             ("tile128", true, _) => plain("conv2d_weight_tile128", Some([128, 32])),
-            (_, false, _) => plain("conv2d_plain", None),
-            (_, true, _) => plain("conv2d_weight_plain", None),
+            ("plain", false, _) => plain("conv2d_plain", None),
+            ("plain", true, _) => plain("conv2d_weight_plain", None),
+            _ => panic!("there is no convolution kernel {name:?} here"),
         }
     }
 }
@@ -87,8 +91,9 @@ impl Product {
         let mut offered = self.offered(cx);
         if let Some(tiles) = tiles {
             let variants = tiles.product(self).offered(cx).into_iter().filter_map(|kernel| {
-                let divides = Kernel::named(kernel, self.reduces, None, 0).tile.is_none_or(|[rows, _]| tiles.group(self).is_multiple_of(rows));
-                WINOGRAD_KERNELS.into_iter().find(|v| divides && v.strip_prefix(WINOGRAD) == Some(kernel))
+                let variant = WINOGRAD_KERNELS.into_iter().find(|v| v.strip_prefix(WINOGRAD) == Some(kernel))?;
+                let tile = Kernel::named(kernel, self.reduces, None, 0).tile;
+                tile.is_none_or(|[rows, _]| tiles.group(self).is_multiple_of(rows)).then_some(variant)
             });
             let at = if tiles.pay(cx, self) { 0 } else { offered.len() };
             offered.splice(at..at, variants);

@@ -4,8 +4,8 @@ use super::gather::{Input, load_knobs};
 use super::kernels::{Kernel, Product, WINOGRAD};
 use super::winograd::{Pixels, Tiles};
 use super::{Window, normalized_from, signed};
-use crate::gpu::{DeviceKind, KernelSpec, Params};
-use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Node, Op, Tensor, TensorId, View};
+use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
+use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Node, Op, Tensor, TensorId, View, Window as Images};
 use crate::ops::{Rewrite, WORKGROUP, element, groups, wants};
 use std::rc::Rc;
 
@@ -38,10 +38,8 @@ impl Op for WeightGradient {
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let (x, dy, dw) = (node.inputs[0], node.inputs[1], node.outputs[0]);
         let ([n, h, w, _], [_, p, q, _], [r, s, i, o]) = (cx.nhwc(x), cx.nhwc(dy), cx.nhwc(dw));
-        let geometry = self.geometry([h, w], p, [r, s, i, o]);
-        let segment = if self.pointwise([r, s, i, o]) { SEGMENT } else { q };
+        let segment = self.segment([r, s, i, o], q);
         let windows = cx.windows(n, 1, &[x, dy]);
-        let key = format!("{}x{}x{i}x{o}", windows[0].count * p * q, r * s);
         let dtype = cx.info(x).dtype;
         let norm = self.normalizes.then(|| [2, 3, 4].map(|i| node.inputs[i]));
         let addend = if self.sum { node.inputs.last().copied() } else { None };
@@ -49,36 +47,14 @@ impl Op for WeightGradient {
         let minimal = [r, s, self.window.stride] == [3, 3, 1];
         let tiles = if minimal { Tiles::new(cx, [n, p, q], [x, dy, dw], [i, o]) } else { None };
         let tiles = tiles.filter(|tiles| tiles.can_sum(cx));
+        let key = format!("{}x{}x{i}x{o}{}", windows[0].count * p * q, r * s, tiles.as_ref().map_or(String::new(), Tiles::images));
         let chosen = product.choose(cx, self.name(), &key, tiles.as_ref());
         if let (Some(kernel), Some(tiles)) = (chosen.strip_prefix(WINOGRAD), tiles) {
             let pixels = Pixels { outputs: [n, p, q], inputs: [h, w], origin: -signed(self.window.padding) };
             return tiles.reduce(cx, kernel, (Input { tensor: x, norm }, dy, dw), &pixels, addend);
         }
         let kernel = Kernel::named(chosen, true, cx.caps().cooperative_matrix, segment);
-        let room = sum_room(cx) / windows.len();
-        let parts: Vec<Splits> = windows.iter().map(|w| geometry.splits(cx, &kernel, (w.count * p * q, segment), room)).collect();
-        let splits = parts.iter().map(|part| part.splits).sum();
-        let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
-        let mut knobs = element(dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes));
-        if addend.is_some() && splits == 1 {
-            knobs = knobs.import("store_weight", "store_weight_sum");
-        }
-        let spec = KernelSpec::new(kernel.shader, "reduce").with(knobs);
-        let mut first_split = 0;
-        for (images, part) in windows.iter().zip(parts) {
-            let (params, launched) = geometry.params(&kernel, &part, first_split);
-            let mut reads = vec![images.of(x), images.of(dy)];
-            reads.extend(norm.into_iter().flatten().chain(addend.filter(|_| splits == 1)).map(View::from));
-            cx.launch(spec.clone(), params, launched, &reads, &[target]);
-            first_split += part.splits;
-        }
-        if splits > 1 {
-            let count = r * s * i * o.div_ceil(4);
-            let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
-            let entry = if addend.is_some() { "sum_splits_onto" } else { "sum_splits" };
-            let reads: Vec<TensorId> = [target].into_iter().chain(addend).collect();
-            cx.launch(KernelSpec::new("conv2d_weight", entry), params, groups(count), &reads, &[dw]);
-        }
+        self.reduce(cx, &kernel, &windows, (Input { tensor: x, norm }, dy, dw), addend);
     }
 }
 
@@ -102,6 +78,11 @@ pub(super) fn sum_room(cx: &Lowering<'_>) -> usize {
     usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).unwrap_or(0)
 }
 
+/// Knob that adds another gradient of the same weight to what is written.
+pub(super) fn onto(addend: Option<TensorId>) -> Specialization {
+    if addend.is_some() { Specialization::default().import("store_weight", "store_weight_sum") } else { Specialization::default() }
+}
+
 impl WeightGradient {
     /// The same onto another gradient.
     pub(in crate::ops) fn with_sum(self) -> Self {
@@ -111,6 +92,48 @@ impl WeightGradient {
     /// A 1x1 window without stride sees pixels in order: they are cut into even segments instead of image rows.
     fn pointwise(&self, [r, s, ..]: [usize; 4]) -> bool {
         r * s == 1 && self.window.stride == 1 && self.window.padding == 0
+    }
+
+    /// Pixels that are summed in one go, of image rows of `out_w`.
+    fn segment(&self, weight: [usize; 4], out_w: usize) -> usize {
+        if self.pointwise(weight) { SEGMENT } else { out_w }
+    }
+
+    /// Launches the gradient `dw` from the input and the gradient `dy` of the output, window by window of images, with one kernel for all.
+    fn reduce(
+        &self,
+        cx: &mut Lowering<'_>,
+        kernel: &Kernel,
+        windows: &[Images],
+        (input, dy, dw): (Input, TensorId, TensorId),
+        addend: Option<TensorId>,
+    ) {
+        let ([_, h, w, _], [_, p, q, _], [r, s, i, o]) = (cx.nhwc(input.tensor), cx.nhwc(dy), cx.nhwc(dw));
+        let geometry = self.geometry([h, w], p, [r, s, i, o]);
+        let segment = self.segment([r, s, i, o], q);
+        let room = sum_room(cx) / windows.len();
+        let parts: Vec<Splits> = windows.iter().map(|w| geometry.splits(cx, kernel, (w.count * p * q, segment), room)).collect();
+        let splits = parts.iter().map(|part| part.splits).sum();
+        let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
+        // What is added last adds the other gradient too.
+        let (at_once, at_last) = if splits == 1 { (addend, None) } else { (None, addend) };
+        let knobs = element(cx.info(input.tensor).dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes)).and(&onto(at_once));
+        let spec = KernelSpec::new(kernel.shader, "reduce").with(knobs);
+        let mut first_split = 0;
+        for (images, part) in windows.iter().zip(parts) {
+            let (params, launched) = geometry.params(kernel, &part, first_split);
+            let mut reads = vec![images.of(input.tensor), images.of(dy)];
+            reads.extend(input.norm.into_iter().flatten().chain(at_once).map(View::from));
+            cx.launch(spec.clone(), params, launched, &reads, &[target]);
+            first_split += part.splits;
+        }
+        if splits > 1 {
+            let count = r * s * i * o.div_ceil(4);
+            let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
+            let reads: Vec<TensorId> = [target].into_iter().chain(at_last).collect();
+            let spec = KernelSpec::new("conv2d_weight", "sum_splits").with(Specialization::default().u32("STORE", 2).and(&onto(at_last)));
+            cx.launch(spec, params, groups(count), &reads, &[dw]);
+        }
     }
 
     fn geometry(&self, input: [usize; 2], out_h: usize, weight: [usize; 4]) -> Geometry {
@@ -186,7 +209,7 @@ impl Geometry {
 /// Pixels of a segment where the window is a single pixel.
 pub(super) const SEGMENT: usize = 64;
 
-/// Bytes that partial sums may take.
+/// Bytes that partial sums may take, unless there are more windows of images than that, each with a sum of its own.
 const MOST_SCRATCH: u64 = 64 << 20;
 
 /// Partial sums to deal `segments` of `segment` pixels out to: at least `wanted` for parallelism where so many are `affordable`, and always

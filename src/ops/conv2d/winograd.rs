@@ -4,14 +4,16 @@
 
 use super::gather::{Epilogue, Gather, Input, Tallied, Weights};
 use super::kernels::{Kernel, Product};
-use super::weight::{Geometry, SEGMENT, Splits, sum_room};
-use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
+use super::weight::{Geometry, SEGMENT, Splits, onto, sum_room};
+use crate::gpu::{DeviceKind, KernelSpec, MOST_ITERATIONS, Params, Specialization};
 use crate::graph::{DType, Lowering, TensorId, View, Window as Images, pad4};
 
 /// Outputs of a tile, in height and width.
 const TILE: usize = 4;
 /// Frequencies of a tile: inputs it sees.
 const FREQUENCIES: usize = 36;
+/// Loop iterations for a tile of the kernel that transforms a row of them back.
+const TILE_ITERATIONS: usize = 27;
 
 /// The tiles of a convolution, and in how many goes they are transformed.
 pub(super) struct Tiles {
@@ -23,11 +25,11 @@ pub(super) struct Tiles {
     stride: usize,
     /// Channels in and out of the products, padded.
     channels: [usize; 2],
-    /// Outputs of all images.
-    pixels: usize,
+    /// Images, height and width of the outputs.
+    outputs: [usize; 3],
 }
 
-/// What a transform visits: see `Tiles` of `shaders/lib/winograd.wgsl`.
+/// What a transform visits: see `shaders/lib/winograd.wgsl`.
 #[derive(Default)]
 struct Visit {
     rows: usize,
@@ -52,10 +54,11 @@ pub(super) struct Pixels {
 
 impl Tiles {
     /// Tiles of 4x4 `outputs` (images, height, width) between two of `tensors` (pixels read and written or read too, and weights), which have so many
-    /// `channels` in and out. None where they are not f32, or where a transformed tensor would not fit a
-    /// binding.
-    pub(super) fn new(cx: &Lowering<'_>, [n, h, w]: [usize; 3], tensors: [TensorId; 3], channels: [usize; 2]) -> Option<Self> {
+    /// `channels` in and out. None where they are not f32, where a transformed tensor would not fit a
+    /// binding, or where a row of tiles is longer than a loop may be.
+    pub(super) fn new(cx: &Lowering<'_>, outputs: [usize; 3], tensors: [TensorId; 3], channels: [usize; 2]) -> Option<Self> {
         let single = |t: &TensorId| cx.info(*t).dtype == DType::F32;
+        let [n, h, w] = outputs;
         let (count, channels) = ([h.div_ceil(TILE), w.div_ceil(TILE)], channels.map(pad4));
         let widest = channels[0].max(channels[1]);
         let row = FREQUENCIES * widest * DType::F32.bytes();
@@ -72,7 +75,14 @@ impl Tiles {
         };
         let stride = tiles.next_multiple_of(multiple);
         let largest = (row * stride).max(FREQUENCIES * channels[0] * channels[1] * DType::F32.bytes()) as u64;
-        (tensors.iter().all(single) && largest <= cx.caps().max_binding_bytes).then_some(Self { count, windows, stride, channels, pixels: n * h * w })
+        let short = count[1] * TILE_ITERATIONS < MOST_ITERATIONS;
+        (short && tensors.iter().all(single) && largest <= cx.caps().max_binding_bytes).then_some(Self { count, windows, stride, channels, outputs })
+    }
+
+    /// The images, for the name of a choice: products of the same size may be made of images with other tiles, or with a stride and none.
+    pub(super) fn images(&self) -> String {
+        let [n, h, w] = self.outputs;
+        format!(" of {n}x{h}x{w}")
     }
 
     /// The product over tiles in place of `direct`.
@@ -100,7 +110,8 @@ impl Tiles {
         let tiles = (self.windows.len() - 1) * self.of(self.windows[0]) + last;
         let rows = if direct.reduces { tiles } else { self.windows.len() * self.stride };
         let filtered = FREQUENCIES * rows * (i + 16) * o + 14 * (72 * tiles * i + 52 * tiles * o + 45 * of_weights) + 3_000_000;
-        let pixels = if direct.reduces { self.pixels } else { self.pixels.next_multiple_of(16) };
+        let pixels = self.outputs.iter().product::<usize>();
+        let pixels = if direct.reduces { pixels } else { pixels.next_multiple_of(16) };
         filtered < 8 * pixels * of_weights
     }
 
@@ -154,10 +165,11 @@ impl Tiles {
         let x = images.of(input.tensor);
         let reads: Vec<View> = [x].into_iter().chain(input.norm.map_or([x; 3], |norm| norm.map(View::from))).collect();
         let visit = Visit { normalizes: input.norm.is_some(), ..self.visit(images, pixels.inputs, pixels.origin) };
-        cx.launch(spec, self.params(&visit), lanes(cx, self.of(images) * self.channels[0] / 4), &reads, &[View::from(to)]);
+        cx.launch(spec, self.params(&visit), workgroups(cx, self.of(images) * self.channels[0] / 4), &reads, &[View::from(to)]);
     }
 
-    /// Launches a gather with the kernel `kernel` of the product over tiles; `flipped` windows are those of the gradient of the input.
+    /// Launches a gather with the kernel `kernel` of the product over tiles. Weights that change places, those of the gradient of the input, are
+    /// flipped as well.
     pub(super) fn gather(
         &self,
         cx: &mut Lowering<'_>,
@@ -174,7 +186,7 @@ impl Tiles {
         let transformed = cx.scratch("transformed_weight", &if flipped { [6, 6, o, i] } else { [6, 6, i, o] }, DType::F32);
         let spec = transform(cx, "conv2d_winograd_weight", "transform", Specialization::default());
         let visit = Visit { count, origin: if flipped { 8 } else { 0 }, ..Visit::default() };
-        cx.launch(spec, self.params(&visit), lanes(cx, count), &[stored], &[transformed]);
+        cx.launch(spec, self.params(&visit), workgroups(cx, count), &[stored], &[transformed]);
         let mut weights = if flipped { Weights::Turned { stored: transformed, copy: None } } else { Weights::AsStored(transformed) };
         let (tiles, products) = (self.transformed(cx, "tiles", i), self.transformed(cx, "products", o));
         let rows = FREQUENCIES * self.stride;
@@ -188,8 +200,7 @@ impl Tiles {
             let visit = Visit { first_chunk: first_chunk + tallied.chunks, ..self.visit(images, [height, width], 0) };
             let spec = transform(cx, "conv2d_winograd_output", "pixels", Specialization::default().u32("STORE", 2).and(&epilogue.knobs()));
             let reads: Vec<View> = [products.into()].into_iter().chain(epilogue.reads(images)).collect();
-            let writes: Vec<View> = [images.of(output)].into_iter().chain(epilogue.chunks().map(View::from)).collect();
-            cx.launch(spec, self.params(&visit), lanes(cx, lines * o / 4), &reads, &writes);
+            cx.launch(spec, self.params(&visit), workgroups(cx, lines * o / 4), &reads, &epilogue.writes(images, output));
             tallied.rows += images.count * height * width;
             tallied.chunks += lines;
         }
@@ -221,7 +232,7 @@ impl Tiles {
             cx.launch(
                 spec,
                 self.params(&self.visit(images, [p, q], 0)),
-                lanes(cx, self.of(images) * o / 4),
+                workgroups(cx, self.of(images) * o / 4),
                 &[images.of(dy)],
                 &[View::from(dy_tiles)],
             );
@@ -229,24 +240,28 @@ impl Tiles {
             cx.launch(KernelSpec::new(kernel.shader, "reduce").with(kernel.knobs.clone()), params, launched, &[x_tiles, dy_tiles], &[sums]);
             first_split += part.splits;
         }
-        let knobs = Specialization::default().u32("STORE", 2);
-        let knobs = if addend.is_some() { knobs.import("store_weight", "store_weight_sum") } else { knobs };
+        let knobs = Specialization::default().u32("STORE", 2).and(&onto(addend));
         let reads: Vec<TensorId> = [sums].into_iter().chain(addend).collect();
         let visit = Visit { count: i * o / 4, splits, ..Visit::default() };
         let spec = transform(cx, "conv2d_winograd_weight", "finish", knobs);
-        cx.launch(spec, self.params(&visit), lanes(cx, i * o / 4), &reads, &[dw]);
+        cx.launch(spec, self.params(&visit), workgroups(cx, i * o / 4), &reads, &[dw]);
     }
 }
 
 /// A kernel that transforms: with loops that stay loops where a processor compiles them.
 fn transform(cx: &Lowering<'_>, shader: &'static str, entry: &'static str, knobs: Specialization) -> KernelSpec {
     let knobs = if cx.caps().kind == DeviceKind::Cpu { knobs.import("tile_registers", "tile_shared") } else { knobs };
-    KernelSpec::new(shader, entry).with(knobs)
+    KernelSpec::new(shader, entry).with(knobs.u32("LANES", lanes(cx)))
 }
 
-/// Workgroups of such a kernel for one invocation per item: of LANES, as the file says that it imports.
-fn lanes(cx: &Lowering<'_>, items: usize) -> usize {
-    items.div_ceil(if cx.caps().kind == DeviceKind::Cpu { 16 } else { 64 })
+/// Invocations of a workgroup of such a kernel: fewer where they keep their tiles in workgroup memory.
+fn lanes(cx: &Lowering<'_>) -> u32 {
+    if cx.caps().kind == DeviceKind::Cpu { 16 } else { 64 }
+}
+
+/// Workgroups of such a kernel for one invocation per item.
+fn workgroups(cx: &Lowering<'_>, items: usize) -> usize {
+    items.div_ceil(lanes(cx) as usize)
 }
 
 /// Bytes that a transformed tensor may take: as many as keep a card busy, or near what a processor's caches hold.
