@@ -145,7 +145,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             if i == 5u { v = v5; to = a5; }
             if i == 6u { v = v6; to = a6; }
             if i == 7u { v = v7; to = a7; }
-            put(one, to, column, v);
+            put(one, to, column, v, beside(to, column));
         }
     }
     write_tally(first, row_tile, column, tally());

@@ -15,6 +15,8 @@ alias Weight = f32;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
 const QUADS: u32 = DEPTH / 4u;
+// vec4s of a matrix that an invocation writes.
+const PUTS: u32 = max(TILE * TILE / 4u / LANES, 1u);
 // Outside every image, also twice.
 const OUTSIDE: i32 = -0x20000000;
 
@@ -106,15 +108,26 @@ fn gather(
     for (var j = 0u; j < COLUMN_TILES; j++) {
         let corner = corner(subgroup, 0u, j);
         // An invocation writes one column quad of a matrix: LANES is a multiple of the quads.
-        let quad = first_column + corner.y / 4u + local % (TILE / 4u);
+        let quad = first_column + corner.y / 4u + lane % (TILE / 4u);
+        // What the results need besides is read before any of them is written.
+        var ats: array<array<u32, PUTS>, ROW_TILES>;
+        var besides: array<array<Beside, PUTS>, ROW_TILES>;
+        for (var i = 0u; i < ROW_TILES; i++) {
+            for (var e = 0u; e < PUTS; e++) {
+                ats[i][e] = out_of(params, first_row + corner.x + i * TILE + (lane + e * LANES) / (TILE / 4u));
+                besides[i][e] = beside(ats[i][e], quad);
+            }
+        }
         for (var i = 0u; i < ROW_TILES; i++) {
             put_stage(sums[i][j], subgroup);
-            for (var e = lane; e < TILE * TILE / 4u; e += LANES) {
-                let r = e / (TILE / 4u);
-                let row = first_row + corner.x + i * TILE + r;
-                let value = staged(subgroup, r, e % (TILE / 4u));
-                if i == 0u && e < LANES { begin(quad, value); }
-                put(row, gather_row(params, min(row, params.rows - 1u)).out, quad, value);
+            for (var e = 0u; e < PUTS; e++) {
+                let r = (lane + e * LANES) / (TILE / 4u);
+                // There may be more lanes than vec4s of a matrix.
+                if r < TILE {
+                    let value = staged(subgroup, r, lane % (TILE / 4u));
+                    if i + e == 0u { begin(quad, value); }
+                    put(first_row + corner.x + i * TILE + r, ats[i][e], quad, value, besides[i][e]);
+                }
             }
         }
         if TALLIES {

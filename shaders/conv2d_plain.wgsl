@@ -41,7 +41,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         let at = gather_row(params, row);
         let sum = sum_of(at, row, column);
         if row == first { begin(column, sum); }
-        put(row, at.out, column, sum);
+        put(row, at.out, column, sum, beside(at.out, column));
     }
     write_tally(first, i / params.out_quads, column, tally());
 }

@@ -2,6 +2,8 @@
 // 4 by 4 outputs per invocation.
 #import index
 #import conv2d
+#import depth
+#import load_tiles
 #import load
 #import share_tally
 #import store
@@ -34,25 +36,13 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let my_column = local % 16u;
     var sum = mat4x4<f32>();
     let quads = params.taps_h * params.taps_w * params.in_quads;
+    var k = depth_of(load_quad);
+    var kb = depth_of(depth / 4u);
     for (var base = 0u; base < quads; base += 4u) {
-        let k = base + load_quad;
-        var a = vec4<f32>();
-        if k < quads && load_row < params.rows {
-            let t = k / params.in_quads;
-            let h = row.h + i32(t / params.taps_w) * params.tap_step;
-            let w = row.w + i32(t % params.taps_w) * params.tap_step;
-            if inside(h, w, params.in_h, params.in_w) {
-                let channel = k % params.in_quads;
-                a = input_at(u32((row.n * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + channel, norm_of(channel));
-            }
-        }
-        var b = vec4<f32>();
-        let kb = base + depth / 4u;
-        if kb < quads && load_column < params.out_quads {
-            let t = kb / params.in_quads;
-            let tap = tap_of(params, t / params.taps_w, t % params.taps_w, first_row);
-            b = vec4<f32>(weight[((tap * params.in_quads + kb % params.in_quads) * 4u + depth % 4u) * params.out_quads + load_column]);
-        }
+        let a = load_a(row, k);
+        let b = load_b(first_row, kb, depth % 4u, load_column);
+        k = deeper(k, 4u);
+        kb = deeper(kb, 4u);
         workgroupBarrier();
         for (var c = 0u; c < 4u; c++) {
             tile_a[load_quad * 4u + c][local / 4u] = a[c];
@@ -71,10 +61,19 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     }
     let column = first_column + my_column;
     begin(column, sum[0]);
-    for (var i = 0u; i < 4u; i++) {
-        let out_row = first_row + my_rows * 4u + i;
-        put(out_row, gather_row(params, out_row).out, column, sum[i]);
-    }
+    let row0 = first_row + my_rows * 4u;
+    let at0 = out_of(params, row0);
+    let at1 = out_of(params, row0 + 1u);
+    let at2 = out_of(params, row0 + 2u);
+    let at3 = out_of(params, row0 + 3u);
+    let by0 = beside(at0, column);
+    let by1 = beside(at1, column);
+    let by2 = beside(at2, column);
+    let by3 = beside(at3, column);
+    put(row0, at0, column, sum[0], by0);
+    put(row0 + 1u, at1, column, sum[1], by1);
+    put(row0 + 2u, at2, column, sum[2], by2);
+    put(row0 + 3u, at3, column, sum[3], by3);
     if TALLIES {
         let all = share_tally(local, 16u);
         if local < 16u { write_tally(first_row, tile / params.column_tiles, column, all); }

@@ -35,6 +35,7 @@ fn reduce(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
@@ -98,14 +99,14 @@ fn reduce(
     for (var i = 0u; i < ROW_TILES; i++) {
         for (var j = 0u; j < COLUMN_TILES; j++) {
             put_stage(sums[i][j], subgroup);
-            for (var e = local % LANES; e < TILE * TILE / 4u; e += LANES) {
+            for (var e = lane; e < TILE * TILE / 4u; e += LANES) {
                 let r = e / (TILE / 4u);
                 let q = e % (TILE / 4u);
-                let at = corner(local / LANES, i, j);
+                let at = corner(subgroup, i, j);
                 let row = first_quad * 4u + at.x + r;
                 let target_column = first_column + at.y / 4u + q;
                 if row < params.quads * 4u && target_column < params.out_quads {
-                    put(((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column, staged(local / LANES, r, q));
+                    put(((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column, staged(subgroup, r, q));
                 }
             }
         }

@@ -41,7 +41,7 @@ fn pixels(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             keep(local, 6u * h + 2u, y.c);
             keep(local, 6u * h + 3u, y.d);
             for (var w = 0u; w < end(4u); w++) {
-                if w < columns { put(at + w, at + w, column, kept_at(local, 6u * h + w)); }
+                if w < columns { put(at + w, at + w, column, kept_at(local, 6u * h + w), beside(at + w, column)); }
             }
         }
     }

@@ -10,7 +10,7 @@ fn specializations(text: &str) -> Vec<Specialization> {
     let mut all = vec![Specialization::default()];
     if text.contains("#import coop") {
         for (tile, subgroup) in [(8, 8), (8, 32), (16, 8), (16, 16), (16, 32), (16, 64)] {
-            let matrix = CooperativeMatrix { tile, subgroup };
+            let matrix = CooperativeMatrix { tile, subgroup, vectors: tile == 16 };
             all.extend([ProductShape::Small, ProductShape::Large].map(|shape| matrix.knobs(shape)));
         }
     }
@@ -26,10 +26,15 @@ fn specializations(text: &str) -> Vec<Specialization> {
         let stores = ["store", "store_sum", "store_statistics", "store_gradient", "store_join"];
         all = all.into_iter().flat_map(|s| stores.map(|file| s.clone().import("store", file))).collect();
     }
-    if text.contains("#import tile_registers") {
+    if text.contains("#import tile_registers") || text.contains("fn sum_splits") {
         // They read one tensor before what they write.
-        let own = |s: Specialization| if text.contains("#import store") { s.u32("STORE", 2) } else { s };
-        all = all.into_iter().map(own).flat_map(|s| [s.clone(), s.import("tile_registers", "tile_shared")]).collect();
+        all = all.into_iter().map(|s| if text.contains("#import store") { s.u32("STORE", 2) } else { s }).collect();
+    }
+    if text.contains("#import tile_registers") {
+        all = all.into_iter().flat_map(|s| [s.clone(), s.import("tile_registers", "tile_shared")]).collect();
+    }
+    if text.contains("const WIDE: bool") {
+        all = all.into_iter().flat_map(|s| [s.clone(), s.bool("WIDE", false)]).collect();
     }
     if text.contains("#import load") {
         let loads = |s: Specialization| {

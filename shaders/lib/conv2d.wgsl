@@ -35,6 +35,14 @@ fn gather_row(p: Gather, row: u32) -> Row {
     return Row(i32(n), i32(i) * p.in_step + p.in_h0, i32(j) * p.in_step + p.in_w0, out);
 }
 
+// The output position of a row, or of the last there is.
+fn out_of(p: Gather, row: u32) -> u32 {
+    let there = min(row, p.rows - 1u);
+    // Then the row grid is the output.
+    if p.out_step == 1u { return there; }
+    return gather_row(p, there).out;
+}
+
 // The weights' tap that tap (r, s) of a row stands for.
 fn tap_of(p: Gather, r: u32, s: u32, row: u32) -> u32 {
     return (p.first_h + r * p.tap_stride) * p.kernel_w + p.first_w + s * p.tap_stride + row / p.group_rows;

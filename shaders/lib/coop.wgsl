@@ -1,7 +1,7 @@
 // Matrix products on cooperative matrices, what GPUs call tensor cores: SUBGROUP_ROWS by SUBGROUP_COLUMNS subgroups of a workgroup share
 // ROWS by COLUMNS sums in f32 and add DEPTH terms at a time, both factors in f16 in workgroup memory. One source for matrices of 8x8 and
 // of 16x16: the host sets the shapes. Elements of a matrix cannot be touched, so results leave through `staged`, one matrix at a time.
-// Workgroup memory is declared as scalars: of vectors, Metal cannot load matrices.
+#import coop_scalars
 alias Left = coop_mat8x8<f16, A>;
 alias Right = coop_mat8x8<f16, B>;
 alias Sum = coop_mat8x8<f32, C>;
@@ -25,25 +25,11 @@ const DEPTH_STRIDE: u32 = DEPTH + 8u;
 const ROW_STRIDE: u32 = ROWS + 8u;
 const COLUMN_STRIDE: u32 = COLUMNS + 8u;
 const STAGED_STRIDE: u32 = TILE + 4u;
-// [row][depth] or [depth][row], whichever way its vec4s come; ROWS >= DEPTH makes the first the larger.
-var<workgroup> left: array<f16, ROWS * DEPTH_STRIDE>;
-// [depth][column]
-var<workgroup> right: array<f16, DEPTH * COLUMN_STRIDE>;
-var<workgroup> stage: array<f32, SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE>;
-
-fn put_left(at: u32, v: vec4<f16>) {
-    left[at] = v.x;
-    left[at + 1u] = v.y;
-    left[at + 2u] = v.z;
-    left[at + 3u] = v.w;
-}
-
-fn put_right(at: u32, v: vec4<f16>) {
-    right[at] = v.x;
-    right[at + 1u] = v.y;
-    right[at + 2u] = v.z;
-    right[at + 3u] = v.w;
-}
+// Of workgroup memory, which is elements of UNIT numbers: `left` is [row][depth] or [depth][row], whichever way its vec4s come (ROWS >= DEPTH makes
+// the first the larger), `right` [depth][column].
+const LEFT: u32 = ROWS * DEPTH_STRIDE / UNIT;
+const RIGHT: u32 = DEPTH * COLUMN_STRIDE / UNIT;
+const STAGE: u32 = SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE / UNIT;
 
 // Where matrix (i, j) of a subgroup begins: row and column within the workgroup's sums.
 fn corner(subgroup: u32, i: u32, j: u32) -> vec2<u32> {
@@ -54,7 +40,7 @@ fn corner(subgroup: u32, i: u32, j: u32) -> vec2<u32> {
 fn left_by_rows(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
     var a: array<Left, ROW_TILES>;
     for (var i = 0u; i < ROW_TILES; i++) {
-        a[i] = coopLoadT<Left>(&left[corner(subgroup, i, 0u).x * DEPTH_STRIDE + k], DEPTH_STRIDE);
+        a[i] = coopLoadT<Left>(&left[(corner(subgroup, i, 0u).x * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT);
     }
     return a;
 }
@@ -63,7 +49,7 @@ fn left_by_rows(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
 fn left_by_depth(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
     var a: array<Left, ROW_TILES>;
     for (var i = 0u; i < ROW_TILES; i++) {
-        a[i] = coopLoad<Left>(&left[k * ROW_STRIDE + corner(subgroup, i, 0u).x], ROW_STRIDE);
+        a[i] = coopLoad<Left>(&left[(k * ROW_STRIDE + corner(subgroup, i, 0u).x) / UNIT], ROW_STRIDE / UNIT);
     }
     return a;
 }
@@ -71,22 +57,21 @@ fn left_by_depth(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
 // Adds the products of `a` with what lies in `right` at depth k.
 fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: array<Left, ROW_TILES>, subgroup: u32, k: u32) {
     for (var j = 0u; j < COLUMN_TILES; j++) {
-        let b = coopLoadT<Right>(&right[k * COLUMN_STRIDE + corner(subgroup, 0u, j).y], COLUMN_STRIDE);
+        let b = coopLoadT<Right>(&right[(k * COLUMN_STRIDE + corner(subgroup, 0u, j).y) / UNIT], COLUMN_STRIDE / UNIT);
         for (var i = 0u; i < ROW_TILES; i++) {
             (*sums)[i][j] = coopMultiplyAdd(a[i], b, (*sums)[i][j]);
         }
     }
 }
 
-// Brings one matrix of every subgroup to where all invocations can read it with `staged`. All subgroups must call.
+// Brings a matrix of the subgroup to where its invocations, and no others, can read it with `staged`. All subgroups must call.
 fn put_stage(sum: Sum, subgroup: u32) {
-    workgroupBarrier();
-    coopStoreT(sum, &stage[subgroup * TILE * STAGED_STRIDE], STAGED_STRIDE);
-    workgroupBarrier();
+    between();
+    coopStoreT(sum, &stage[subgroup * TILE * STAGED_STRIDE / UNIT], STAGED_STRIDE / UNIT);
+    between();
 }
 
 // vec4 `quad` of row `row` of the staged matrix of a subgroup.
 fn staged(subgroup: u32, row: u32, quad: u32) -> vec4<f32> {
-    let at = (subgroup * TILE + row) * STAGED_STRIDE + quad * 4u;
-    return vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
+    return staged_at((subgroup * TILE + row) * STAGED_STRIDE + quad * 4u);
 }

@@ -24,13 +24,18 @@ fn begin(column: u32, value: vec4<f32>) {
     sums = Tally();
 }
 
-fn put(row: u32, at: u32, column: u32, value: vec4<f32>) {
+struct Beside { x: vec4<f32> }
+
+fn beside(at: u32, column: u32) -> Beside {
+    return Beside(vec4<f32>(normalized[at * params.out_quads + min(column, params.out_quads - 1u)]));
+}
+
+fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
     if row < params.rows && column < params.out_quads {
-        let i = at * params.out_quads + column;
-        let d = vec4<f32>(normalized[i]) - mean;
+        let d = b.x - mean;
         var g = value;
         if RELU { g = select(vec4<f32>(), value, d * scale + offset > vec4<f32>()); }
-        output[i] = vec4<Element>(g);
+        output[at * params.out_quads + column] = vec4<Element>(g);
         sums = Tally(0.0, sums.first + g, sums.second + g * d);
     }
 }

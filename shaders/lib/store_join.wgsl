@@ -18,11 +18,17 @@ fn begin(column: u32, value: vec4<f32>) {
     sums = Tally();
 }
 
-fn put(row: u32, at: u32, column: u32, value: vec4<f32>) {
+struct Beside { addend: vec4<f32>, x: vec4<f32>, y: vec4<f32> }
+
+fn beside(at: u32, column: u32) -> Beside {
+    let i = at * params.out_quads + min(column, params.out_quads - 1u);
+    return Beside(vec4<f32>(addend[i]), vec4<f32>(normalized[i]), vec4<f32>(joined[i]));
+}
+
+fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
     if row < params.rows && column < params.out_quads {
-        let i = at * params.out_quads + column;
-        let g = select(vec4<f32>(), value + vec4<f32>(addend[i]), vec4<f32>(joined[i]) > vec4<f32>());
-        output[i] = vec4<Element>(g);
-        sums = Tally(0.0, sums.first + g, sums.second + g * (vec4<f32>(normalized[i]) - mean));
+        let g = select(vec4<f32>(), value + b.addend, b.y > vec4<f32>());
+        output[at * params.out_quads + column] = vec4<Element>(g);
+        sums = Tally(0.0, sums.first + g, sums.second + g * (b.x - mean));
     }
 }

@@ -6,9 +6,14 @@ const STORE: u32 = 3u;
 @group(0) @binding(STORE) var<storage, read> addend: array<vec4<Element>>;
 @group(0) @binding(STORE + 1u) var<storage, read_write> output: array<vec4<Element>>;
 
-fn put(row: u32, at: u32, column: u32, value: vec4<f32>) {
+struct Beside { addend: vec4<f32> }
+
+fn beside(at: u32, column: u32) -> Beside {
+    return Beside(vec4<f32>(addend[at * params.out_quads + min(column, params.out_quads - 1u)]));
+}
+
+fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
     if row < params.rows && column < params.out_quads {
-        let i = at * params.out_quads + column;
-        output[i] = vec4<Element>(value + vec4<f32>(addend[i]));
+        output[at * params.out_quads + column] = vec4<Element>(value + b.addend);
     }
 }

@@ -9,6 +9,8 @@ pub struct CooperativeMatrix {
     pub tile: u32,
     /// Invocations that share a matrix.
     pub subgroup: u32,
+    /// Whether they can be loaded from vectors in workgroup memory.
+    pub vectors: bool,
 }
 
 /// How much of a product a workgroup computes.
@@ -69,7 +71,7 @@ impl CooperativeMatrix {
                     && !p.saturating_accumulation
             })
         };
-        [16, 8].into_iter().find(|&tile| usable(tile)).map(|tile| Self { tile, subgroup })
+        [16, 8].into_iter().find(|&tile| usable(tile)).map(|tile| Self { tile, subgroup, vectors: info.backend == wgpu::Backend::Vulkan })
     }
 
     /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to
@@ -92,10 +94,11 @@ impl CooperativeMatrix {
     pub fn knobs(self, shape: ProductShape) -> Specialization {
         let (tile, [rows, columns]) = (self.tile, self.subgroups(shape));
         let matrix = |of: &str| format!("coop_mat{tile}x{tile}<{of}>");
-        Specialization::default()
-            .alias("Left", &matrix("f16, A"))
-            .alias("Right", &matrix("f16, B"))
-            .alias("Sum", &matrix("f32, C"))
+        let memory = if self.vectors { Specialization::default().import("coop_scalars", "coop_vectors") } else { Specialization::default() };
+        memory
+            .alias("Left", &matrix("f16,A"))
+            .alias("Right", &matrix("f16,B"))
+            .alias("Sum", &matrix("f32,C"))
             .u32("TILE", tile)
             .u32("LANES", self.subgroup)
             .u32("ROWS", shape.side32())

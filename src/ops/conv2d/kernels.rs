@@ -43,7 +43,8 @@ const BUSY: usize = 256;
 pub(super) const WINOGRAD: &str = "winograd-";
 
 /// Kernels that can multiply transformed tiles, as variants of a convolution.
-const WINOGRAD_KERNELS: [&str; 5] = ["winograd-broadcast32", "winograd-broadcast", "winograd-tile128", "winograd-tile", "winograd-plain"];
+const WINOGRAD_KERNELS: [&str; 6] =
+    ["winograd-broadcast32", "winograd-broadcast", "winograd-tile128", "winograd-tile128x64", "winograd-tile", "winograd-plain"];
 
 impl Kernel {
     /// The kernel of that name: one that [`Product::offered`] gave.
@@ -77,6 +78,7 @@ impl Kernel {
             ("tile", false, _) => plain("conv2d_tile", Some([64, 16])),
             ("tile", true, _) => plain("conv2d_weight_tile", Some([64, 16])),
             ("tile128", false, _) => plain("conv2d_tile128", Some([128, 32])),
+            ("tile128x64", false, _) => Self { knobs: Specialization::default().bool("WIDE", false), ..plain("conv2d_tile128", Some([128, 16])) },
             ("tile128", true, _) => plain("conv2d_weight_tile128", Some([128, 32])),
             ("plain", false, _) => plain("conv2d_plain", None),
             ("plain", true, _) => plain("conv2d_weight_plain", None),
@@ -104,8 +106,8 @@ impl Product {
     /// Kernels this adapter can run, the likely best first.
     fn offered(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
         let exact = match (cx.caps().kind, cx.caps().subgroup_size) {
-            (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain", "tile", "tile128"]].concat(),
-            (DeviceKind::Cpu, _) => vec!["plain", "tile", "tile128"],
+            (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain"], self.tiles()].concat(),
+            (DeviceKind::Cpu, _) => [&["plain"], self.tiles()].concat(),
             (_, Some(8)) => [self.tiles(), self.broadcasts(), &["plain"]].concat(),
             _ => [self.tiles(), &["plain"]].concat(),
         };
@@ -120,9 +122,17 @@ impl Product {
     /// Tiles through workgroup memory. The large ones load half as much, where there are enough of them to keep a card busy and not half of their
     /// columns are missing; a weight's gradient is dealt out to as many as it takes.
     fn tiles(&self) -> &'static [&'static str] {
-        let (rows, columns) = (self.rows.div_ceil(128), self.columns.div_ceil(128));
-        let full = self.rows * self.columns * 4 >= rows * columns * 128 * 128 * 3;
-        if full && (self.reduces || rows * columns >= BUSY) { &["tile128", "tile"] } else { &["tile", "tile128"] }
+        let fits = |columns: usize| {
+            let tiles = self.rows.div_ceil(128) * self.columns.div_ceil(columns);
+            self.rows * self.columns * 4 >= tiles * 128 * columns * 3 && (self.reduces || tiles >= BUSY)
+        };
+        match (self.reduces, fits(128), fits(64)) {
+            (true, true, _) => &["tile128", "tile"],
+            (true, ..) => &["tile", "tile128"],
+            (_, true, _) => &["tile128", "tile128x64", "tile"],
+            (_, _, true) => &["tile128x64", "tile", "tile128"],
+            _ => &["tile", "tile128x64", "tile128"],
+        }
     }
 
     /// The kinds of `broadcast`; their products are the same to the last bit, what they tally of them is not: chunks of rows differ.
