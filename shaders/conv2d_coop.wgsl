@@ -4,7 +4,9 @@ enable wgpu_cooperative_matrix;
 #import index
 #import conv2d
 #import coop
+#import depth
 #import load
+#import load_tiles
 #import shuffle_tally
 #import store
 
@@ -17,25 +19,6 @@ alias Weight = f32;
 const QUADS: u32 = DEPTH / 4u;
 // vec4s of a matrix that an invocation writes.
 const PUTS: u32 = max(TILE * TILE / 4u / LANES, 1u);
-// Outside every image, also twice.
-const OUTSIDE: i32 = -0x20000000;
-
-// For each vec4 of a slab's depth: step from a row's pixel in h and w, quad of input channels, weight row or -1. Two slabs in turn.
-var<workgroup> taps: array<array<vec4<i32>, QUADS>, 2>;
-
-fn find_taps(slab: u32, local: u32) {
-    for (var q = local; q < QUADS; q += INVOCATIONS) {
-        let k = slab * QUADS + q;
-        let t = k / params.in_quads;
-        let r = t / max(params.taps_w, 1u); // a class of pixels may see no tap
-        let s = t % max(params.taps_w, 1u);
-        let tap = tap_of(params, r, s, 0u);
-        let channel = k % params.in_quads;
-        let at = vec4(i32(r) * params.tap_step, i32(s) * params.tap_step, i32(channel), i32((tap * params.in_quads + channel) * 4u));
-        taps[slab % 2u][q] = select(vec4(OUTSIDE, OUTSIDE, 0, -1), at, t < params.taps_h * params.taps_w);
-    }
-}
-
 @compute @workgroup_size(INVOCATIONS)
 fn gather(
     @builtin(workgroup_id) wg: vec3<u32>,
@@ -48,56 +31,50 @@ fn gather(
     if tile >= params.tiles { return; }
     let first_row = tile / params.column_tiles * ROWS;
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
-    // Loading the input: rows local / QUADS and every INVOCATIONS / QUADS further, vec4 local % QUADS of the depth.
+    // Loading the input: rows local / QUADS and every INVOCATIONS / QUADS further, vec4 local % QUADS of the depth. Addresses come before all loads,
+    // and what is not there is left out after, so that values may come while others are multiplied.
     let row_step = INVOCATIONS / QUADS;
-    var rows: array<vec3<i32>, LEFT_LOADS>;
+    var rows: array<Row, LEFT_LOADS>;
     for (var i = 0u; i < LEFT_LOADS; i++) {
-        let at = first_row + local / QUADS + i * row_step;
-        let row = gather_row(params, min(at, params.rows - 1u));
-        rows[i] = vec3(row.n, select(OUTSIDE, row.h, at < params.rows), row.w);
+        rows[i] = gather_row(params, min(first_row + local / QUADS + i * row_step, params.rows - 1u));
     }
-    // Loading weights: depths local / (COLUMNS / 4) and every depth_step further.
-    let depth_step = INVOCATIONS / (COLUMNS / 4u);
-    let depth = local / (COLUMNS / 4u);
+    // Loading weights: RIGHT_LOADS depths, one after another, of a column quad.
+    let depth = local / (COLUMNS / 4u) * RIGHT_LOADS;
     let slot = local % (COLUMNS / 4u);
     let column = first_column + slot;
-    var a: array<vec4<f16>, LEFT_LOADS>;
-    var b: array<vec4<f16>, RIGHT_LOADS>;
+    var a: array<vec4<Element>, LEFT_LOADS>;
+    var from_a: array<Source, LEFT_LOADS>;
+    var b: array<vec4<Weight>, RIGHT_LOADS>;
+    var from_b: array<Source, RIGHT_LOADS>;
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
     let slabs = (params.taps_h * params.taps_w * params.in_quads + QUADS - 1u) / QUADS;
-    find_taps(0u, local);
+    var left_at = depth_of(local % QUADS);
+    var right_at = depth_of(depth / 4u);
+    var n = norm_of(left_at.channel);
     // One turn more than there are slabs: turn t loads slab t and multiplies slab t - 1.
     for (var slab = 0u; slab <= slabs; slab++) {
         workgroupBarrier();
         if slab > 0u {
             for (var i = 0u; i < LEFT_LOADS; i++) {
-                put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, a[i]);
+                let x = select(vec4<f32>(), normalized_by(n, vec4<f32>(a[i])), from_a[i].there);
+                put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, vec4<f16>(x));
             }
             for (var i = 0u; i < RIGHT_LOADS; i++) {
-                put_right((depth + i * depth_step) * COLUMN_STRIDE + slot * 4u, b[i]);
+                let w = select(vec4<f32>(), vec4<f32>(b[i]), from_b[i].there);
+                put_right((depth + i) * COLUMN_STRIDE + slot * 4u, vec4<f16>(w));
             }
         }
         workgroupBarrier();
         if slab < slabs {
-            find_taps(slab + 1u, local);
-            let tap = taps[slab % 2u][local % QUADS];
-            let n = norm_of(u32(tap.z));
-            for (var i = 0u; i < LEFT_LOADS; i++) {
-                let h = rows[i].y + tap.x;
-                let w = rows[i].z + tap.y;
-                a[i] = vec4<f16>();
-                if inside(h, w, params.in_h, params.in_w) {
-                    a[i] = vec4<f16>(input_at(u32((rows[i].x * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads + u32(tap.z), n));
-                }
-            }
+            n = norm_of(left_at.channel);
+            for (var i = 0u; i < LEFT_LOADS; i++) { from_a[i] = source_a(rows[i], left_at); }
             for (var i = 0u; i < RIGHT_LOADS; i++) {
-                let d = depth + i * depth_step;
-                let first = taps[slab % 2u][d / 4u].w;
-                b[i] = vec4<f16>();
-                if first >= 0 && column < params.out_quads {
-                    b[i] = vec4<f16>(weight[(u32(first) + d % 4u) * params.out_quads + column]);
-                }
+                from_b[i] = source_b(0u, deeper(right_at, (depth % 4u + i) / 4u), (depth + i) % 4u, column);
             }
+            for (var i = 0u; i < LEFT_LOADS; i++) { a[i] = input[from_a[i].start]; }
+            for (var i = 0u; i < RIGHT_LOADS; i++) { b[i] = weight[from_b[i].start]; }
+            left_at = deeper(left_at, QUADS);
+            right_at = deeper(right_at, QUADS);
         }
         if slab > 0u {
             for (var k = 0u; k < DEPTH; k += STEP) {

@@ -39,8 +39,10 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     var k = depth_of(load_quad);
     var kb = depth_of(depth / 4u);
     for (var base = 0u; base < quads; base += 4u) {
-        let a = load_a(row, k);
-        let b = load_b(first_row, kb, depth % 4u, load_column);
+        let from_a = source_a(row, k);
+        let from_b = source_b(first_row, kb, depth % 4u, load_column);
+        let a = select(vec4<f32>(), input_at(from_a.start, norm_of(k.channel)), from_a.there);
+        let b = select(vec4<f32>(), vec4<f32>(weight[from_b.start]), from_b.there);
         k = deeper(k, 4u);
         kb = deeper(kb, 4u);
         workgroupBarrier();
@@ -53,10 +55,10 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             let r = my_rows * 4u;
             let x = vec4(tile_a[d][r], tile_a[d][r + 1u], tile_a[d][r + 2u], tile_a[d][r + 3u]);
             let y = tile_b[d][my_column];
-            sum[0] += x.x * y;
-            sum[1] += x.y * y;
-            sum[2] += x.z * y;
-            sum[3] += x.w * y;
+            sum[0] = fma(vec4(x.x), y, sum[0]);
+            sum[1] = fma(vec4(x.y), y, sum[1]);
+            sum[2] = fma(vec4(x.z), y, sum[2]);
+            sum[3] = fma(vec4(x.w), y, sum[3]);
         }
     }
     let column = first_column + my_column;

@@ -22,6 +22,11 @@ const QUADS: u32 = select(16u, 32u, WIDE);
 var<workgroup> tile_a: array<array<vec4<f32>, 5>, 128>;
 var<workgroup> tile_b: array<array<vec4<f32>, QUADS>, 16>;
 
+// sum + x.x b0 + x.y b1 + x.z b2 + x.w b3, in that order and with as few instructions as there are products.
+fn add_four(sum: vec4<f32>, x: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>) -> vec4<f32> {
+    return fma(vec4(x.w), b3, fma(vec4(x.z), b2, fma(vec4(x.y), b1, fma(vec4(x.x), b0, sum))));
+}
+
 @compute @workgroup_size(256)
 fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile = workgroup_index(wg, n);
@@ -41,11 +46,16 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     var k = depth_of(local % 4u);
     var k0 = depth_of(depth / 4u);
     var k1 = depth_of(depth / 4u + 2u);
-    var a0 = load_a(row0, k);
-    var a1 = load_a(row1, k);
-    var w0 = load_b(first_row, k0, depth % 4u, load_column);
+    var norm = norm_of(k.channel);
+    var from_a0 = source_a(row0, k);
+    var from_a1 = source_a(row1, k);
+    var from_w0 = source_b(first_row, k0, depth % 4u, load_column);
+    var from_w1 = source_b(first_row, k1, depth % 4u, load_column);
+    var a0 = vec4<f32>(input[from_a0.start]);
+    var a1 = vec4<f32>(input[from_a1.start]);
+    var w0 = vec4<f32>(weight[from_w0.start]);
     var w1 = vec4<f32>();
-    if WIDE { w1 = load_b(first_row, k1, depth % 4u, load_column); }
+    if WIDE { w1 = vec4<f32>(weight[from_w1.start]); }
     var p0 = vec4<f32>(); var q0 = vec4<f32>();
     var p1 = vec4<f32>(); var q1 = vec4<f32>();
     var p2 = vec4<f32>(); var q2 = vec4<f32>();
@@ -56,20 +66,25 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     var p7 = vec4<f32>(); var q7 = vec4<f32>();
     for (var base = 0u; base < quads; base += 4u) {
         workgroupBarrier();
-        tile_a[local / 4u][local % 4u] = a0;
-        tile_a[local / 4u + 64u][local % 4u] = a1;
-        tile_b[depth][local % QUADS] = w0;
-        if WIDE { tile_b[depth + 8u][local % QUADS] = w1; }
+        tile_a[local / 4u][local % 4u] = select(vec4<f32>(), normalized_by(norm, a0), from_a0.there);
+        tile_a[local / 4u + 64u][local % 4u] = select(vec4<f32>(), normalized_by(norm, a1), from_a1.there);
+        tile_b[depth][local % QUADS] = select(vec4<f32>(), w0, from_w0.there);
+        if WIDE { tile_b[depth + 8u][local % QUADS] = select(vec4<f32>(), w1, from_w1.there); }
         workgroupBarrier();
         k = deeper(k, 4u);
         k0 = deeper(k0, 4u);
-        a0 = load_a(row0, k);
-        a1 = load_a(row1, k);
-        w0 = load_b(first_row, k0, depth % 4u, load_column);
+        from_a0 = source_a(row0, k);
+        from_a1 = source_a(row1, k);
+        from_w0 = source_b(first_row, k0, depth % 4u, load_column);
         if WIDE {
             k1 = deeper(k1, 4u);
-            w1 = load_b(first_row, k1, depth % 4u, load_column);
+            from_w1 = source_b(first_row, k1, depth % 4u, load_column);
+            w1 = vec4<f32>(weight[from_w1.start]);
         }
+        norm = norm_of(k.channel);
+        a0 = vec4<f32>(input[from_a0.start]);
+        a1 = vec4<f32>(input[from_a1.start]);
+        w0 = vec4<f32>(weight[from_w0.start]);
         for (var d = 0u; d < 4u; d++) {
             let b0 = tile_b[d * 4u][my_column];
             let b1 = tile_b[d * 4u + 1u][my_column];
@@ -84,29 +99,29 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             }
             var x: vec4<f32>;
             x = tile_a[my_row + 0u][d];
-            p0 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q0 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p0 = add_four(p0, x, b0, b1, b2, b3);
+            if WIDE { q0 = add_four(q0, x, b4, b5, b6, b7); }
             x = tile_a[my_row + 16u][d];
-            p1 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q1 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p1 = add_four(p1, x, b0, b1, b2, b3);
+            if WIDE { q1 = add_four(q1, x, b4, b5, b6, b7); }
             x = tile_a[my_row + 32u][d];
-            p2 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q2 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p2 = add_four(p2, x, b0, b1, b2, b3);
+            if WIDE { q2 = add_four(q2, x, b4, b5, b6, b7); }
             x = tile_a[my_row + 48u][d];
-            p3 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q3 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p3 = add_four(p3, x, b0, b1, b2, b3);
+            if WIDE { q3 = add_four(q3, x, b4, b5, b6, b7); }
             x = tile_a[my_row + 64u][d];
-            p4 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q4 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p4 = add_four(p4, x, b0, b1, b2, b3);
+            if WIDE { q4 = add_four(q4, x, b4, b5, b6, b7); }
             x = tile_a[my_row + 80u][d];
-            p5 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q5 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p5 = add_four(p5, x, b0, b1, b2, b3);
+            if WIDE { q5 = add_four(q5, x, b4, b5, b6, b7); }
             x = tile_a[my_row + 96u][d];
-            p6 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q6 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p6 = add_four(p6, x, b0, b1, b2, b3);
+            if WIDE { q6 = add_four(q6, x, b4, b5, b6, b7); }
             x = tile_a[my_row + 112u][d];
-            p7 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            if WIDE { q7 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7; }
+            p7 = add_four(p7, x, b0, b1, b2, b3);
+            if WIDE { q7 = add_four(q7, x, b4, b5, b6, b7); }
         }
     }
     let column = first_column + my_column;

@@ -6,28 +6,13 @@ enable wgpu_cooperative_matrix;
 #import conv2d
 #import coop
 #import load
+#import pixels
 #import store_weight
 
 alias Element = f32;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
-
-// Outside every image.
-const OUTSIDE: i32 = -0x20000000;
-
-// For each pixel of a slab: row of its image's first pixel, and the input pixel under the window's first tap. Two slabs in turn.
-var<workgroup> pixels: array<array<vec3<i32>, DEPTH>, 2>;
-
-fn find_pixels(slab: u32, first: u32, end: u32, local: u32) {
-    for (var d = local; d < DEPTH; d += INVOCATIONS) {
-        let at = first + slab * DEPTH + d;
-        let segment = at / params.segment_pixels;
-        let h = i32(segment % params.out_h * params.stride);
-        let w = i32(at % params.segment_pixels * params.stride);
-        pixels[slab % 2u][d] = vec3(i32(segment / params.out_h * params.in_h), select(OUTSIDE, h, at < end), w);
-    }
-}
 
 @compute @workgroup_size(INVOCATIONS)
 fn reduce(
@@ -42,53 +27,50 @@ fn reduce(
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
     let split = tile / params.column_tiles % params.splits;
     let first_quad = tile / (params.column_tiles * params.splits) * (ROWS / 4u);
-    // Loading: one quad of weight rows and one of columns, at every so many pixels.
+    // Loading: one quad of weight rows and one of columns, of so many pixels one after another. Addresses come before all loads, and what is not there
+    // is left out after, so that values may come while others are multiplied.
     let row_slot = local % (ROWS / 4u);
-    let row_pixel = local / (ROWS / 4u);
-    let row_step = INVOCATIONS / (ROWS / 4u);
+    let row_pixel = local / (ROWS / 4u) * LEFT_LOADS;
     let quad = reduce_quad(params, min(first_quad + row_slot, params.quads - 1u));
     let n = norm_of(quad.channel);
     let column_slot = local % (COLUMNS / 4u);
-    let column_pixel = local / (COLUMNS / 4u);
-    let column_step = INVOCATIONS / (COLUMNS / 4u);
+    let column_pixel = local / (COLUMNS / 4u) * RIGHT_LOADS;
     let column = first_column + column_slot;
-    var a: array<vec4<f16>, LEFT_LOADS>;
-    var b: array<vec4<f16>, RIGHT_LOADS>;
+    var a: array<vec4<Element>, LEFT_LOADS>;
+    var from_a: array<Source, LEFT_LOADS>;
+    var b: array<vec4<Element>, RIGHT_LOADS>;
+    var from_b: array<Source, RIGHT_LOADS>;
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
     let first = split * params.segments_per_split * params.segment_pixels;
     let end = min(min((split + 1u) * params.segments_per_split, params.segments) * params.segment_pixels, params.pixels);
     let slabs = (max(end, first) - first + DEPTH - 1u) / DEPTH;
-    find_pixels(0u, first, end, local);
+    var pixel = pixel_of(first + row_pixel);
     // One turn more than there are slabs: turn t loads slab t and multiplies slab t - 1.
     for (var slab = 0u; slab <= slabs; slab++) {
         workgroupBarrier();
         if slab > 0u {
             for (var i = 0u; i < LEFT_LOADS; i++) {
-                put_left((row_pixel + i * row_step) * ROW_STRIDE + row_slot * 4u, a[i]);
+                let x = select(vec4<f32>(), normalized_by(n, vec4<f32>(a[i])), from_a[i].there);
+                put_left((row_pixel + i) * ROW_STRIDE + row_slot * 4u, vec4<f16>(x));
             }
             for (var i = 0u; i < RIGHT_LOADS; i++) {
-                put_right((column_pixel + i * column_step) * COLUMN_STRIDE + column_slot * 4u, b[i]);
+                let g = select(vec4<f32>(), vec4<f32>(b[i]), from_b[i].there);
+                put_right((column_pixel + i) * COLUMN_STRIDE + column_slot * 4u, vec4<f16>(g));
             }
         }
         workgroupBarrier();
         if slab < slabs {
-            find_pixels(slab + 1u, first, end, local);
+            let at = first + slab * DEPTH;
             for (var i = 0u; i < LEFT_LOADS; i++) {
-                let pixel = pixels[slab % 2u][row_pixel + i * row_step];
-                let h = pixel.y + quad.dh;
-                let w = pixel.z + quad.dw;
-                a[i] = vec4<f16>();
-                if inside(h, w, params.in_h, params.in_w) {
-                    a[i] = vec4<f16>(input_at(u32((pixel.x + h) * i32(params.in_w) + w) * params.in_quads + quad.channel, n));
-                }
+                from_a[i] = seen(pixel, quad, at + row_pixel + i < end);
+                pixel = further(pixel, select(1u, DEPTH + 1u - LEFT_LOADS, i + 1u == LEFT_LOADS));
             }
             for (var i = 0u; i < RIGHT_LOADS; i++) {
-                let at = first + slab * DEPTH + column_pixel + i * column_step;
-                b[i] = vec4<f16>();
-                if at < end && column < params.out_quads {
-                    b[i] = vec4<f16>(grad_output[at * params.out_quads + column]);
-                }
+                let there = at + column_pixel + i < end && column < params.out_quads;
+                from_b[i] = Source(select(0u, (at + column_pixel + i) * params.out_quads + column, there), there);
             }
+            for (var i = 0u; i < LEFT_LOADS; i++) { a[i] = input[from_a[i].start]; }
+            for (var i = 0u; i < RIGHT_LOADS; i++) { b[i] = grad_output[from_b[i].start]; }
         }
         if slab > 0u {
             for (var k = 0u; k < DEPTH; k += STEP) {

@@ -3,6 +3,7 @@
 #import index
 #import conv2d
 #import load
+#import pixels
 #import store_weight
 #import store_quad
 
@@ -34,21 +35,17 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let end = min((split + 1u) * params.segments_per_split, params.segments);
     // Slabs run over the split's pixels as one sequence, so that short image rows waste nothing.
     let last_pixel = min(end * params.segment_pixels, params.pixels);
-    for (var pixel = split * params.segments_per_split * params.segment_pixels; pixel < last_pixel; pixel += 16u) {
-        let at = pixel + lane_pixel;
-        var a = vec4<f32>();
-        var b = vec4<f32>();
-        if at < last_pixel {
-            let segment = at / params.segment_pixels;
-            let h = i32(segment % params.out_h * params.stride) + quad.dh;
-            let w = i32(at % params.segment_pixels * params.stride) + quad.dw;
-            if inside(h, w, params.in_h, params.in_w) {
-                a = input_at(u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel, n);
-            }
-            if column < params.out_quads {
-                b = vec4<f32>(grad_output[(group + at) * params.out_quads + column]);
-            }
-        }
+    let first = split * params.segments_per_split * params.segment_pixels;
+    var at = first + lane_pixel;
+    var pixel = pixel_of(at);
+    for (var slab = first; slab < last_pixel; slab += 16u) {
+        let from_a = seen(pixel, quad, at < last_pixel);
+        let there = at < last_pixel && column < params.out_quads;
+        let g = vec4<f32>(grad_output[select(0u, (group + at) * params.out_quads + column, there)]);
+        let a = select(vec4<f32>(), input_at(from_a.start, n), from_a.there);
+        let b = select(vec4<f32>(), g, there);
+        at += 16u;
+        pixel = further(pixel, 16u);
         workgroupBarrier();
         tile_a[lane_pixel][slot] = a;
         tile_b[lane_pixel][slot] = b;
@@ -56,10 +53,10 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         for (var d = 0u; d < 16u; d++) {
             let x = tile_a[d][my_quad];
             let y = tile_b[d][slot];
-            sum[0] += x.x * y;
-            sum[1] += x.y * y;
-            sum[2] += x.z * y;
-            sum[3] += x.w * y;
+            sum[0] = fma(vec4(x.x), y, sum[0]);
+            sum[1] = fma(vec4(x.y), y, sum[1]);
+            sum[2] = fma(vec4(x.z), y, sum[2]);
+            sum[3] = fma(vec4(x.w), y, sum[3]);
         }
     }
     store(split, first_quad + my_quad, column, sum[0], sum[1], sum[2], sum[3]);

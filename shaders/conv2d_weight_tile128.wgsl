@@ -4,6 +4,7 @@
 #import index
 #import conv2d
 #import load
+#import pixels
 #import store_weight
 #import store_quad
 
@@ -15,19 +16,10 @@ alias Element = f32;
 var<workgroup> tile_a: array<array<vec4<f32>, 32>, 16>;
 var<workgroup> tile_b: array<array<vec4<f32>, 32>, 16>;
 
-// What a quad of weight rows sees under output pixel `at`.
-fn load_a(at: u32, end: u32, quad: Quad, n: Norm) -> vec4<f32> {
-    if at >= end { return vec4<f32>(); }
-    let segment = at / params.segment_pixels;
-    let h = i32(segment % params.out_h * params.stride) + quad.dh;
-    let w = i32(at % params.segment_pixels * params.stride) + quad.dw;
-    if !inside(h, w, params.in_h, params.in_w) { return vec4<f32>(); }
-    return input_at(u32((i32(segment / params.out_h * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel, n);
-}
-
-fn load_b(group: u32, at: u32, end: u32, column: u32) -> vec4<f32> {
-    if at >= end || column >= params.out_quads { return vec4<f32>(); }
-    return vec4<f32>(grad_output[(group + at) * params.out_quads + column]);
+// The gradient of output pixel `at` of a group.
+fn source_b(group: u32, at: u32, end: u32, column: u32) -> Source {
+    let there = at < end && column < params.out_quads;
+    return Source(select(0u, (group + at) * params.out_quads + column, there), there);
 }
 
 @compute @workgroup_size(256)
@@ -37,9 +29,10 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let first_column = tile % params.column_tiles * 32u;
     let split = tile / params.column_tiles % params.splits;
     let first_quad = tile / (params.column_tiles * params.splits) * 32u;
-    // Loading: pixels local / 32 of the slab and 8 further; weight quad and column quad local % 32.
+    // Loading: two pixels of the slab, of which the first is local / 32 * 2; weight quad and column quad local % 32. Addresses come before all loads,
+    // and what is not there is left out after, so that values may come while others are multiplied.
     let slot = local % 32u;
-    let lane_pixel = local / 32u;
+    let lane_pixel = local / 32u * 2u;
     let quad = reduce_quad(params, min(first_quad + slot, params.quads - 1u));
     let n = norm_of(quad.channel);
     // A tile's rows have one tap where taps are groups.
@@ -52,10 +45,17 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let last = min(split * params.segments_per_split + params.segments_per_split, params.segments);
     let end = min(last * params.segment_pixels, params.pixels);
     let first = split * params.segments_per_split * params.segment_pixels;
-    var x0 = load_a(first + lane_pixel, end, quad, n);
-    var x1 = load_a(first + lane_pixel + 8u, end, quad, n);
-    var g0 = load_b(group, first + lane_pixel, end, column);
-    var g1 = load_b(group, first + lane_pixel + 8u, end, column);
+    var at = first + lane_pixel;
+    var pixel = pixel_of(at);
+    var from_x0 = seen(pixel, quad, at < end);
+    pixel = further(pixel, 1u);
+    var from_x1 = seen(pixel, quad, at + 1u < end);
+    var from_g0 = source_b(group, at, end, column);
+    var from_g1 = source_b(group, at + 1u, end, column);
+    var x0 = vec4<f32>(input[from_x0.start]);
+    var x1 = vec4<f32>(input[from_x1.start]);
+    var g0 = vec4<f32>(grad_output[from_g0.start]);
+    var g1 = vec4<f32>(grad_output[from_g1.start]);
     var p0 = vec4<f32>(); var q0 = vec4<f32>();
     var p1 = vec4<f32>(); var q1 = vec4<f32>();
     var p2 = vec4<f32>(); var q2 = vec4<f32>();
@@ -64,31 +64,37 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     var p5 = vec4<f32>(); var q5 = vec4<f32>();
     var p6 = vec4<f32>(); var q6 = vec4<f32>();
     var p7 = vec4<f32>(); var q7 = vec4<f32>();
-    for (var pixel = first; pixel < end; pixel += 16u) {
+    for (var slab = first; slab < end; slab += 16u) {
         workgroupBarrier();
-        tile_a[lane_pixel][slot] = x0;
-        tile_a[lane_pixel + 8u][slot] = x1;
-        tile_b[lane_pixel][slot] = g0;
-        tile_b[lane_pixel + 8u][slot] = g1;
+        tile_a[lane_pixel][slot] = select(vec4<f32>(), normalized_by(n, x0), from_x0.there);
+        tile_a[lane_pixel + 1u][slot] = select(vec4<f32>(), normalized_by(n, x1), from_x1.there);
+        tile_b[lane_pixel][slot] = select(vec4<f32>(), g0, from_g0.there);
+        tile_b[lane_pixel + 1u][slot] = select(vec4<f32>(), g1, from_g1.there);
         workgroupBarrier();
-        let next = pixel + 16u + lane_pixel;
-        x0 = load_a(next, end, quad, n);
-        x1 = load_a(next + 8u, end, quad, n);
-        g0 = load_b(group, next, end, column);
-        g1 = load_b(group, next + 8u, end, column);
+        at += 16u;
+        pixel = further(pixel, 15u);
+        from_x0 = seen(pixel, quad, at < end);
+        pixel = further(pixel, 1u);
+        from_x1 = seen(pixel, quad, at + 1u < end);
+        from_g0 = source_b(group, at, end, column);
+        from_g1 = source_b(group, at + 1u, end, column);
+        x0 = vec4<f32>(input[from_x0.start]);
+        x1 = vec4<f32>(input[from_x1.start]);
+        g0 = vec4<f32>(grad_output[from_g0.start]);
+        g1 = vec4<f32>(grad_output[from_g1.start]);
         for (var d = 0u; d < 16u; d++) {
             let x = tile_a[d][my_quad];
             let y = tile_a[d][my_quad + 16u];
             let b = tile_b[d][my_column];
             let c = tile_b[d][my_column + 16u];
-            p0 += x.x * b; q0 += x.x * c;
-            p1 += x.y * b; q1 += x.y * c;
-            p2 += x.z * b; q2 += x.z * c;
-            p3 += x.w * b; q3 += x.w * c;
-            p4 += y.x * b; q4 += y.x * c;
-            p5 += y.y * b; q5 += y.y * c;
-            p6 += y.z * b; q6 += y.z * c;
-            p7 += y.w * b; q7 += y.w * c;
+            p0 = fma(vec4(x.x), b, p0); q0 = fma(vec4(x.x), c, q0);
+            p1 = fma(vec4(x.y), b, p1); q1 = fma(vec4(x.y), c, q1);
+            p2 = fma(vec4(x.z), b, p2); q2 = fma(vec4(x.z), c, q2);
+            p3 = fma(vec4(x.w), b, p3); q3 = fma(vec4(x.w), c, q3);
+            p4 = fma(vec4(y.x), b, p4); q4 = fma(vec4(y.x), c, q4);
+            p5 = fma(vec4(y.y), b, p5); q5 = fma(vec4(y.y), c, q5);
+            p6 = fma(vec4(y.z), b, p6); q6 = fma(vec4(y.z), c, q6);
+            p7 = fma(vec4(y.w), b, p7); q7 = fma(vec4(y.w), c, q7);
         }
     }
     store(split, first_quad + my_quad + 0u, first_column + my_column + 0u, p0, p1, p2, p3);

@@ -6,4 +6,6 @@ struct Norm { unused: u32 }
 // What is needed to read channel quad `quad`.
 fn norm_of(quad: u32) -> Norm { return Norm(); }
 
-fn input_at(at: u32, n: Norm) -> vec4<f32> { return vec4<f32>(input[at]); }
+fn normalized_by(n: Norm, x: vec4<f32>) -> vec4<f32> { return x; }
+
+fn input_at(at: u32, n: Norm) -> vec4<f32> { return normalized_by(n, vec4<f32>(input[at])); }

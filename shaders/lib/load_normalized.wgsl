@@ -10,4 +10,6 @@ fn norm_of(quad: u32) -> Norm {
     return Norm(input_moments[quad], input_moments[params.in_quads + quad] * input_gamma[quad], input_beta[quad]);
 }
 
-fn input_at(at: u32, n: Norm) -> vec4<f32> { return max((vec4<f32>(input[at]) - n.mean) * n.scale + n.offset, vec4<f32>()); }
+fn normalized_by(n: Norm, x: vec4<f32>) -> vec4<f32> { return max((x - n.mean) * n.scale + n.offset, vec4<f32>()); }
+
+fn input_at(at: u32, n: Norm) -> vec4<f32> { return normalized_by(n, vec4<f32>(input[at])); }

@@ -51,6 +51,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/moments", include_str!("../../shaders/lib/moments.wgsl")),
     ("lib/no_tally", include_str!("../../shaders/lib/no_tally.wgsl")),
     ("lib/packed", include_str!("../../shaders/lib/packed.wgsl")),
+    ("lib/pixels", include_str!("../../shaders/lib/pixels.wgsl")),
     ("lib/reduce", include_str!("../../shaders/lib/reduce.wgsl")),
     ("lib/share_tally", include_str!("../../shaders/lib/share_tally.wgsl")),
     ("lib/shuffle_tally", include_str!("../../shaders/lib/shuffle_tally.wgsl")),
