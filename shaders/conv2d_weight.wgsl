@@ -1,5 +1,5 @@
 // Around the convolution kernels: `transpose_blocks` turns weights (tap, in, out) into (tap, out, in) for the gradient of the input, one
-// invocation per 4x4 block; `sum_splits` adds the partial sums of a weight gradient in order, one invocation per vec4.
+// invocation per 4x4 block; `sum_splits` adds the partial sums of a weight gradient in a fixed order.
 #import index
 #import store_weight
 
@@ -30,16 +30,31 @@ fn transpose_blocks(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroup
     transposed[to + 3u * params.in_quads] = vec4<Weight>(vec4(a.w, b.w, c.w, d.w));
 }
 
-// Sums of `splits` parts, each of `count` vec4s.
+// Sums of `splits` parts, each of `count` vec4s: LANES invocations a sum, of which each takes every LANES-th part, then a tree of fixed shape.
+const LANES: u32 = 1u;
+
 @group(0) @binding(1) var<storage, read> parts: array<vec4<f32>>;
+
+var<workgroup> lanes: array<vec4<f32>, 64>;
 
 @compute @workgroup_size(64)
 fn sum_splits(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup_index(wg, n) * 64u + local;
-    if i >= params.count { return; }
+    // Neighbours have neighbouring sums.
+    let i = workgroup_index(wg, n) * (64u / LANES) + local % (64u / LANES);
+    let lane = local / (64u / LANES);
     var sum = vec4<f32>();
-    for (var split = 0u; split < params.splits; split++) {
-        sum += parts[split * params.count + i];
+    if i < params.count {
+        for (var split = lane; split < params.splits; split += LANES) {
+            sum += parts[split * params.count + i];
+        }
     }
-    put(i, sum);
+    if LANES > 1u {
+        lanes[local] = sum;
+        for (var half = LANES / 2u; half > 0u; half >>= 1u) {
+            workgroupBarrier();
+            if lane < half { lanes[local] += lanes[local + half * (64u / LANES)]; }
+        }
+        sum = lanes[local];
+    }
+    if lane == 0u && i < params.count { put(i, sum); }
 }

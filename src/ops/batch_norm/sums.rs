@@ -60,7 +60,8 @@ fn over_chunks(cx: &Lowering<'_>, entry: &'static str, quads: usize, chunks: usi
     if cx.caps().kind == DeviceKind::Cpu && chunks < 8_192 {
         return (kernel.with(Specialization::default().u32("LANES", 1).u32("COLUMNS", 8)), quads.div_ceil(8));
     }
-    (kernel, quads)
+    let lanes = if chunks > 512 { 256 } else { 64 };
+    (kernel.with(Specialization::default().u32("LANES", lanes)), quads)
 }
 
 /// Rows that one invocation of the element-wise kernels visits: many where loads of the column's values cost as much as any,

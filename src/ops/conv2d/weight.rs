@@ -131,8 +131,10 @@ impl WeightGradient {
             let count = r * s * i * o.div_ceil(4);
             let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
             let reads: Vec<TensorId> = [target].into_iter().chain(at_last).collect();
-            let spec = KernelSpec::new("conv2d_weight", "sum_splits").with(Specialization::default().u32("STORE", 2).and(&onto(at_last)));
-            cx.launch(spec, params, groups(count), &reads, &[dw]);
+            // Cards are not busy with one invocation a sum; software devices are, and pay for barriers.
+            let lanes = if cx.caps().kind == DeviceKind::Cpu { 1 } else { (splits / 4).next_power_of_two().min(16) };
+            let knobs = Specialization::default().u32("STORE", 2).u32("LANES", u32::try_from(lanes).expect("at most 16")).and(&onto(at_last));
+            cx.launch(KernelSpec::new("conv2d_weight", "sum_splits").with(knobs), params, groups(count * lanes), &reads, &[dw]);
         }
     }
 
@@ -171,7 +173,7 @@ impl Geometry {
         let [tile_quads, tile_columns] = tile(kernel);
         let tiles = self.quads.div_ceil(tile_quads) * self.out_quads.div_ceil(tile_columns);
         let parallel = if kernel.tile.is_none() { tiles / WORKGROUP } else { tiles };
-        let wanted = if cx.caps().kind == DeviceKind::Cpu { 16 } else { 1024 };
+        let wanted = if cx.caps().kind == DeviceKind::Cpu { 16 } else { 512 };
         let affordable = room / (self.quads * self.out_quads * 64).max(1);
         let splits = split_count(segments, segment, affordable, wanted / parallel.max(1), kernel.longest_sum);
         let per_split = segments.div_ceil(splits);
