@@ -22,9 +22,6 @@ pub enum ProductShape {
     Large,
 }
 
-/// Terms that kernels add between two barriers (`DEPTH` of `shaders/lib/coop.wgsl`).
-const DEPTH: u32 = 32;
-
 impl ProductShape {
     /// Rows and columns of a workgroup's sums.
     pub fn side(self) -> usize {
@@ -85,6 +82,13 @@ impl CooperativeMatrix {
         }
     }
 
+    /// Terms that a workgroup adds between two barriers: as many as fit 32 KiB of workgroup memory, beside what results leave through.
+    fn depth(self, shape: ProductShape) -> u32 {
+        let [rows, columns] = self.subgroups(shape);
+        let bytes = |depth: u32| 2 * shape.side32() * (depth + 8) * 2 + rows * columns * self.tile * (self.tile + 4) * 4;
+        if bytes(64) <= 32 << 10 { 64 } else { 32 }
+    }
+
     /// Neighbouring rows whose results one subgroup has.
     pub fn tallied_rows(self, shape: ProductShape) -> usize {
         (shape.side32() / self.subgroups(shape)[0]) as usize
@@ -100,6 +104,7 @@ impl CooperativeMatrix {
             .alias("Right", &matrix("f16,B"))
             .alias("Sum", &matrix("f32,C"))
             .u32("TILE", tile)
+            .u32("DEPTH", self.depth(shape))
             .u32("LANES", self.subgroup)
             .u32("ROWS", shape.side32())
             .u32("COLUMNS", shape.side32())
@@ -110,13 +115,12 @@ impl CooperativeMatrix {
     /// The longest sum that one dispatch may compute without any invocation running more than [`MOST_ITERATIONS`].
     pub fn longest_sum(self, shape: ProductShape) -> usize {
         let [rows, columns] = self.subgroups(shape);
-        let (side, tile) = (shape.side32(), self.tile);
-        // Each of both factors is loaded, then put into workgroup memory; one turn around it and one to find the next taps or pixels.
-        let loads = 2 * side * DEPTH / 4 / (self.subgroup * rows * columns);
-        let finds = 1 + DEPTH.div_ceil(self.subgroup * rows * columns);
+        let (side, tile, depth) = (shape.side32(), self.tile, self.depth(shape));
+        // Both factors are found, loaded and put into workgroup memory; to find the next taps or pixels may take a turn for each of them.
+        let loads = 3 * 2 * side * depth / 4 / (self.subgroup * rows * columns);
         let (row_tiles, column_tiles) = (side / rows / tile, side / columns / tile);
-        let products = DEPTH / tile * (1 + row_tiles + column_tiles * (1 + row_tiles));
+        let products = depth / tile * (1 + row_tiles + column_tiles * (1 + row_tiles));
         // The results' way out is short against this.
-        MOST_ITERATIONS / (2 * loads + finds + products) as usize * DEPTH as usize - 4 * DEPTH as usize
+        (MOST_ITERATIONS / (loads + 2 * depth + products) as usize - 4) * depth as usize
     }
 }
