@@ -16,11 +16,9 @@ alias Weight = f32;
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
-// vec4s of a slab's input that an invocation brings.
-const LEFT_LOADS: u32 = LEFT_BLOCKS * 4u;
+const QUADS: u32 = DEPTH / 4u;
 // vec4s of a matrix that an invocation writes.
 const PUTS: u32 = max(TILE * TILE / 4u / LANES, 1u);
-
 @compute @workgroup_size(INVOCATIONS)
 fn gather(
     @builtin(workgroup_id) wg: vec3<u32>,
@@ -40,53 +38,61 @@ fn gather(
     for (var i = 0u; i < LEFT_LOADS; i++) {
         rows[i] = gather_row(params, min(first_row + local / QUADS + i * row_step, params.rows - 1u));
     }
+    // Loading weights: RIGHT_LOADS depths, one after another, of a column quad.
+    let depth = local / (COLUMNS / 4u) * RIGHT_LOADS;
+    let slot = local % (COLUMNS / 4u);
+    let column = first_column + slot;
     var a: array<vec4<Element>, LEFT_LOADS>;
     var from_a: array<Source, LEFT_LOADS>;
-    var b: array<vec4<Weight>, RIGHT_BLOCKS * 4u>;
-    var from_b: array<Source, RIGHT_BLOCKS * 4u>;
+    var b: array<vec4<Weight>, RIGHT_LOADS>;
+    var from_b: array<Source, RIGHT_LOADS>;
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
     let slabs = (params.taps_h * params.taps_w * params.in_quads + QUADS - 1u) / QUADS;
-    let quad = local % QUADS;
-    var at = depth_of(quad);
-    var n = norm_of(at.channel);
+    var left_at = depth_of(local % QUADS);
+    var right_at = depth_of(depth / 4u);
+    var n = norm_of(left_at.channel);
     // One turn more than there are slabs: turn t loads slab t and multiplies slab t - 1.
     for (var slab = 0u; slab <= slabs; slab++) {
         workgroupBarrier();
         if slab > 0u {
             for (var i = 0u; i < LEFT_LOADS; i++) {
                 let x = select(vec4<f32>(), normalized_by(n, vec4<f32>(a[i])), from_a[i].there);
-                put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + quad * 4u, vec4<f16>(x));
+                put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, vec4<f16>(x));
             }
-            for (var i = 0u; i < RIGHT_BLOCKS; i++) {
-                let w0 = vec4<f16>(select(vec4<Weight>(), b[4u * i], from_b[4u * i].there));
-                let w1 = vec4<f16>(select(vec4<Weight>(), b[4u * i + 1u], from_b[4u * i + 1u].there));
-                let w2 = vec4<f16>(select(vec4<Weight>(), b[4u * i + 2u], from_b[4u * i + 2u].there));
-                let w3 = vec4<f16>(select(vec4<Weight>(), b[4u * i + 3u], from_b[4u * i + 3u].there));
-                put_right_block(slot(local, i), quad, w0, w1, w2, w3);
+            for (var i = 0u; i < RIGHT_LOADS; i++) {
+                let w = select(vec4<f32>(), vec4<f32>(b[i]), from_b[i].there);
+                put_right((depth + i) * COLUMN_STRIDE + slot * 4u, vec4<f16>(w));
             }
         }
         workgroupBarrier();
         if slab < slabs {
-            n = norm_of(at.channel);
-            for (var i = 0u; i < LEFT_LOADS; i++) { from_a[i] = source_a(rows[i], at); }
-            for (var i = 0u; i < RIGHT_BLOCKS * 4u; i++) { from_b[i] = source_b(0u, at, i % 4u, first_column + slot(local, i / 4u)); }
+            n = norm_of(left_at.channel);
+            for (var i = 0u; i < LEFT_LOADS; i++) { from_a[i] = source_a(rows[i], left_at); }
+            for (var i = 0u; i < RIGHT_LOADS; i++) {
+                from_b[i] = source_b(0u, deeper(right_at, (depth % 4u + i) / 4u), (depth + i) % 4u, column);
+            }
             for (var i = 0u; i < LEFT_LOADS; i++) { a[i] = input[from_a[i].start]; }
-            for (var i = 0u; i < RIGHT_BLOCKS * 4u; i++) { b[i] = weight[from_b[i].start]; }
-            at = deeper(at, QUADS);
+            for (var i = 0u; i < RIGHT_LOADS; i++) { b[i] = weight[from_b[i].start]; }
+            left_at = deeper(left_at, QUADS);
+            right_at = deeper(right_at, QUADS);
         }
-        if slab > 0u { multiply(&sums, subgroup); }
+        if slab > 0u {
+            for (var k = 0u; k < DEPTH; k += STEP) {
+                multiply(&sums, left_by_rows(subgroup, k), subgroup, k);
+            }
+        }
     }
     for (var j = 0u; j < COLUMN_TILES; j++) {
         let corner = corner(subgroup, 0u, j);
         // An invocation writes one column quad of a matrix: LANES is a multiple of the quads.
-        let column = first_column + corner.y / 4u + lane % (TILE / 4u);
+        let quad = first_column + corner.y / 4u + lane % (TILE / 4u);
         // What the results need besides is read before any of them is written.
         var ats: array<array<u32, PUTS>, ROW_TILES>;
         var besides: array<array<Beside, PUTS>, ROW_TILES>;
         for (var i = 0u; i < ROW_TILES; i++) {
             for (var e = 0u; e < PUTS; e++) {
                 ats[i][e] = out_of(params, first_row + corner.x + i * TILE + (lane + e * LANES) / (TILE / 4u));
-                besides[i][e] = beside(ats[i][e], column);
+                besides[i][e] = beside(ats[i][e], quad);
             }
         }
         for (var i = 0u; i < ROW_TILES; i++) {
@@ -96,15 +102,15 @@ fn gather(
                 // There may be more lanes than vec4s of a matrix.
                 if r < TILE {
                     let value = staged(subgroup, r, lane % (TILE / 4u));
-                    if i + e == 0u { begin(column, value); }
-                    put(first_row + corner.x + i * TILE + r, ats[i][e], column, value, besides[i][e]);
+                    if i + e == 0u { begin(quad, value); }
+                    put(first_row + corner.x + i * TILE + r, ats[i][e], quad, value, besides[i][e]);
                 }
             }
         }
         if TALLIES {
             let all = shuffle_tally(LANES, TILE / 4u);
             let chunk = tile / params.column_tiles * SUBGROUP_ROWS + subgroup / SUBGROUP_COLUMNS;
-            if lane < TILE / 4u { write_tally(first_row + corner.x, chunk, column, all); }
+            if lane < TILE / 4u { write_tally(first_row + corner.x, chunk, quad, all); }
         }
     }
 }

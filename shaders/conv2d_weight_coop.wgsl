@@ -27,61 +27,56 @@ fn reduce(
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
     let split = tile / params.column_tiles % params.splits;
     let first_quad = tile / (params.column_tiles * params.splits) * (ROWS / 4u);
-    // Loading: quads of weight rows and of columns, of four pixels one after another. Addresses come before all loads, and what is not there is left
-    // out after, so that values may come while others are multiplied.
-    var quads: array<Quad, LEFT_BLOCKS>;
-    var norms: array<Norm, LEFT_BLOCKS>;
-    for (var i = 0u; i < LEFT_BLOCKS; i++) {
-        quads[i] = reduce_quad(params, min(first_quad + slot(local, i), params.quads - 1u));
-        norms[i] = norm_of(quads[i].channel);
-    }
-    var a: array<vec4<Element>, LEFT_BLOCKS * 4u>;
-    var from_a: array<Source, LEFT_BLOCKS * 4u>;
-    var b: array<vec4<Element>, RIGHT_BLOCKS * 4u>;
-    var from_b: array<Source, RIGHT_BLOCKS * 4u>;
+    // Loading: one quad of weight rows and one of columns, of so many pixels one after another. Addresses come before all loads, and what is not there
+    // is left out after, so that values may come while others are multiplied.
+    let row_slot = local % (ROWS / 4u);
+    let row_pixel = local / (ROWS / 4u) * LEFT_LOADS;
+    let quad = reduce_quad(params, min(first_quad + row_slot, params.quads - 1u));
+    let n = norm_of(quad.channel);
+    let column_slot = local % (COLUMNS / 4u);
+    let column_pixel = local / (COLUMNS / 4u) * RIGHT_LOADS;
+    let column = first_column + column_slot;
+    var a: array<vec4<Element>, LEFT_LOADS>;
+    var from_a: array<Source, LEFT_LOADS>;
+    var b: array<vec4<Element>, RIGHT_LOADS>;
+    var from_b: array<Source, RIGHT_LOADS>;
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
     let first = split * params.segments_per_split * params.segment_pixels;
     let end = min(min((split + 1u) * params.segments_per_split, params.segments) * params.segment_pixels, params.pixels);
     let slabs = (max(end, first) - first + DEPTH - 1u) / DEPTH;
-    let four = local % QUADS;
-    var at = first + four * 4u;
-    var pixel = pixel_of(at);
+    var pixel = pixel_of(first + row_pixel);
     // One turn more than there are slabs: turn t loads slab t and multiplies slab t - 1.
     for (var slab = 0u; slab <= slabs; slab++) {
         workgroupBarrier();
         if slab > 0u {
-            for (var i = 0u; i < LEFT_BLOCKS; i++) {
-                let x0 = vec4<f16>(select(vec4<f32>(), normalized_by(norms[i], vec4<f32>(a[4u * i])), from_a[4u * i].there));
-                let x1 = vec4<f16>(select(vec4<f32>(), normalized_by(norms[i], vec4<f32>(a[4u * i + 1u])), from_a[4u * i + 1u].there));
-                let x2 = vec4<f16>(select(vec4<f32>(), normalized_by(norms[i], vec4<f32>(a[4u * i + 2u])), from_a[4u * i + 2u].there));
-                let x3 = vec4<f16>(select(vec4<f32>(), normalized_by(norms[i], vec4<f32>(a[4u * i + 3u])), from_a[4u * i + 3u].there));
-                put_left_block(slot(local, i), four, x0, x1, x2, x3);
+            for (var i = 0u; i < LEFT_LOADS; i++) {
+                let x = select(vec4<f32>(), normalized_by(n, vec4<f32>(a[i])), from_a[i].there);
+                put_left((row_pixel + i) * ROW_STRIDE + row_slot * 4u, vec4<f16>(x));
             }
-            for (var i = 0u; i < RIGHT_BLOCKS; i++) {
-                let g0 = vec4<f16>(select(vec4<Element>(), b[4u * i], from_b[4u * i].there));
-                let g1 = vec4<f16>(select(vec4<Element>(), b[4u * i + 1u], from_b[4u * i + 1u].there));
-                let g2 = vec4<f16>(select(vec4<Element>(), b[4u * i + 2u], from_b[4u * i + 2u].there));
-                let g3 = vec4<f16>(select(vec4<Element>(), b[4u * i + 3u], from_b[4u * i + 3u].there));
-                put_right_block(slot(local, i), four, g0, g1, g2, g3);
+            for (var i = 0u; i < RIGHT_LOADS; i++) {
+                let g = select(vec4<f32>(), vec4<f32>(b[i]), from_b[i].there);
+                put_right((column_pixel + i) * COLUMN_STRIDE + column_slot * 4u, vec4<f16>(g));
             }
         }
         workgroupBarrier();
         if slab < slabs {
-            for (var p = 0u; p < 4u; p++) {
-                let counts = at + p < end;
-                for (var i = 0u; i < LEFT_BLOCKS; i++) { from_a[4u * i + p] = seen(pixel, quads[i], counts); }
-                for (var i = 0u; i < RIGHT_BLOCKS; i++) {
-                    let column = first_column + slot(local, i);
-                    let there = counts && column < params.out_quads;
-                    from_b[4u * i + p] = Source(select(0u, (at + p) * params.out_quads + column, there), there);
-                }
-                pixel = further(pixel, select(1u, DEPTH - 3u, p == 3u));
+            let at = first + slab * DEPTH;
+            for (var i = 0u; i < LEFT_LOADS; i++) {
+                from_a[i] = seen(pixel, quad, at + row_pixel + i < end);
+                pixel = further(pixel, select(1u, DEPTH + 1u - LEFT_LOADS, i + 1u == LEFT_LOADS));
             }
-            for (var i = 0u; i < LEFT_BLOCKS * 4u; i++) { a[i] = input[from_a[i].start]; }
-            for (var i = 0u; i < RIGHT_BLOCKS * 4u; i++) { b[i] = grad_output[from_b[i].start]; }
-            at += DEPTH;
+            for (var i = 0u; i < RIGHT_LOADS; i++) {
+                let there = at + column_pixel + i < end && column < params.out_quads;
+                from_b[i] = Source(select(0u, (at + column_pixel + i) * params.out_quads + column, there), there);
+            }
+            for (var i = 0u; i < LEFT_LOADS; i++) { a[i] = input[from_a[i].start]; }
+            for (var i = 0u; i < RIGHT_LOADS; i++) { b[i] = grad_output[from_b[i].start]; }
         }
-        if slab > 0u { multiply(&sums, subgroup); }
+        if slab > 0u {
+            for (var k = 0u; k < DEPTH; k += STEP) {
+                multiply(&sums, left_by_depth(subgroup, k), subgroup, k);
+            }
+        }
     }
     for (var i = 0u; i < ROW_TILES; i++) {
         for (var j = 0u; j < COLUMN_TILES; j++) {

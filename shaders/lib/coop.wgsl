@@ -11,66 +11,55 @@ const ROWS: u32 = 64u;
 const COLUMNS: u32 = 64u;
 const SUBGROUP_ROWS: u32 = 2u;
 const SUBGROUP_COLUMNS: u32 = 2u;
-const DEPTH: u32 = 32u;
 const STEP: u32 = TILE; // terms between two products; anything else is wrong, which is how the self-test is tested
 
-const QUADS: u32 = DEPTH / 4u;
+const DEPTH: u32 = 32u;
 const INVOCATIONS: u32 = LANES * SUBGROUP_ROWS * SUBGROUP_COLUMNS;
 const ROW_TILES: u32 = ROWS / SUBGROUP_ROWS / TILE; // matrices of one subgroup
 const COLUMN_TILES: u32 = COLUMNS / SUBGROUP_COLUMNS / TILE;
-// An invocation brings blocks of four rows, or columns, by four deep. All its blocks are equally deep.
-const LEFT_BLOCKS: u32 = ROWS / 4u * QUADS / INVOCATIONS;
-const RIGHT_BLOCKS: u32 = COLUMNS / 4u * QUADS / INVOCATIONS;
+const LEFT_LOADS: u32 = ROWS * DEPTH / 4u / INVOCATIONS; // vec4s that an invocation brings
+const RIGHT_LOADS: u32 = COLUMNS * DEPTH / 4u / INVOCATIONS;
 
 // Padded by 16 bytes against bank conflicts, which keeps the alignment that matrices need.
 const DEPTH_STRIDE: u32 = DEPTH + 8u;
+const ROW_STRIDE: u32 = ROWS + 8u;
+const COLUMN_STRIDE: u32 = COLUMNS + 8u;
 const STAGED_STRIDE: u32 = TILE + 4u;
-// Of workgroup memory, which is elements of UNIT numbers: `left` is [row][depth], `right` [column][depth], because drivers load matrices fastest along
-// what is summed.
+// Of workgroup memory, which is elements of UNIT numbers: `left` is [row][depth] or [depth][row], whichever way its vec4s come (ROWS >= DEPTH makes
+// the first the larger), `right` [depth][column].
 const LEFT: u32 = ROWS * DEPTH_STRIDE / UNIT;
-const RIGHT: u32 = COLUMNS * DEPTH_STRIDE / UNIT;
+const RIGHT: u32 = DEPTH * COLUMN_STRIDE / UNIT;
 const STAGE: u32 = SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE / UNIT;
-
-// Quad of rows or columns of block `i` of an invocation; that of its depth is local % QUADS.
-fn slot(local: u32, i: u32) -> u32 {
-    return (local + i * INVOCATIONS) / QUADS;
-}
-
-// Puts a block whose vectors are four rows each, one vector deeper than the other.
-fn put_left_block(slot: u32, quad: u32, a: vec4<f16>, b: vec4<f16>, c: vec4<f16>, d: vec4<f16>) {
-    let at = slot * 4u * DEPTH_STRIDE + quad * 4u;
-    put_left(at, vec4(a.x, b.x, c.x, d.x));
-    put_left(at + DEPTH_STRIDE, vec4(a.y, b.y, c.y, d.y));
-    put_left(at + 2u * DEPTH_STRIDE, vec4(a.z, b.z, c.z, d.z));
-    put_left(at + 3u * DEPTH_STRIDE, vec4(a.w, b.w, c.w, d.w));
-}
-
-// The same of four columns each.
-fn put_right_block(slot: u32, quad: u32, a: vec4<f16>, b: vec4<f16>, c: vec4<f16>, d: vec4<f16>) {
-    let at = slot * 4u * DEPTH_STRIDE + quad * 4u;
-    put_right(at, vec4(a.x, b.x, c.x, d.x));
-    put_right(at + DEPTH_STRIDE, vec4(a.y, b.y, c.y, d.y));
-    put_right(at + 2u * DEPTH_STRIDE, vec4(a.z, b.z, c.z, d.z));
-    put_right(at + 3u * DEPTH_STRIDE, vec4(a.w, b.w, c.w, d.w));
-}
 
 // Where matrix (i, j) of a subgroup begins: row and column within the workgroup's sums.
 fn corner(subgroup: u32, i: u32, j: u32) -> vec2<u32> {
     return vec2(subgroup / SUBGROUP_COLUMNS * ROW_TILES + i, subgroup % SUBGROUP_COLUMNS * COLUMN_TILES + j) * TILE;
 }
 
-// Adds the products of a slab.
-fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, subgroup: u32) {
-    for (var k = 0u; k < DEPTH; k += STEP) {
-        var a: array<Left, ROW_TILES>;
+// A subgroup's left matrices at depth k, from [row][depth].
+fn left_by_rows(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
+    var a: array<Left, ROW_TILES>;
+    for (var i = 0u; i < ROW_TILES; i++) {
+        a[i] = coopLoadT<Left>(&left[(corner(subgroup, i, 0u).x * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT);
+    }
+    return a;
+}
+
+// The same from [depth][row].
+fn left_by_depth(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
+    var a: array<Left, ROW_TILES>;
+    for (var i = 0u; i < ROW_TILES; i++) {
+        a[i] = coopLoad<Left>(&left[(k * ROW_STRIDE + corner(subgroup, i, 0u).x) / UNIT], ROW_STRIDE / UNIT);
+    }
+    return a;
+}
+
+// Adds the products of `a` with what lies in `right` at depth k.
+fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: array<Left, ROW_TILES>, subgroup: u32, k: u32) {
+    for (var j = 0u; j < COLUMN_TILES; j++) {
+        let b = coopLoadT<Right>(&right[(k * COLUMN_STRIDE + corner(subgroup, 0u, j).y) / UNIT], COLUMN_STRIDE / UNIT);
         for (var i = 0u; i < ROW_TILES; i++) {
-            a[i] = coopLoadT<Left>(&left[(corner(subgroup, i, 0u).x * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT);
-        }
-        for (var j = 0u; j < COLUMN_TILES; j++) {
-            let b = coopLoad<Right>(&right[(corner(subgroup, 0u, j).y * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT);
-            for (var i = 0u; i < ROW_TILES; i++) {
-                (*sums)[i][j] = coopMultiplyAdd(a[i], b, (*sums)[i][j]);
-            }
+            (*sums)[i][j] = coopMultiplyAdd(a[i], b, (*sums)[i][j]);
         }
     }
 }

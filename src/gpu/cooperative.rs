@@ -85,7 +85,8 @@ impl CooperativeMatrix {
     /// Terms that a workgroup adds between two barriers: as many as fit 32 KiB of workgroup memory, beside what results leave through.
     fn depth(self, shape: ProductShape) -> u32 {
         let [rows, columns] = self.subgroups(shape);
-        let bytes = |depth: u32| 2 * shape.side32() * (depth + 8) * 2 + rows * columns * self.tile * (self.tile + 4) * 4;
+        let side = shape.side32();
+        let bytes = |depth: u32| 2 * (side * (depth + 8) + depth * (side + 8)) + rows * columns * self.tile * (self.tile + 4) * 4;
         if bytes(64) <= 32 << 10 { 64 } else { 32 }
     }
 
