@@ -17,8 +17,6 @@ alias Weight = f32;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
 const QUADS: u32 = DEPTH / 4u;
-// vec4s of a matrix that an invocation writes.
-const PUTS: u32 = max(TILE * TILE / 4u / LANES, 1u);
 @compute @workgroup_size(INVOCATIONS)
 fn gather(
     @builtin(workgroup_id) wg: vec3<u32>,
@@ -35,6 +33,7 @@ fn gather(
     // and what is not there is left out after, so that values may come while others are multiplied.
     let row_step = INVOCATIONS / QUADS;
     var rows: array<Row, LEFT_LOADS>;
+    #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) {
         rows[i] = gather_row(params, min(first_row + local / QUADS + i * row_step, params.rows - 1u));
     }
@@ -55,10 +54,12 @@ fn gather(
     for (var slab = 0u; slab <= slabs; slab++) {
         workgroupBarrier();
         if slab > 0u {
+            #unroll
             for (var i = 0u; i < LEFT_LOADS; i++) {
                 let x = select(vec4<f32>(), normalized_by(n, vec4<f32>(a[i])), from_a[i].there);
                 put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, vec4<f16>(x));
             }
+            #unroll
             for (var i = 0u; i < RIGHT_LOADS; i++) {
                 let w = select(vec4<f32>(), vec4<f32>(b[i]), from_b[i].there);
                 put_right((depth + i) * COLUMN_STRIDE + slot * 4u, vec4<f16>(w));
@@ -67,21 +68,27 @@ fn gather(
         workgroupBarrier();
         if slab < slabs {
             n = norm_of(left_at.channel);
+            #unroll
             for (var i = 0u; i < LEFT_LOADS; i++) { from_a[i] = source_a(rows[i], left_at); }
+            #unroll
             for (var i = 0u; i < RIGHT_LOADS; i++) {
                 from_b[i] = source_b(0u, deeper(right_at, (depth % 4u + i) / 4u), (depth + i) % 4u, column);
             }
+            #unroll
             for (var i = 0u; i < LEFT_LOADS; i++) { a[i] = input[from_a[i].start]; }
+            #unroll
             for (var i = 0u; i < RIGHT_LOADS; i++) { b[i] = weight[from_b[i].start]; }
             left_at = deeper(left_at, QUADS);
             right_at = deeper(right_at, QUADS);
         }
         if slab > 0u {
+            #unroll
             for (var k = 0u; k < DEPTH; k += STEP) {
                 multiply(&sums, left_by_rows(subgroup, k), subgroup, k);
             }
         }
     }
+    #unroll
     for (var j = 0u; j < COLUMN_TILES; j++) {
         let corner = corner(subgroup, 0u, j);
         // An invocation writes one column quad of a matrix: LANES is a multiple of the quads.
@@ -89,14 +96,18 @@ fn gather(
         // What the results need besides is read before any of them is written.
         var ats: array<array<u32, PUTS>, ROW_TILES>;
         var besides: array<array<Beside, PUTS>, ROW_TILES>;
+        #unroll
         for (var i = 0u; i < ROW_TILES; i++) {
+            #unroll
             for (var e = 0u; e < PUTS; e++) {
                 ats[i][e] = out_of(params, first_row + corner.x + i * TILE + (lane + e * LANES) / (TILE / 4u));
                 besides[i][e] = beside(ats[i][e], quad);
             }
         }
+        #unroll
         for (var i = 0u; i < ROW_TILES; i++) {
             put_stage(sums[i][j], subgroup);
+            #unroll
             for (var e = 0u; e < PUTS; e++) {
                 let r = (lane + e * LANES) / (TILE / 4u);
                 // There may be more lanes than vec4s of a matrix.

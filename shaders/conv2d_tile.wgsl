@@ -10,6 +10,7 @@
 
 alias Element = f32;
 alias Weight = f32;
+const INVOCATIONS: u32 = 256u;
 
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
@@ -19,7 +20,7 @@ alias Weight = f32;
 var<workgroup> tile_a: array<array<f32, 68>, 16>;
 var<workgroup> tile_b: array<array<vec4<f32>, 16>, 16>;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(INVOCATIONS)
 fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile = workgroup_index(wg, n);
     if tile >= params.tiles { return; }

@@ -49,10 +49,12 @@ fn reduce(
     for (var slab = 0u; slab <= slabs; slab++) {
         workgroupBarrier();
         if slab > 0u {
+            #unroll
             for (var i = 0u; i < LEFT_LOADS; i++) {
                 let x = select(vec4<f32>(), normalized_by(n, vec4<f32>(a[i])), from_a[i].there);
                 put_left((row_pixel + i) * ROW_STRIDE + row_slot * 4u, vec4<f16>(x));
             }
+            #unroll
             for (var i = 0u; i < RIGHT_LOADS; i++) {
                 let g = select(vec4<f32>(), vec4<f32>(b[i]), from_b[i].there);
                 put_right((column_pixel + i) * COLUMN_STRIDE + column_slot * 4u, vec4<f16>(g));
@@ -61,33 +63,41 @@ fn reduce(
         workgroupBarrier();
         if slab < slabs {
             let at = first + slab * DEPTH;
+            #unroll
             for (var i = 0u; i < LEFT_LOADS; i++) {
                 from_a[i] = seen(pixel, quad, at + row_pixel + i < end);
                 pixel = further(pixel, select(1u, DEPTH + 1u - LEFT_LOADS, i + 1u == LEFT_LOADS));
             }
+            #unroll
             for (var i = 0u; i < RIGHT_LOADS; i++) {
                 let there = at + column_pixel + i < end && column < params.out_quads;
                 from_b[i] = Source(select(0u, (at + column_pixel + i) * params.out_quads + column, there), there);
             }
+            #unroll
             for (var i = 0u; i < LEFT_LOADS; i++) { a[i] = input[from_a[i].start]; }
+            #unroll
             for (var i = 0u; i < RIGHT_LOADS; i++) { b[i] = grad_output[from_b[i].start]; }
         }
         if slab > 0u {
+            #unroll
             for (var k = 0u; k < DEPTH; k += STEP) {
                 multiply(&sums, left_by_depth(subgroup, k), subgroup, k);
             }
         }
     }
+    #unroll
     for (var i = 0u; i < ROW_TILES; i++) {
+        #unroll
         for (var j = 0u; j < COLUMN_TILES; j++) {
             put_stage(sums[i][j], subgroup);
-            for (var e = lane; e < TILE * TILE / 4u; e += LANES) {
-                let r = e / (TILE / 4u);
-                let q = e % (TILE / 4u);
+            #unroll
+            for (var e = 0u; e < PUTS; e++) {
+                let r = (lane + e * LANES) / (TILE / 4u);
+                let q = lane % (TILE / 4u);
                 let at = corner(subgroup, i, j);
                 let row = first_quad * 4u + at.x + r;
                 let target_column = first_column + at.y / 4u + q;
-                if row < params.quads * 4u && target_column < params.out_quads {
+                if r < TILE && row < params.quads * 4u && target_column < params.out_quads {
                     put(((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column, staged(subgroup, r, q));
                 }
             }

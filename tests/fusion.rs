@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use swav_wgpu::gpu::Gpu;
-use swav_wgpu::graph::{Graph, Program, Storage, Store, Tensor, TensorId, Variables, Variants, lower, pad_rows, plan};
+use swav_wgpu::gpu::{Caps, DeviceKind, Gpu};
+use swav_wgpu::graph::{Graph, Launch, Program, Storage, Store, Tensor, TensorId, Variables, Variants, lower, pad_rows, plan};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
 use swav_wgpu::nn::{Init, Recompute, initial_values};
 use swav_wgpu::ops::{BatchNormMode, Rewrite, gradients};
 use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
 use swav_wgpu::swav::{Crops, Precision, QueueUse, SinkhornScope, StepPart, StepSettings, StepVariables, SwavModel, record};
-use swav_wgpu::tune::Fusions;
+use swav_wgpu::tune::{BestGuess, Fusions, Repeat};
 
+#[path = "support/minimal.rs"]
+mod minimal;
 #[path = "support/random_graph.rs"]
 mod random_graph;
 
+use minimal::Minimal;
 use random_graph::{Random, batch_norm_parameters, input, random_graph};
 
 static GPU: LazyLock<Gpu> =
@@ -142,6 +145,55 @@ fn fused_and_plain_graphs_compute_the_same() {
             let saved = separate.dispatches().checked_sub(program.dispatches()).expect("no more dispatches than before");
             assert!(saved >= 8, "{fusions:?}: {saved} dispatches saved");
         }
+    }
+}
+
+/// Winograd's way, in every combination that a step has, computes what the direct one does.
+#[test]
+fn minimal_filtering_computes_the_same_with_whatever_it_is_fused() {
+    for backbone in networks() {
+        let settings = settings(3, [37, 26], Precision::F32, Recompute::None);
+        let (plain, _) = run(&backbone, &settings, &Fusions::Only(Vec::new()));
+        for fusions in [Fusions::Only(Vec::new()), Fusions::Usual, Fusions::Only(Rewrite::ALL.to_vec())] {
+            let (got, program) = run(&backbone, &settings, &Minimal(&fusions));
+            let (error, name) = difference(&plain, &got);
+            assert!(error < 2e-4, "{fusions:?}: {name} is off by {error:.1e}");
+            assert!(program.choices().values().filter(|v| v.starts_with("winograd-")).count() >= 6, "{:?}", program.choices());
+        }
+    }
+    // Basic blocks join before a 3x3, and add up gradients there.
+    let (_, _, part) = step(&networks()[1], &settings(3, [37, 26], Precision::F32, Recompute::None));
+    let keep: Vec<TensorId> = part.outputs.iter().map(|(_, t)| t.id()).collect();
+    let launches = |fusions: Fusions| lower(&part.graph, &keep, GPU.caps(), &Minimal(&fusions)).launches;
+    let has = |launches: &[Launch], parts: [&str; 2]| launches.iter().any(|l| parts.iter().all(|part| l.kernel.label().contains(part)));
+    let usual = launches(Fusions::Usual);
+    for store in ["store=store_statistics", "store=store_gradient", "store=store_join"] {
+        assert!(has(&usual, ["winograd_output/pixels", store]), "{store}");
+    }
+    assert!(has(&usual, ["winograd_weight/finish", "store_weight=store_weight_sum"]));
+    assert!(has(&launches(Fusions::Only(vec![Rewrite::SumOfGradients])), ["winograd_output/pixels", "store=store_sum"]));
+}
+
+/// Choices are kept by op and shape: what is offered for one is always the same, so that a resumed run repeats all of them.
+#[test]
+fn a_step_that_repeats_its_choices_is_the_same_step() {
+    let backbone = Backbone { block: Block::Bottleneck, blocks: vec![1, 2, 2, 2], width: 64, stem: Stem::Standard };
+    let cpu = Caps { kind: DeviceKind::Cpu, subgroup_size: Some(8), ..GPU.caps().clone() };
+    let card = Caps { kind: DeviceKind::Discrete, subgroup_size: Some(32), ..cpu.clone() };
+    for (caps, batch) in [(cpu, 4), (card, 32)] {
+        let (_, _, part) = step(&backbone, &settings(batch, [224, 96], Precision::F32, Recompute::default()));
+        let keep: Vec<TensorId> = part.outputs.iter().map(|(_, t)| t.id()).collect();
+        let first = lower(&part.graph, &keep, &caps, &Fusions::Usual);
+        let mut offered = BTreeMap::new();
+        for d in &first.decisions {
+            assert_eq!(offered.entry(d.key()).or_insert(&d.offered), &&d.offered, "{}", d.key());
+        }
+        let choices = first.decisions.iter().map(|d| (d.key(), d.chosen.clone())).collect();
+        let again = lower(&part.graph, &keep, &caps, &Repeat { choices: &choices, otherwise: &BestGuess });
+        assert_eq!(first.decisions, again.decisions);
+        // Four of the seven 3x3 have no stride, two groups of crops, three passes; where images are of few tiles it need not pay.
+        let minimal = first.decisions.iter().filter(|d| d.chosen.starts_with("winograd-")).count();
+        assert!((20..=24).contains(&minimal), "{:?}: {minimal}", caps.kind);
     }
 }
 

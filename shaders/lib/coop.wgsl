@@ -11,14 +11,21 @@ const ROWS: u32 = 64u;
 const COLUMNS: u32 = 64u;
 const SUBGROUP_ROWS: u32 = 2u;
 const SUBGROUP_COLUMNS: u32 = 2u;
-const STEP: u32 = TILE; // terms between two products; anything else is wrong, which is how the self-test is tested
+const STEP: u32 = 8u; // terms between two products; anything else is wrong, which is how the self-test is tested
 
 const DEPTH: u32 = 32u;
 const INVOCATIONS: u32 = LANES * SUBGROUP_ROWS * SUBGROUP_COLUMNS;
-const ROW_TILES: u32 = ROWS / SUBGROUP_ROWS / TILE; // matrices of one subgroup
-const COLUMN_TILES: u32 = COLUMNS / SUBGROUP_COLUMNS / TILE;
-const LEFT_LOADS: u32 = ROWS * DEPTH / 4u / INVOCATIONS; // vec4s that an invocation brings
-const RIGHT_LOADS: u32 = COLUMNS * DEPTH / 4u / INVOCATIONS;
+// Ends of loops that are written out before anything is compiled (`#unroll`): where drivers keep a loop, they keep arrays of matrices in memory.
+const ROW_TILES: u32 = 4u; // matrices of one subgroup
+const COLUMN_TILES: u32 = 4u;
+const LEFT_LOADS: u32 = 16u; // vec4s that an invocation brings
+const RIGHT_LOADS: u32 = 16u;
+const PUTS: u32 = 2u; // vec4s of a matrix that an invocation writes
+const_assert ROW_TILES == ROWS / SUBGROUP_ROWS / TILE;
+const_assert COLUMN_TILES == COLUMNS / SUBGROUP_COLUMNS / TILE;
+const_assert LEFT_LOADS == ROWS * DEPTH / 4u / INVOCATIONS;
+const_assert RIGHT_LOADS == COLUMNS * DEPTH / 4u / INVOCATIONS;
+const_assert PUTS * LANES >= TILE * TILE / 4u;
 
 // Padded by 16 bytes against bank conflicts, which keeps the alignment that matrices need.
 const DEPTH_STRIDE: u32 = DEPTH + 8u;
@@ -39,6 +46,7 @@ fn corner(subgroup: u32, i: u32, j: u32) -> vec2<u32> {
 // A subgroup's left matrices at depth k, from [row][depth].
 fn left_by_rows(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
     var a: array<Left, ROW_TILES>;
+    #unroll
     for (var i = 0u; i < ROW_TILES; i++) {
         a[i] = coopLoadT<Left>(&left[(corner(subgroup, i, 0u).x * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT);
     }
@@ -48,6 +56,7 @@ fn left_by_rows(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
 // The same from [depth][row].
 fn left_by_depth(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
     var a: array<Left, ROW_TILES>;
+    #unroll
     for (var i = 0u; i < ROW_TILES; i++) {
         a[i] = coopLoad<Left>(&left[(k * ROW_STRIDE + corner(subgroup, i, 0u).x) / UNIT], ROW_STRIDE / UNIT);
     }
@@ -56,8 +65,10 @@ fn left_by_depth(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
 
 // Adds the products of `a` with what lies in `right` at depth k.
 fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: array<Left, ROW_TILES>, subgroup: u32, k: u32) {
+    #unroll
     for (var j = 0u; j < COLUMN_TILES; j++) {
         let b = coopLoadT<Right>(&right[(k * COLUMN_STRIDE + corner(subgroup, 0u, j).y) / UNIT], COLUMN_STRIDE / UNIT);
+        #unroll
         for (var i = 0u; i < ROW_TILES; i++) {
             (*sums)[i][j] = coopMultiplyAdd(a[i], b, (*sums)[i][j]);
         }

@@ -1,6 +1,6 @@
-// Tallies of the 256 invocations of a workgroup, of which those of the same number modulo `columns` noted the same column.
+// Tallies of the INVOCATIONS of a workgroup, of which those of the same number modulo `columns` noted the same column.
 // Next to nothing where nothing is noted.
-const SLOTS: u32 = select(1u, 256u, TALLIES);
+const SLOTS: u32 = select(1u, INVOCATIONS, TALLIES);
 var<workgroup> tallies: array<Tally, SLOTS>;
 
 // The merged tally of a column, in invocation `local` < `columns`. All invocations must call.
@@ -10,7 +10,7 @@ fn share_tally(local: u32, columns: u32) -> Tally {
     workgroupBarrier();
     var all = tallies[local];
     if local < columns {
-        for (var i = local + columns; i < 256u; i += columns) {
+        for (var i = local + columns; i < INVOCATIONS; i += columns) {
             all = merged(all, tallies[i]);
         }
     }

@@ -3,13 +3,16 @@
 //! Every file in `shaders/` is plain WGSL that other tools can read. A line `#import index` appends `shaders/lib/index.wgsl` once (module
 //! scope is free of order, so naga's line numbers stay those of the file); [`Specialization::import`] puts another file of the same interface in
 //! its place. A top-level `const NAME: T = default;` or
-//! `alias NAME = type;` is a knob: [`Specialization`] replaces its value by name, and a name that no line declares is an error.
+//! `alias NAME = type;` is a knob: [`Specialization`] replaces its value by name, and a name that no line declares is an error. A line `#unroll` has the
+//! loop below it written out.
 //!
 //! Adapters without f16 in shaders store it all the same, packed in words, and compute in f32 ([`Specialization::packed`]). So that each
 //! kernel stays one source, a kernel over an alias `E` declares its buffers as `array<vec4<E>>`, reads them only as `vec4<f32>(buffer[..])`,
 //! and writes them only as `vec4<E>(..)` of a `vec4<f32>`; `widen` and `narrow` of `lib/packed.wgsl` then take the place of these conversions.
 
+use super::unroll::unroll;
 use std::collections::{BTreeMap, BTreeSet};
+
 use std::fmt::Write as _;
 
 /// Why a shader could not be composed: a mistake in the program.
@@ -24,6 +27,14 @@ pub enum ShaderError {
         line: usize,
         /// Name it asks for.
         import: String,
+    },
+    /// A loop to be unrolled that cannot be.
+    #[error("{shader}: {reason}")]
+    Loop {
+        /// The shader.
+        shader: String,
+        /// Which loop.
+        reason: String,
     },
     /// A specialisation of a constant that the shader does not declare.
     #[error("{shader}: no top-level `const {name}` or `alias {name}` to set, nor an `#import {name}`")]
@@ -107,7 +118,8 @@ pub fn compose(name: &str, find: impl Fn(&str) -> Option<&'static str>, spec: &S
     }
     let f16 = composed.contains("f16>") || composed.contains("= f16;");
     // On one line with the file's first, so that line numbers stay true.
-    Ok(if f16 { format!("enable f16; {composed}") } else { composed })
+    let composed = if f16 { format!("enable f16; {composed}") } else { composed };
+    unroll(composed).map_err(|reason| ShaderError::Loop { shader: name.into(), reason })
 }
 
 struct Composer<'a> {

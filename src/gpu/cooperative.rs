@@ -97,7 +97,8 @@ impl CooperativeMatrix {
 
     /// Knobs of `shaders/lib/coop.wgsl`.
     pub fn knobs(self, shape: ProductShape) -> Specialization {
-        let (tile, [rows, columns]) = (self.tile, self.subgroups(shape));
+        let (tile, side, [rows, columns]) = (self.tile, shape.side32(), self.subgroups(shape));
+        let loads = side * self.depth(shape) / 4 / (self.subgroup * rows * columns);
         let matrix = |of: &str| format!("coop_mat{tile}x{tile}<{of}>");
         let memory = if self.vectors { Specialization::default().import("coop_scalars", "coop_vectors") } else { Specialization::default() };
         memory
@@ -107,10 +108,16 @@ impl CooperativeMatrix {
             .u32("TILE", tile)
             .u32("DEPTH", self.depth(shape))
             .u32("LANES", self.subgroup)
-            .u32("ROWS", shape.side32())
-            .u32("COLUMNS", shape.side32())
+            .u32("ROWS", side)
+            .u32("COLUMNS", side)
             .u32("SUBGROUP_ROWS", rows)
             .u32("SUBGROUP_COLUMNS", columns)
+            .u32("STEP", tile)
+            .u32("ROW_TILES", side / rows / tile)
+            .u32("COLUMN_TILES", side / columns / tile)
+            .u32("LEFT_LOADS", loads)
+            .u32("RIGHT_LOADS", loads)
+            .u32("PUTS", (tile * tile / 4).div_ceil(self.subgroup))
     }
 
     /// The longest sum that one dispatch may compute without any invocation running more than [`MOST_ITERATIONS`].

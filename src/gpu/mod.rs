@@ -18,6 +18,7 @@ mod self_test;
 mod shaders;
 mod spirv_repair;
 mod staging;
+mod unroll;
 
 pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters};
 pub use buffer::Buffer;
