@@ -3,10 +3,9 @@
 //! Such modules declare the Vulkan memory model, in which an access takes part in the order that barriers make only when it says so
 //! (`NonPrivatePointer`), and what one invocation writes reaches another only when it is made available and visible. naga 30 says
 //! neither (wgpu issue 8805), so by the letter nothing written to workgroup memory before a `workgroupBarrier` need be seen after it.
-//! Barriers of a subgroup say nothing of workgroup memory at all, and loops that arrays of matrices are walked in are not asked to be unrolled, without
-//! which drivers keep such arrays in memory.
 //! The repair adds `MakePointerAvailable` to every store and `MakePointerVisible` to every load of workgroup memory, both with
-//! `NonPrivatePointer` and the scope of the workgroup. Source: the SPIR-V specification 1.6, "Memory Operands" and `OpMemoryModel`.
+//! `NonPrivatePointer` and the scope of the workgroup; barriers of a subgroup, which naga has order nothing but subgroup memory, order workgroup memory
+//! too. Source: the SPIR-V specification 1.6, "Memory Operands" and `OpMemoryModel`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,11 +30,8 @@ const OP_IN_BOUNDS_ACCESS_CHAIN: u32 = 66;
 const OP_PTR_ACCESS_CHAIN: u32 = 67;
 const OP_COPY_OBJECT: u32 = 83;
 const OP_SELECT: u32 = 169;
-const OP_U_LESS_THAN: u32 = 176;
 const OP_CONTROL_BARRIER: u32 = 224;
 const OP_PHI: u32 = 245;
-const OP_LOOP_MERGE: u32 = 246;
-const OP_SELECTION_MERGE: u32 = 247;
 const OP_COOPERATIVE_MATRIX_LOAD: u32 = 4457;
 const OP_COOPERATIVE_MATRIX_STORE: u32 = 4458;
 
@@ -44,7 +40,6 @@ const SCOPE_WORKGROUP: u32 = 2;
 const SCOPE_SUBGROUP: u32 = 3;
 /// AcquireRelease, WorkgroupMemory, MakeAvailable, MakeVisible.
 const WORKGROUP_MEMORY_ORDERED: u32 = 0x8 | 0x100 | 0x2000 | 0x4000;
-const UNROLL: u32 = 1;
 const MAKE_POINTER_AVAILABLE: u32 = 0x8;
 const MAKE_POINTER_VISIBLE: u32 = 0x10;
 const NON_PRIVATE_POINTER: u32 = 0x20;
@@ -109,34 +104,24 @@ fn workgroup_pointers(all: &[Instruction<'_>]) -> HashSet<u32> {
     all.iter().filter(|i| makes_pointer(i.op) && types.contains(&i.words[1])).map(|i| i.words[2]).collect()
 }
 
-/// For each instruction, whether it begins a loop that ends at a constant. naga tests that first thing in its body.
-fn short_loops(all: &[Instruction<'_>], constants: &HashMap<u32, u32>) -> Vec<bool> {
-    let ends = |at: usize| {
-        let head = all[at + 1..].iter().take_while(|i| !matches!(i.op, OP_SELECTION_MERGE | OP_LOOP_MERGE));
-        head.clone().any(|i| i.op == OP_U_LESS_THAN && constants.contains_key(&i.words[4]))
-    };
-    all.iter().enumerate().map(|(at, i)| i.op == OP_LOOP_MERGE && ends(at)).collect()
-}
-
 /// Values of 32-bit constants by id.
 fn constants(all: &[Instruction<'_>]) -> HashMap<u32, u32> {
     all.iter().filter(|i| i.op == OP_CONSTANT && i.words.len() == 4).map(|i| (i.words[2], i.words[3])).collect()
 }
 
-/// The module with every access to workgroup memory ordered by barriers, and short loops to be unrolled. Errors say what was met that the repair does not know.
+/// The module with every access to workgroup memory ordered by barriers. Errors say what was met that the repair does not know.
 pub(super) fn order_workgroup_memory(module: &[u32]) -> Result<Vec<u32>, String> {
     let all = instructions(module)?;
     let pointers = workgroup_pointers(&all);
     let uint = all.iter().find(|i| i.op == OP_TYPE_INT && i.words[2..] == [32, 0]).map(|i| i.words[1]);
     let uint = uint.ok_or("no 32-bit unsigned integer to name a scope with")?;
     let known = constants(&all);
-    let short = short_loops(&all, &known);
     // Constants of our own: equal ones may be declared twice.
     let (scope, ordered) = (module[BOUND], module[BOUND] + 1);
     let mut out = module[..HEADER].to_vec();
     out[BOUND] += 2;
     let mut declared = false;
-    for (i, short) in all.iter().zip(short) {
+    for i in &all {
         if i.op == OP_FUNCTION && !declared {
             out.extend([(4 << 16) | OP_CONSTANT, uint, scope, SCOPE_WORKGROUP]);
             out.extend([(4 << 16) | OP_CONSTANT, uint, ordered, WORKGROUP_MEMORY_ORDERED]);
@@ -144,11 +129,6 @@ pub(super) fn order_workgroup_memory(module: &[u32]) -> Result<Vec<u32>, String>
         }
         if i.op == OP_CONTROL_BARRIER && known.get(&i.words[1]) == Some(&SCOPE_SUBGROUP) {
             out.extend([i.words[0], i.words[1], scope, ordered]);
-            continue;
-        }
-        if short {
-            out.extend(&i.words[..3]);
-            out.push(i.words[3] | UNROLL);
             continue;
         }
         let touches = |id: &u32| pointers.contains(id);
@@ -196,6 +176,13 @@ mod tests {
         counts
     }
 
+    /// Scope of execution and semantics of every barrier.
+    fn barriers(module: &[u32]) -> Vec<(u32, u32)> {
+        let all = instructions(module).unwrap();
+        let values = constants(&all);
+        all.iter().filter(|i| i.op == OP_CONTROL_BARRIER).map(|i| (values[&i.words[1]], values[&i.words[3]])).collect()
+    }
+
     fn words(text: &str, checked: bool) -> Vec<u32> {
         let kernel = passthrough::Translated::new(text, "main", checked).unwrap();
         kernel.words
@@ -214,7 +201,7 @@ mod tests {
             let a = coopLoadT<coop_mat8x8<f16, A>>(&factor[0], 8u);
             let b = coopLoad<coop_mat8x8<f16, B>>(&x[0], 8u);
             coopStoreT(coopMultiplyAdd(a, b, coop_mat8x8<f32, C>()), &stage[0], 8u);
-            workgroupBarrier();
+            subgroupBarrier();
             y[local] = stage[local];
         }";
 
@@ -233,6 +220,7 @@ mod tests {
         // Two words for each of five accesses, four for each of two constants.
         assert_eq!(after.len(), before.len() + 2 * 5 + 8);
         assert_eq!(count(&order_workgroup_memory(&after).unwrap()), expected(true), "a second repair changes nothing");
+        assert_eq!([barriers(&before), barriers(&after)], [vec![(2, 0x108), (3, 0x88)], vec![(2, 0x108), (3, WORKGROUP_MEMORY_ORDERED)]]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ const SIZES: &[Size] = &[
     [7, 10, 9, 8, 7, 3, 1, 1],
     [2, 6, 7, 8, 12, 3, 1, 2],
     [2, 9, 6, 12, 8, 3, 1, 0],
+    // As many channels as the largest tiles have rows, and more tiles of 4x4 than a segment of pixels has.
+    [3, 33, 37, 128, 8, 3, 1, 1],
 ];
 
 /// Beyond what a driver that cuts loops lets one invocation count, and beyond 65,535 workgroups of the plain kernel.

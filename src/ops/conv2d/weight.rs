@@ -131,8 +131,9 @@ impl WeightGradient {
             let count = r * s * i * o.div_ceil(4);
             let params = Params::default().u32("count", count).u32("in_quads", 0).u32("out_quads", 0).u32("splits", splits);
             let reads: Vec<TensorId> = [target].into_iter().chain(at_last).collect();
-            // Cards are not busy with one invocation a sum; software devices are, and pay for barriers.
-            let lanes = if cx.caps().kind == DeviceKind::Cpu { 1 } else { (splits / 4).next_power_of_two().min(16) };
+            // Cards are not busy with one invocation a sum; software devices are, and pay for barriers, but where that is nothing against the kernel.
+            let alone = cx.caps().kind == DeviceKind::Cpu && kernel.tile.is_some();
+            let lanes = if alone { 1 } else { (splits / 4).next_power_of_two().min(16) };
             let knobs = Specialization::default().u32("STORE", 2).u32("LANES", u32::try_from(lanes).expect("at most 16")).and(&onto(at_last));
             cx.launch(KernelSpec::new("conv2d_weight", "sum_splits").with(knobs), params, groups(count * lanes), &reads, &[dw]);
         }
