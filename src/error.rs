@@ -29,6 +29,9 @@ pub enum Error {
     /// No adapter can be used.
     #[error("no usable GPU adapter: {0}")]
     NoAdapter(String),
+    /// The adapter that was asked for is not there; others are.
+    #[error("no such adapter: {0}")]
+    UnknownAdapter(String),
     /// A dataset, shard or image cannot be read.
     #[error("{path}: {message}")]
     Data {
@@ -121,7 +124,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config { .. } | Self::Weights { .. } => 2,
-            Self::NoAdapter(_) => 3,
+            Self::NoAdapter(_) | Self::UnknownAdapter(_) => 3,
             Self::Data { .. } => 4,
             Self::Output { .. } => 5,
             Self::NonFinite { .. } => 6,

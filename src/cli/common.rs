@@ -135,10 +135,17 @@ pub(super) struct Frozen {
 impl Frozen {
     /// Says how images are prepared: weights that were converted have no configuration beside them any more.
     pub(super) fn tell(&self, global: &Global) {
-        let EvalTransform { resize, crop } = self.transform;
-        let scaled = resize.map_or_else(|| "not scaled".to_owned(), |short| format!("scaled to {short} pixels"));
-        note(global, &format!("images are {scaled} and cut to {crop}"));
+        tell_preparation(self.transform, global);
     }
+}
+
+/// Says what becomes of images.
+pub(super) fn tell_preparation(EvalTransform { resize, crop }: EvalTransform, global: &Global) {
+    let how = match resize {
+        Some(short) => format!("scaled to {short} pixels and cut to {crop}"),
+        None => format!("cut to {crop} pixels, not scaled"),
+    };
+    note(global, &format!("images are {how}"));
 }
 
 /// Image settings of a configuration file of either kind, or the usual ones.
@@ -181,10 +188,7 @@ fn for_size(size: usize) -> EvalTransform {
 pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> Result<(Gpu, Frozen)> {
     let mut image = image.clone();
     if let (Weights::File(path), None) = (weights, &image.config) {
-        let own = path.join("config.toml");
-        if own.is_file() {
-            image.config = Some(own);
-        }
+        image.config = run_config(path);
     }
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
@@ -198,6 +202,17 @@ pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> R
         random,
     };
     Ok((gpu, frozen))
+}
+
+/// The configuration of the run that weights are of, where they are a run folder or lie in one.
+fn run_config(weights: &Path) -> Option<PathBuf> {
+    let beside = weights.parent();
+    let run = beside.filter(|folder| folder.ends_with("checkpoints")).and_then(Path::parent);
+    [Some(weights), beside.filter(|_| weights.ends_with(FINETUNED)), run]
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("config.toml"))
+        .find(|own| own.is_file())
 }
 
 /// The network of `--weights` on the adapter the user asked for; `config` gives the architecture of random ones.

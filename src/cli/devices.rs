@@ -3,7 +3,7 @@
 use super::args::Global;
 use super::output;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, adapters};
+use crate::gpu::{Gpu, adapters, none_found};
 
 pub(super) fn run(global: &Global) -> Result<()> {
     let mut found = adapters();
@@ -36,5 +36,5 @@ pub(super) fn run(global: &Global) -> Result<()> {
             a.max_storage_buffers
         ))?;
     }
-    if found.is_empty() { Err(Error::NoAdapter("none was found".into())) } else { Ok(()) }
+    if found.is_empty() { Err(Error::NoAdapter(none_found())) } else { Ok(()) }
 }

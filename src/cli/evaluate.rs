@@ -25,6 +25,7 @@ const BATCH: usize = 64;
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref())?;
     let sets = ClassSets::open(&config)?;
+    common::tell_preparation(eval_transform(&config), global);
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
@@ -43,6 +44,7 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let mut config = configuration(&args.config, &args.set, args.data.as_deref())?;
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
     let sets = ClassSets::open(&config)?;
+    common::tell_preparation(eval_transform(&config), global);
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
     let variants = common::variants(global, &gpu);
     let backbone = network.backbone.clone();

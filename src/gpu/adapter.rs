@@ -125,6 +125,12 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
     }
 }
 
+/// What to say where there is no adapter.
+pub fn none_found() -> String {
+    let allowed = std::env::var("WGPU_BACKEND").map(|backend| format!(" on the backends that WGPU_BACKEND={backend} names")).unwrap_or_default();
+    format!("no Vulkan, Metal or DX12 adapter with compute shaders was found{allowed}")
+}
+
 /// Every adapter of this machine, best first: cards, then integrated and virtual devices, then software.
 pub fn adapters() -> Vec<AdapterDescription> {
     list(&instance()).iter().enumerate().map(|(i, a)| describe(i, a)).collect()
@@ -149,7 +155,7 @@ fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
 pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterDescription)> {
     let found = list(&instance());
     if found.is_empty() {
-        return Err(Error::NoAdapter("no Vulkan, Metal or DX12 adapter with compute shaders was found".into()));
+        return Err(Error::NoAdapter(none_found()));
     }
     let from_env = std::env::var("WGPU_ADAPTER_NAME").ok();
     let index = match selector.or(from_env.as_deref()) {
@@ -160,7 +166,8 @@ pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterDe
             let by_name = || names.iter().position(|n| n.to_lowercase().contains(&wanted.to_lowercase()));
             by_index.or_else(by_name).ok_or_else(|| {
                 let listed: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
-                Error::NoAdapter(format!("`{wanted}` is none of {}", listed.join(", ")))
+                let asked = if selector.is_none() { "WGPU_ADAPTER_NAME" } else { "--adapter" };
+                Error::UnknownAdapter(format!("{asked} `{wanted}` is none of {}", listed.join(", ")))
             })?
         }
     };

@@ -20,7 +20,7 @@ mod spirv_repair;
 mod staging;
 mod unroll;
 
-pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters};
+pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters, none_found};
 pub use buffer::Buffer;
 pub(crate) use buffer::megabytes;
 pub use compose::{ShaderError, Specialization, compose};

@@ -9,7 +9,7 @@ use crate::atomic;
 use crate::error::{Error, Result};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Whether a file begins as one that [`CheckpointStore::save`] wrote. False where it cannot be read.
+    pub fn begins(path: &Path) -> bool {
+        let mut first = [0; 8 + SUM_PREFIX.len()];
+        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first[8..] == *SUM_PREFIX
+    }
+
     /// Reads and verifies a file that [`CheckpointStore::save`] wrote.
     pub fn load(path: &Path) -> Result<Self> {
         let damaged = |what: String| Error::weights(path, format!("damaged checkpoint: {what}"));

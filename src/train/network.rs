@@ -1,5 +1,6 @@
 //! A network to evaluate: from a weight file, a run folder, or drawn at random.
 
+use super::checkpoint::{self, CheckpointStore};
 use super::event::Warning;
 use crate::data::{Dataset, EvalTransform, Loader, Normalize};
 use crate::error::{Error, Result};
@@ -107,6 +108,10 @@ pub fn fingerprint(backbone: &Backbone, values: &Values) -> String {
 /// every newer checkpoint that is damaged.
 pub fn weight_file(path: &Path) -> Result<(PathBuf, Vec<Warning>)> {
     if !path.is_dir() {
+        // Whoever names one checkpoint wants that one, or to be told that it is damaged.
+        if checkpoint::Checkpoint::begins(path) {
+            checkpoint::Checkpoint::load(path)?;
+        }
         return Ok((path.to_owned(), Vec::new()));
     }
     let (folder, tuned) = (path.join("checkpoints"), path.join(FINETUNED));
@@ -116,7 +121,7 @@ pub fn weight_file(path: &Path) -> Result<(PathBuf, Vec<Warning>)> {
     if !folder.is_dir() {
         return Err(Error::weights(path, "is a folder without checkpoints or a fine-tuned network: give a weight file or a run folder"));
     }
-    let store = super::checkpoint::CheckpointStore::view(&folder);
+    let store = CheckpointStore::view(&folder);
     match store.latest()? {
         Some((checkpoint, warnings)) => Ok((checkpoint.path, warnings)),
         None => Err(Error::weights(folder, "holds no checkpoint yet")),

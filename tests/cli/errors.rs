@@ -69,6 +69,23 @@ fn weights() {
     rig.run(&format!("{knn} run")).fails(2, &["step-000000001.safetensors"]);
 }
 
+/// Whoever names one file wants that one: its run's settings with it, and no other in its place.
+#[test]
+fn a_checkpoint_named_itself_is_verified_and_brings_its_runs_settings() {
+    let rig = Rig::new();
+    rig.run("train --config pretrain.toml --out run").ok();
+    let newest = rig.checkpoints("run").pop().unwrap();
+    let knn = |weights: &str| rig.run(&format!("eval-knn --weights {weights} --data data"));
+    let named = newest.display().to_string();
+    let settings = "images are scaled to 32 pixels and cut to 32";
+    assert!(knn(&named).ok().err.contains(settings) && knn("run").ok().err.contains(settings));
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&newest, bytes).unwrap();
+    knn(&named).fails(2, &[newest.file_name().unwrap().to_str().unwrap(), "damaged"]);
+}
+
 #[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let rig = Rig::new();
