@@ -9,7 +9,8 @@ The report has the comparisons of `swav-wgpu check`, whole steps (images a secon
 device time by kernel, and kernels alone. All but the profile are wall times; the programs run in turn, and figures are medians of the rounds.
 The kernels alone are many, and burn tunes itself for each.
 
-Every measurement is kept in --raw and not made again, so that a run may be cut by --parts or go on after a stop; what failed is tried again.
+Every measurement is kept in --raw as soon as it is made and not made again, so that a run may be cut by --parts, by --deadline or by a signal and go
+on later; what failed is tried again. A program that is not there is left out, and the report says so.
 
 The floor of an image is what arithmetic or memory alone would take: a step's operations at the card's peak, or the bytes of a fused step at
 its bandwidth, whichever is longer.
@@ -17,8 +18,12 @@ its bandwidth, whichever is longer.
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from compare import HERE, ROOT
@@ -40,6 +45,8 @@ FUSED_BYTES = {"f32": 1.58e9, "TF32": 1.58e9, "f16": 0.79e9}
 FULL_STEP = "resnet50_2x224_6x96"
 STEPS = [FULL_STEP, "resnet18_2x64_4x32"]
 PROFILE_LINES = 40
+# Comparisons in shares that take about as long as each other, because each builds its pipelines one after another.
+CHECKS = ["^conv2d 1.* f32$", "^conv2d [2-9].* f32$", "^conv2d 1.* f16$", "^conv2d [2-9].* f16$", "^block .* f32$", "^block .* f16$", "^batch_norm", "^([ad-km-z]|ca|cl|conc|cr|l)"]
 
 
 def main():
@@ -56,11 +63,13 @@ def main():
     parser.add_argument("--batch", type=int, default=64, help="images of a step and of a kernel [64]")
     parser.add_argument("--kernels", default=r"^(matmul_4096$|conv_(fwd|dgrad|wgrad)_.*_(224|56|28|14|7)_b|bnrelu_)", help="which, a regular expression [%(default)s]")
     parser.add_argument("--check-filter", default="", help="only these comparisons of `check`")
-    parser.add_argument("--tune-seconds", type=float, default=1200.0, help="the most that choosing our kernels may take for a part [1200]")
+    parser.add_argument("--tune-seconds", type=float, default=300.0, help="the most that choosing our kernels may take for a part [300]")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="a step, round and program [3]")
     parser.add_argument("--kernel-seconds", type=float, default=0.3, help="a kernel, round and program [0.3]")
-    parser.add_argument("--limit", type=float, default=3600.0, help="the most a process may take, in seconds [3600]")
+    parser.add_argument("--limit", type=float, default=600.0, help="the most a process may take, in seconds [600]")
+    parser.add_argument("--deadline", type=float, default=float("inf"), help="start nothing more after so many seconds in all")
+    parser.add_argument("--software", action="store_true", help="go on where there is no card")
     parser.add_argument("--peaks", type=float, nargs=4, metavar=("F32", "TF32", "F16", "GBPS"), help="the card's TFLOP/s and GB/s")
     parser.add_argument("--raw", type=Path, default=Path("runs/card.jsonl"), help="every measurement [%(default)s]")
     parser.add_argument("--out", type=Path, help="the report [standard output]")
@@ -69,6 +78,8 @@ def main():
     if unknown := set(parts) - set(PARTS):
         parser.error(f"--parts knows {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")
 
+    # So that what was measured is reported when time is up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     card = Card(args)
     try:
         for part in parts:
@@ -86,15 +97,16 @@ class Card:
     """What was measured so far, and how to measure more."""
 
     def __init__(self, args):
-        self.args, self.failures = args, {}
+        self.args, self.failures, self.end = args, {}, time.monotonic() + args.deadline
         self.flags = ["-q", *(["--adapter", args.adapter] if args.adapter else [])]
         # Any comparison says which adapter it was made on.
-        card = json.loads(self.need([args.ours, "check", "--filter", "^relu", "--json", *self.flags], "--ours"))["adapter"]
-        if "PyTorch" not in args.without:
-            code = f"import torch, torchvision; torch.zeros(1, device={args.torch_device!r}); print(torch.__version__)"
-            self.need([args.python, "-c", code], "--python (or --without PyTorch)")
-        if "burn" not in args.without:
-            self.need([args.burn, "--device", args.burn_device], "--burn (or --without burn)")
+        card = json.loads(self.need([args.ours, "check", "--filter", "^relu", "--json", *self.flags], "--ours") or sys.exit(self.failures["--ours"]))["adapter"]
+        if "llvmpipe" in card and not args.software:
+            sys.exit(f"{card} is no graphics card: look after its driver (VK_DRIVER_FILES names it), or give --software")
+        code = f"import torch, torchvision; torch.zeros(1, device={args.torch_device!r}); print(torch.__version__)"
+        for peer, command, flag in (("PyTorch", [args.python, "-c", code], "--python"), ("burn", [args.burn, "--device", args.burn_device], "--burn")):
+            if peer not in args.without and self.need(command, flag) is None:
+                args.without.append(peer)
         args.raw.parent.mkdir(parents=True, exist_ok=True)
         self.taken = [json.loads(line) for line in args.raw.read_text().splitlines()] if args.raw.exists() else []
         settings = {"part": "settings", "card": card, "step": args.step, "batch": args.batch, "check": args.check_filter}
@@ -107,27 +119,45 @@ class Card:
         self.peaks = args.peaks or (known[0] if known else None)
 
     def need(self, command, flag):
-        """What a program prints that must be there."""
-        try:
-            done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        except OSError as error:
-            sys.exit(f"{flag}: {error}")
-        if done.returncode > 1 or (done.returncode == 1 and not done.stdout):
-            sys.exit(f"{flag}: {' '.join(map(str, command))} fails:\n{done.stderr[-1000:]}")
-        return done.stdout
-
-    def call(self, command, what):
-        """(What a program prints, its exit code); a failure is reported, and not the end."""
+        """What a program prints, or None and a failure."""
         try:
             done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=self.args.limit)
-            printed, code, said = done.stdout, done.returncode, done.stderr
-        except subprocess.TimeoutExpired as late:
-            printed = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-            code, said = -1, f"not done after {self.args.limit:.0f} s"
+            if done.returncode == 0 or (done.returncode == 1 and done.stdout):
+                return done.stdout
+            said = done.stderr[-1000:]
+        except (OSError, subprocess.TimeoutExpired) as error:
+            said = str(error)
+        self.failures[flag] = f"{' '.join(map(str, command))} fails: {said.strip()}"
+        print(f"{flag}: {self.failures[flag]}", file=sys.stderr, flush=True)
+        return None
+
+    def call(self, command, what, on_line=lambda line: None):
+        """(What a program prints, its exit code); each line is told when it comes. A failure is reported, and not the end."""
+        limit = min(self.args.limit, self.end - time.monotonic())
+        if limit <= 0:
+            self.failures[what] = "not started: --deadline"
+            return "", -1
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        late = threading.Event()
+        timer = threading.Timer(limit, lambda: (late.set(), process.kill()))
+        said = []
+        reader = threading.Thread(target=lambda: said.extend(process.stderr))
+        timer.start()
+        reader.start()
+        try:
+            printed = []
+            for line in process.stdout:
+                printed.append(line)
+                on_line(line)
+            code = process.wait()
+            reader.join()
+        finally:
+            timer.cancel()
+            process.kill()
         if code:
-            self.failures[what] = (said.strip().splitlines() or ["nothing said"])[-1]
+            self.failures[what] = f"not done after {limit:.0f} s" if late.is_set() else (said or ["nothing said"])[-1].strip()
             print(f"{what}: {self.failures[what]}", file=sys.stderr, flush=True)
-        return printed, code
+        return "".join(printed), code
 
     def keep(self, line):
         self.taken.append(line)
@@ -150,11 +180,14 @@ class Card:
                 what = f"{part}, {program}"
                 if not missing or what in self.failures or program.split()[0] in self.args.without:
                     continue
-                printed, _ = self.call([*command(missing), *([] if program.startswith("burn") else ["--seconds", seconds])], what)
-                for line in filter(lambda line: line.startswith("{"), printed.splitlines()):
-                    result = json.loads(line)
-                    self.keep({**result, "part": part, "program": program, "round": round_})
-                    print(f"{part}, round {round_ + 1}: {result['name']} {program} {result['median_ms']:.3f} ms", file=sys.stderr, flush=True)
+
+                def keep(line, program=program, round_=round_):
+                    if line.startswith("{"):
+                        result = json.loads(line)
+                        self.keep({**result, "part": part, "program": program, "round": round_})
+                        print(f"{part}, round {round_ + 1}: {result['name']} {program} {result['median_ms']:.3f} ms", file=sys.stderr, flush=True)
+
+                self.call([*command(missing), *([] if program.startswith("burn") else ["--seconds", seconds])], what, keep)
 
     def ours(self, *flags):
         def command(names):
@@ -183,12 +216,15 @@ class Card:
 def check(card):
     if any(t["part"] == "check" for t in card.taken):
         return
-    filter_ = ["--filter", card.args.check_filter] if card.args.check_filter else []
-    printed, _ = card.call([card.args.ours, "check", "--json", *card.flags, *filter_], "check")
-    if printed:
-        result = json.loads(printed)
-        failed = [f"{c['op']} {c['variant']} {c['shape']}" for c in result["cases"] if not c["pass"]]
-        card.keep({"part": "check", "passed": result["passed"], "failed": result["failed"], "cases": failed})
+    filters = [card.args.check_filter] if card.args.check_filter else CHECKS
+    command = [card.args.ours, "check", "--json", *card.flags]
+    with ThreadPoolExecutor(len(filters)) as pool:
+        printed = pool.map(lambda share: card.call([*command, "--filter", share], f"check, {share}")[0], filters)
+    results = [json.loads(text) for text in printed if text]
+    if len(results) == len(filters):
+        cases = [case for result in results for case in result["cases"]]
+        failed = [f"{c['op']} {c['variant']} {c['shape']}" for c in cases if not c["pass"]]
+        card.keep({"part": "check", "passed": sum(r["passed"] for r in results), "failed": len(failed), "cases": failed})
 
 
 def tune(card):
