@@ -79,6 +79,10 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
         megabytes(needs.staging)
     ))?;
     output::line(&format!("largest batch that fits {}: {fits}", gpu.description().name))?;
+    if !needs.bindable(caps) {
+        let (largest, limit) = (megabytes(needs.largest_binding), megabytes(caps.max_binding_bytes));
+        common::warn(format!("{} takes {largest} that a kernel must bind at once; this adapter binds {limit}", needs.largest_tensor));
+    }
     if !needs.fits(caps) {
         let advice = parts.map_or_else(String::new, |k| format!("; it does with train.accumulate = {k}"));
         common::warn(format!("batch {batch} does not fit this adapter{advice}"));

@@ -173,8 +173,7 @@ impl Gpu {
         let (kernels, built) = self.pipelines.get(self, specs)?;
         tracing::debug!("{built} pipelines built in {:?}", started.elapsed());
         if let (Some(file), true) = (&self.pipeline_file, built > 0) {
-            // Without the file the next start is slower, no more.
-            file.save().unwrap_or_else(|error| tracing::warn!("compiled pipelines are not kept: {error}"));
+            file.built();
         }
         Ok(kernels)
     }

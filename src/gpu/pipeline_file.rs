@@ -7,14 +7,27 @@ use super::Gpu;
 use crate::atomic;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Bytes of the checksum at the start of a file.
 const SUM: usize = blake3::OUT_LEN;
+
+/// While many programs are built, as checks and tuning do, the file is written no more often.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// The pipelines an adapter compiled, in memory and in a file.
 pub(super) struct PipelineFile {
     pub(super) cache: wgpu::PipelineCache,
     path: PathBuf,
+    written: Mutex<Written>,
+}
+
+/// When the file was last written, and whether something was built after that.
+#[derive(Default)]
+struct Written {
+    at: Option<Instant>,
+    behind: bool,
 }
 
 impl PipelineFile {
@@ -28,7 +41,7 @@ impl PipelineFile {
         // SAFETY: the data are what `get_data` gave to an earlier run: `checked` has compared them with the checksum that `save` wrote.
         let opened = gpu.scoped("pipeline cache", || unsafe { gpu.device.create_pipeline_cache(&descriptor) });
         match opened {
-            Ok(cache) => Some(Self { cache, path }),
+            Ok(cache) => Some(Self { cache, path, written: Mutex::default() }),
             Err(error) => {
                 tracing::warn!("{}: not used: {error}", path.display());
                 None
@@ -36,8 +49,22 @@ impl PipelineFile {
         }
     }
 
+    /// Told that pipelines were built: writes them, now or with later ones. Without the file the next start is slower, no more.
+    pub(super) fn built(&self) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.behind = written.at.is_some_and(|at| at.elapsed() < SAVE_EVERY);
+        if !written.behind {
+            self.save();
+            written.at = Some(Instant::now());
+        }
+    }
+
+    fn save(&self) {
+        self.replace().unwrap_or_else(|error| tracing::warn!("compiled pipelines are not kept: {error}"));
+    }
+
     /// Replaces the file, when the driver has something new.
-    pub(super) fn save(&self) -> Result<()> {
+    fn replace(&self) -> Result<()> {
         let Some(data) = self.cache.get_data() else { return Ok(()) };
         let file = [blake3::hash(&data).as_bytes(), data.as_slice()].concat();
         if std::fs::read(&self.path).is_ok_and(|old| old == file) {
@@ -46,6 +73,14 @@ impl PipelineFile {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(Error::output(folder))?;
         atomic::write(&self.path, &file)
+    }
+}
+
+impl Drop for PipelineFile {
+    fn drop(&mut self) {
+        if self.written.get_mut().unwrap_or_else(PoisonError::into_inner).behind {
+            self.save();
+        }
     }
 }
 

@@ -51,10 +51,15 @@ const WORKGROUP: usize = 64;
 
 /// Knob `Element` of a kernel over activations of this type.
 fn element(dtype: DType) -> Specialization {
+    typed("Element", dtype)
+}
+
+/// The knob `alias` of a kernel over such numbers.
+fn typed(alias: &'static str, dtype: DType) -> Specialization {
     match dtype {
         // The shader's default.
         DType::F32 => Specialization::default(),
-        other => Specialization::default().alias("Element", other.wgsl()),
+        other => Specialization::default().alias(alias, other.wgsl()),
     }
 }
 

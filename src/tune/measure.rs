@@ -29,6 +29,9 @@ impl Variants for Forced<'_> {
 
 /// Milliseconds of the node of `decision` under each variant offered; `None` when `end` came before all had run.
 pub(super) fn variants(gpu: &Gpu, graph: &Graph, decision: &Decision, rest: &dyn Variants, end: Instant) -> Result<Option<BTreeMap<String, f64>>> {
+    if Instant::now() >= end {
+        return Ok(None);
+    }
     let alone = match Isolated::new(gpu, graph, decision.node) {
         Ok(alone) => alone,
         Err(error) => {

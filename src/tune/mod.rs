@@ -142,7 +142,7 @@ impl Variants for Tuner<'_> {
         for decision in decisions.iter().filter(|d| !self.table.borrow().covers(&d.key(), &d.offered)) {
             missing.entry(decision.key()).or_insert(decision);
         }
-        let (total, mut saved) = (missing.len(), Instant::now());
+        let (total, mut measured, mut saved) = (missing.len(), 0, Instant::now());
         for (done, (key, decision)) in missing.iter().enumerate() {
             let Some(times) = self.measure(gpu, graph, decision)? else {
                 (self.progress)(&Progress::TimeIsUp { left: total - done });
@@ -150,16 +150,17 @@ impl Variants for Tuner<'_> {
             };
             (self.progress)(&Progress::Measured { done: done + 1, total, key, times: &times, guess: &decision.offered[0] });
             self.table.borrow_mut().insert(key, times);
+            measured = done + 1;
             // Who stops the program loses no more than this.
             if saved.elapsed() > SAVE_EVERY {
                 self.table.borrow_mut().save();
                 saved = Instant::now();
             }
         }
-        if total > 0 {
+        if measured > 0 {
             self.table.borrow_mut().save();
         }
-        Ok(total > 0)
+        Ok(measured > 0)
     }
 }
 

@@ -78,13 +78,8 @@ fn case(config: Config, dtype: DType, random: &mut Random) -> Case {
         if !training {
             return vec![n.y, v[3].clone(), v[4].clone()];
         }
-        let blend = |old: &[f64], new: Vec<f64>, factor: f64| -> Vec<f64> {
-            let share = f64::from(MOMENTUM);
-            old.iter().zip(new).map(|(old, new)| (1.0 - share) * old + share * factor * new).collect()
-        };
-        #[expect(clippy::cast_precision_loss, reason = "test sizes")]
-        let unbiased = if rows > 1 { rows as f64 / (rows - 1) as f64 } else { 1.0 };
-        vec![n.y, blend(&v[3], n.mean, 1.0), blend(&v[4], n.variance, unbiased)]
+        let [mean, variance] = reference::running([&v[3], &v[4]], &n, rows, MOMENTUM);
+        vec![n.y, mean, variance]
     };
     let x = random.values(count, config.spread).into_iter().map(|v| v + config.mean).collect();
     let mut case = Case::new(Box::new(build), Box::new(reference))

@@ -72,13 +72,9 @@ fn draw([n, h, w, c, m, o, stride]: Size, dtype: DType, random: &mut Random) -> 
     let (p, q) = ((h - 1) / stride + 1, (w - 1) / stride + 1);
     let reference = move |v: &[Vec<f64>]| {
         let ([first, second], end) = stages([n, h, w, c, m, o, stride], v);
-        let blend = |old: &[f64], new: &[f64], factor: f64| -> Vec<f64> {
-            let share = f64::from(MOMENTUM);
-            old.iter().zip(new).map(|(old, new)| (1.0 - share) * old + share * factor * new).collect()
-        };
-        #[expect(clippy::cast_precision_loss, reason = "test sizes")]
-        let unbiased = (n * p * q) as f64 / (n * p * q - 1) as f64;
-        vec![end, blend(&v[4], &first.mean, 1.0), blend(&v[10], &second.variance, unbiased)]
+        let [mean, _] = reference::running([&v[4], &v[5]], &first, n * h * w, MOMENTUM);
+        let [_, variance] = reference::running([&v[9], &v[10]], &second, n * p * q, MOMENTUM);
+        vec![end, mean, variance]
     };
     let mut case = Case::new(Box::new(build(stride)), Box::new(reference));
     case = case.input("input", &[n, h, w, c], random.values(n * h * w * c, 1.0), dtype);

@@ -27,6 +27,15 @@ pub(in crate::check) fn batch_norm_training(x: &[f64], weight: &[f64], bias: &[f
     Normalized { y, mean, variance }
 }
 
+/// Running mean and unbiased variance after a batch of `rows`, of which they take `momentum`.
+pub(in crate::check) fn running([mean, variance]: [&[f64]; 2], batch: &Normalized, rows: usize, momentum: f32) -> [Vec<f64>; 2] {
+    let share = f64::from(momentum);
+    let blend = |old: &[f64], new: &[f64], factor: f64| old.iter().zip(new).map(|(old, new)| (1.0 - share) * old + share * factor * new).collect();
+    #[expect(clippy::cast_precision_loss, reason = "test sizes")]
+    let unbiased = if rows > 1 { rows as f64 / (rows - 1) as f64 } else { 1.0 };
+    [blend(mean, &batch.mean, 1.0), blend(variance, &batch.variance, unbiased)]
+}
+
 /// With given statistics.
 pub(in crate::check) fn batch_norm_evaluation(
     x: &[f64],

@@ -8,7 +8,7 @@ mod pool;
 mod sinkhorn;
 mod softmax;
 
-pub(super) use batch_norm::{Normalized, batch_norm_evaluation, batch_norm_training};
+pub(super) use batch_norm::{Normalized, batch_norm_evaluation, batch_norm_training, running};
 pub(super) use conv2d::conv2d;
 pub(super) use cross_entropy::soft_cross_entropy;
 pub(super) use normalize::normalize;

@@ -21,7 +21,7 @@ pub(super) use self::weight::WeightGradient;
 
 use self::gather::{Gather, Input, Weights};
 use super::batch_norm::{BatchNorm, finalize_statistics};
-use super::{Rewrite, wants};
+use super::{Rewrite, typed, wants};
 use crate::gpu::Specialization;
 use crate::graph::{Backward, DType, Fused, Fusing, Graph, Lowering, Node, Op, Recomputes, Tensor, TensorId, pad4};
 use std::rc::Rc;
@@ -221,8 +221,5 @@ fn signed(v: usize) -> i32 {
 }
 
 fn weight_knob(dtype: DType) -> Specialization {
-    match dtype {
-        DType::F32 => Specialization::default(),
-        other => Specialization::default().alias("Weight", other.wgsl()),
-    }
+    typed("Weight", dtype)
 }
