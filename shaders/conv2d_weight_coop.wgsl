@@ -69,10 +69,7 @@ fn reduce(
                 pixel = further(pixel, select(1u, DEPTH + 1u - LEFT_LOADS, i + 1u == LEFT_LOADS));
             }
             #unroll
-            for (var i = 0u; i < RIGHT_LOADS; i++) {
-                let there = at + column_pixel + i < end && column < params.out_quads;
-                from_b[i] = Source(select(0u, (at + column_pixel + i) * params.out_quads + column, there), there);
-            }
+            for (var i = 0u; i < RIGHT_LOADS; i++) { from_b[i] = gradient_of(0u, at + column_pixel + i, end, column); }
             #unroll
             for (var i = 0u; i < LEFT_LOADS; i++) { a[i] = input[from_a[i].start]; }
             #unroll

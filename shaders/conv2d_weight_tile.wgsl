@@ -40,10 +40,10 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     var pixel = pixel_of(at);
     for (var slab = first; slab < last_pixel; slab += 16u) {
         let from_a = seen(pixel, quad, at < last_pixel);
-        let there = at < last_pixel && column < params.out_quads;
-        let g = vec4<f32>(grad_output[select(0u, (group + at) * params.out_quads + column, there)]);
+        let from_b = gradient_of(group, at, last_pixel, column);
+        let g = vec4<f32>(grad_output[from_b.start]);
         let a = select(vec4<f32>(), input_at(from_a.start, n), from_a.there);
-        let b = select(vec4<f32>(), g, there);
+        let b = select(vec4<f32>(), g, from_b.there);
         at += 16u;
         pixel = further(pixel, 16u);
         workgroupBarrier();

@@ -16,12 +16,6 @@ alias Element = f32;
 var<workgroup> tile_a: array<array<vec4<f32>, 32>, 16>;
 var<workgroup> tile_b: array<array<vec4<f32>, 32>, 16>;
 
-// The gradient of output pixel `at` of a group.
-fn source_b(group: u32, at: u32, end: u32, column: u32) -> Source {
-    let there = at < end && column < params.out_quads;
-    return Source(select(0u, (group + at) * params.out_quads + column, there), there);
-}
-
 @compute @workgroup_size(256)
 fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile = workgroup_index(wg, groups);
@@ -50,8 +44,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     var from_x0 = seen(pixel, quad, at < end);
     pixel = further(pixel, 1u);
     var from_x1 = seen(pixel, quad, at + 1u < end);
-    var from_g0 = source_b(group, at, end, column);
-    var from_g1 = source_b(group, at + 1u, end, column);
+    var from_g0 = gradient_of(group, at, end, column);
+    var from_g1 = gradient_of(group, at + 1u, end, column);
     var x0 = vec4<f32>(input[from_x0.start]);
     var x1 = vec4<f32>(input[from_x1.start]);
     var g0 = vec4<f32>(grad_output[from_g0.start]);
@@ -76,8 +70,8 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         from_x0 = seen(pixel, quad, at < end);
         pixel = further(pixel, 1u);
         from_x1 = seen(pixel, quad, at + 1u < end);
-        from_g0 = source_b(group, at, end, column);
-        from_g1 = source_b(group, at + 1u, end, column);
+        from_g0 = gradient_of(group, at, end, column);
+        from_g1 = gradient_of(group, at + 1u, end, column);
         x0 = vec4<f32>(input[from_x0.start]);
         x1 = vec4<f32>(input[from_x1.start]);
         g0 = vec4<f32>(grad_output[from_g0.start]);

@@ -52,7 +52,7 @@ fn inside(h: i32, w: i32, height: u32, width: u32) -> bool {
     return h >= 0 && w >= 0 && h < i32(height) && w < i32(width);
 }
 
-// Where a row finds the input pixel of a tap: its first quad, and whether it is inside the image.
+// Where something is read, a quad of a tensor, and whether it is there: an input pixel inside its image, a weight, a gradient.
 struct Source { start: u32, there: bool }
 
 fn source(p: Gather, row: Row, step: vec2<i32>) -> Source {

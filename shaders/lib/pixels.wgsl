@@ -21,6 +21,12 @@ fn further(p: Pixel, by: u32) -> Pixel {
     return next;
 }
 
+// Where the gradient of output pixel `at` is that of a column quad, behind the first of its `group`.
+fn gradient_of(group: u32, at: u32, end: u32, column: u32) -> Source {
+    let there = at < end && column < params.out_quads;
+    return Source(select(0u, (group + at) * params.out_quads + column, there), there);
+}
+
 // Where a quad of weight rows reads under a pixel, one of the split's where `counts`.
 fn seen(p: Pixel, quad: Quad, counts: bool) -> Source {
     let h = i32(p.h * params.stride) + quad.dh;

@@ -206,6 +206,8 @@ pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> R
 
 /// The configuration of the run that weights are of, where they are a run folder or lie in one.
 fn run_config(weights: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(weights).ok()?;
+    let weights = absolute.as_path();
     let beside = weights.parent();
     let run = beside.filter(|folder| folder.ends_with("checkpoints")).and_then(Path::parent);
     [Some(weights), beside.filter(|_| weights.ends_with(FINETUNED)), run]

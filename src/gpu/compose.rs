@@ -1,7 +1,7 @@
 //! WGSL composition: `#import name` and host-set `const` and `alias` values.
 //!
 //! Every file in `shaders/` is plain WGSL that other tools can read. A line `#import index` appends `shaders/lib/index.wgsl` once (module
-//! scope is free of order, so naga's line numbers stay those of the file); [`Specialization::import`] puts another file of the same interface in
+//! scope is free of order, so naga's line numbers stay those of the file as long as nothing is unrolled); [`Specialization::import`] puts another file of the same interface in
 //! its place. A top-level `const NAME: T = default;` or
 //! `alias NAME = type;` is a knob: [`Specialization`] replaces its value by name, and a name that no line declares is an error. A line `#unroll` has the
 //! loop below it written out.
@@ -12,7 +12,6 @@
 
 use super::unroll::unroll;
 use std::collections::{BTreeMap, BTreeSet};
-
 use std::fmt::Write as _;
 
 /// Why a shader could not be composed: a mistake in the program.

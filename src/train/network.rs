@@ -109,9 +109,7 @@ pub fn fingerprint(backbone: &Backbone, values: &Values) -> String {
 pub fn weight_file(path: &Path) -> Result<(PathBuf, Vec<Warning>)> {
     if !path.is_dir() {
         // Whoever names one checkpoint wants that one, or to be told that it is damaged.
-        if checkpoint::Checkpoint::begins(path) {
-            checkpoint::Checkpoint::load(path)?;
-        }
+        checkpoint::verify(path)?;
         return Ok((path.to_owned(), Vec::new()));
     }
     let (folder, tuned) = (path.join("checkpoints"), path.join(FINETUNED));

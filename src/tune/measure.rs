@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Runs of which the fastest counts.
 const RUNS: usize = 5;
-/// A card is kept busy for this long before each, because it lowers its clock between launches: what is timed alone may take three times as long.
+/// A card is kept busy for about this long before each, because it lowers its clock between launches: what is timed alone may take three times as long.
 const WARM_UP: Duration = Duration::from_millis(20);
 /// No more runs once they took this long together.
 const ENOUGH: Duration = Duration::from_millis(400);
@@ -75,8 +75,8 @@ fn time(gpu: &Gpu, program: &mut Program, key: &str, best: f64) -> Result<f64> {
     let busy = if gpu.caps().kind == DeviceKind::Cpu { 0.0 } else { WARM_UP.as_secs_f64() / began.elapsed().as_secs_f64() };
     let (started, mut fastest) = (Instant::now(), f64::MAX);
     for _ in 0..RUNS {
-        // Whole numbers of runs, at most as many as a queue bears.
-        for _ in 0..busy.min(64.0) as usize {
+        // At most as many as a queue bears.
+        for _ in 0..busy.min(256.0) as usize {
             program.run_only(gpu, &[])?;
         }
         fastest = fastest.min(once(gpu, program, key)?);
