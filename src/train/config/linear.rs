@@ -15,7 +15,7 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearConfig {
-    /// Always [`Kind::Linear`].
+    /// Always `linear`.
     pub kind: Kind,
     /// Seed of the head, shuffling and augmentation.
     pub seed: u64,
@@ -61,7 +61,7 @@ impl Default for LinearConfig {
 pub struct ImageConfig {
     /// Side of the square the network sees.
     pub size: usize,
-    /// Validation images: shorter side before the centre crop of `size`; 0 takes the image as it is, scaled to `size` if it is not.
+    /// Validation images: shorter side before the centre crop of `size`; with 0 they are not scaled, and what is smaller gets a black border.
     pub resize: usize,
 }
 
@@ -103,7 +103,7 @@ pub enum LinearOptimizerKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearOptimizer {
-    /// Which one.
+    /// `sgd` (PyTorch's, with momentum) or `lars` (mmpretrain's).
     pub kind: LinearOptimizerKind,
     /// Learning rate of the head; not scaled by the batch unless `scale_lr_by_batch` is given.
     pub lr: f64,
@@ -152,9 +152,9 @@ pub enum Per {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearSchedule {
-    /// Shape.
+    /// `cosine` (to `min_lr`) or `step` (times `gamma` at each of `milestones`).
     pub kind: ScheduleKind,
-    /// How often it changes.
+    /// How often it changes: every `epoch` or every `step`.
     pub per: Per,
     /// Final learning rate of the cosine.
     pub min_lr: f64,

@@ -96,12 +96,12 @@ pub struct BackboneConfig {
     /// Blocks in each of the four stages, with `block`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<[usize; 4]>,
-    /// Kind of block, with `blocks`.
+    /// Kind of block, with `blocks`: `basic` or `bottleneck`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<Block>,
     /// Channels after the stem; 64 in the ResNets of the paper, 128 in RN50w2.
     pub width: usize,
-    /// First layers.
+    /// First layers: `standard` (7x7 with stride 2, then pooling) or `small` (3x3, for images of 32 pixels or so).
     pub stem: Stem,
     /// The last batch norm of each block starts with weight 0 (mmpretrain yes, official code no).
     pub zero_init_residual: bool,

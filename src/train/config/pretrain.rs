@@ -16,11 +16,11 @@ use std::path::Path;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {
-    /// Always [`Kind::Pretrain`].
+    /// Always `pretrain`.
     pub kind: Kind,
     /// Seed of initialisation, shuffling and augmentation.
     pub seed: u64,
-    /// SwAV or DeepCluster-v2.
+    /// `swav` or `deepcluster-v2`.
     pub method: Method,
     /// Images.
     pub data: DataConfig,
@@ -56,12 +56,12 @@ pub struct ModelConfig {
     /// Blocks in each of the four stages, with `block`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<[usize; 4]>,
-    /// Kind of block, with `blocks`.
+    /// Kind of block, with `blocks`: `basic` or `bottleneck`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<Block>,
     /// Channels after the stem.
     pub width: usize,
-    /// First layers.
+    /// First layers: `standard` (7x7 with stride 2, then pooling) or `small` (3x3, for images of 32 pixels or so).
     pub stem: Stem,
     /// The last batch norm of each block starts with weight 0 (mmpretrain yes, official code no).
     pub zero_init_residual: bool,
@@ -129,7 +129,7 @@ pub enum AugmentOrder {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// Order of the operations.
+    /// Order of the operations: `official` (crop, flip, jitter, greyscale as Pillow, blur) or `mmpretrain` (crop, jitter, greyscale as mmcv, blur, flip).
     pub order: AugmentOrder,
     /// Probability of a horizontal flip.
     pub flip: f64,
@@ -212,7 +212,7 @@ pub enum OptimizerKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// Which one.
+    /// `lars` (mmpretrain: the learning rate is inside the momentum buffer) or `larc` (official code: outside).
     pub kind: OptimizerKind,
     /// Base learning rate; not scaled by the batch unless `scale_lr_by_batch` is given.
     pub lr: f64,
