@@ -238,6 +238,10 @@ pub(super) fn network(weights: &Weights, config: Option<&Path>, global: &Global)
 
 /// Reads a weight file, or the newest checkpoint of a run folder, and says what was found in it and what was not taken as it stands.
 pub(super) fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint> {
+    let random = path.to_str().is_some_and(|text| text == "random" || text.starts_with("random:"));
+    if random && !path.exists() {
+        return Err(Error::weights(path, "is no file, and untrained weights have no place here"));
+    }
     let (file, warnings) = weight_file(path)?;
     warnings.iter().for_each(warn);
     let checkpoint = weights::load(&file)?;
