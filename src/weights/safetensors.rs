@@ -68,7 +68,7 @@ pub(crate) fn read_index(file: &mut File) -> Result<(Index, u64), String> {
     file.read_exact(&mut prefix).map_err(|_| "too short for a safetensors file".to_owned())?;
     let header = u64::from_le_bytes(prefix);
     if header > MAX_HEADER {
-        return Err(format!("no safetensors file, or one whose header takes {header} bytes; at most {MAX_HEADER} are accepted"));
+        return Err(format!("no safetensors file, or a header of {header} bytes; at most {MAX_HEADER} are accepted"));
     }
     if header > length.saturating_sub(8) {
         return Err(format!("cut short, or no safetensors file: a header of {header} bytes in a file of {length}"));
