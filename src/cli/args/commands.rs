@@ -70,7 +70,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints, report.html [default: runs/ and the configuration's name]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
     pub out: Option<PathBuf>,
     /// Go on from the run folder's newest good checkpoint; start afresh if it has none at all
     #[arg(long)]
