@@ -17,6 +17,7 @@ alias Weight = f32;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
 const QUADS: u32 = DEPTH / 4u;
+
 @compute @workgroup_size(INVOCATIONS)
 fn gather(
     @builtin(workgroup_id) wg: vec3<u32>,

@@ -11,10 +11,15 @@
 
 alias Element = f32;
 alias Weight = f32;
-// Whether there are 128 columns.
-const WIDE: bool = true;
-const QUADS: u32 = select(16u, 32u, WIDE);
+// Column quads of a tile: 32, or 16.
+const QUADS: u32 = 32u;
 const INVOCATIONS: u32 = 8u * QUADS;
+// Ends of loops that are written out.
+const ROW_LOADS: u32 = 2u; // vec4s of a slab's input that an invocation brings, and two of weights
+const EACH: u32 = 8u; // rows of an invocation
+const HALVES: u32 = 2u; // its column quads
+const AHEAD: u32 = 4u; // results that what they need besides is read for together, and vec4s of a depth quad
+const_assert ROW_LOADS * INVOCATIONS == 512u;
 
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
@@ -35,12 +40,10 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let first_row = tile / params.column_tiles * 128u;
     let first_column = tile % params.column_tiles * QUADS;
     // Loading: depth quad local % 4 of rows local / 4 and every INVOCATIONS / 4 further; column quad local % QUADS of depth local / QUADS and 8 further.
-    let load_row = first_row + local / 4u;
-    let row0 = gather_row(params, min(load_row, params.rows - 1u));
-    let row1 = gather_row(params, min(load_row + INVOCATIONS / 4u, params.rows - 1u));
-    // Where columns are few, an invocation loads two more rows.
-    let row2 = gather_row(params, min(load_row + 64u, params.rows - 1u));
-    let row3 = gather_row(params, min(load_row + 96u, params.rows - 1u));
+    let load_row = local / 4u;
+    var rows: array<Row, ROW_LOADS>;
+    #unroll
+    for (var i = 0u; i < ROW_LOADS; i++) { rows[i] = gather_row(params, min(first_row + load_row + i * (INVOCATIONS / 4u), params.rows - 1u)); }
     let depth = local / QUADS;
     let load_column = first_column + local % QUADS;
     // Computing: rows local / (QUADS / 2) and every 16 further, column quads local % (QUADS / 2) and as many further.
@@ -51,152 +54,73 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     var k0 = depth_of(depth / 4u);
     var k1 = depth_of(depth / 4u + 2u);
     var norm = norm_of(k.channel);
-    var from_a0 = source_a(row0, k);
-    var from_a1 = source_a(row1, k);
+    var from_a: array<Source, ROW_LOADS>;
+    var a: array<vec4<f32>, ROW_LOADS>;
+    #unroll
+    for (var i = 0u; i < ROW_LOADS; i++) { from_a[i] = source_a(rows[i], k); }
     var from_w0 = source_b(first_row, k0, depth % 4u, load_column);
     var from_w1 = source_b(first_row, k1, depth % 4u, load_column);
-    var from_a2 = source_a(row2, k);
-    var from_a3 = source_a(row3, k);
-    var a0 = vec4<f32>(input[from_a0.start]);
-    var a1 = vec4<f32>(input[from_a1.start]);
+    #unroll
+    for (var i = 0u; i < ROW_LOADS; i++) { a[i] = vec4<f32>(input[from_a[i].start]); }
     var w0 = vec4<f32>(weight[from_w0.start]);
     var w1 = vec4<f32>(weight[from_w1.start]);
-    var a2 = vec4<f32>(); var a3 = vec4<f32>();
-    if !WIDE {
-        a2 = vec4<f32>(input[from_a2.start]);
-        a3 = vec4<f32>(input[from_a3.start]);
-    }
-    var p0 = vec4<f32>(); var q0 = vec4<f32>();
-    var p1 = vec4<f32>(); var q1 = vec4<f32>();
-    var p2 = vec4<f32>(); var q2 = vec4<f32>();
-    var p3 = vec4<f32>(); var q3 = vec4<f32>();
-    var p4 = vec4<f32>(); var q4 = vec4<f32>();
-    var p5 = vec4<f32>(); var q5 = vec4<f32>();
-    var p6 = vec4<f32>(); var q6 = vec4<f32>();
-    var p7 = vec4<f32>(); var q7 = vec4<f32>();
+    var sums: array<array<vec4<f32>, EACH>, HALVES>;
     for (var base = 0u; base < quads; base += 4u) {
         workgroupBarrier();
-        tile_a[local / 4u][local % 4u] = select(vec4<f32>(), normalized_by(norm, a0), from_a0.there);
-        tile_a[local / 4u + INVOCATIONS / 4u][local % 4u] = select(vec4<f32>(), normalized_by(norm, a1), from_a1.there);
-        if !WIDE {
-            tile_a[local / 4u + 64u][local % 4u] = select(vec4<f32>(), normalized_by(norm, a2), from_a2.there);
-            tile_a[local / 4u + 96u][local % 4u] = select(vec4<f32>(), normalized_by(norm, a3), from_a3.there);
+        #unroll
+        for (var i = 0u; i < ROW_LOADS; i++) {
+            tile_a[load_row + i * (INVOCATIONS / 4u)][local % 4u] = select(vec4<f32>(), normalized_by(norm, a[i]), from_a[i].there);
         }
         tile_b[depth][local % QUADS] = select(vec4<f32>(), w0, from_w0.there);
         tile_b[depth + 8u][local % QUADS] = select(vec4<f32>(), w1, from_w1.there);
         workgroupBarrier();
         k = deeper(k, 4u);
         k0 = deeper(k0, 4u);
-        from_a0 = source_a(row0, k);
-        from_a1 = source_a(row1, k);
         k1 = deeper(k1, 4u);
+        #unroll
+        for (var i = 0u; i < ROW_LOADS; i++) { from_a[i] = source_a(rows[i], k); }
         from_w0 = source_b(first_row, k0, depth % 4u, load_column);
         from_w1 = source_b(first_row, k1, depth % 4u, load_column);
         norm = norm_of(k.channel);
-        a0 = vec4<f32>(input[from_a0.start]);
-        a1 = vec4<f32>(input[from_a1.start]);
+        #unroll
+        for (var i = 0u; i < ROW_LOADS; i++) { a[i] = vec4<f32>(input[from_a[i].start]); }
         w0 = vec4<f32>(weight[from_w0.start]);
         w1 = vec4<f32>(weight[from_w1.start]);
-        if !WIDE {
-            from_a2 = source_a(row2, k);
-            from_a3 = source_a(row3, k);
-            a2 = vec4<f32>(input[from_a2.start]);
-            a3 = vec4<f32>(input[from_a3.start]);
-        }
         for (var d = 0u; d < 4u; d++) {
-            let b0 = tile_b[d * 4u][my_column];
-            let b1 = tile_b[d * 4u + 1u][my_column];
-            let b2 = tile_b[d * 4u + 2u][my_column];
-            let b3 = tile_b[d * 4u + 3u][my_column];
-            let b4 = tile_b[d * 4u][my_column + QUADS / 2u];
-            let b5 = tile_b[d * 4u + 1u][my_column + QUADS / 2u];
-            let b6 = tile_b[d * 4u + 2u][my_column + QUADS / 2u];
-            let b7 = tile_b[d * 4u + 3u][my_column + QUADS / 2u];
-            var x: vec4<f32>;
-            x = tile_a[my_row + 0u][d];
-            p0 = add_four(p0, x, b0, b1, b2, b3);
-            q0 = add_four(q0, x, b4, b5, b6, b7);
-            x = tile_a[my_row + 16u][d];
-            p1 = add_four(p1, x, b0, b1, b2, b3);
-            q1 = add_four(q1, x, b4, b5, b6, b7);
-            x = tile_a[my_row + 32u][d];
-            p2 = add_four(p2, x, b0, b1, b2, b3);
-            q2 = add_four(q2, x, b4, b5, b6, b7);
-            x = tile_a[my_row + 48u][d];
-            p3 = add_four(p3, x, b0, b1, b2, b3);
-            q3 = add_four(q3, x, b4, b5, b6, b7);
-            x = tile_a[my_row + 64u][d];
-            p4 = add_four(p4, x, b0, b1, b2, b3);
-            q4 = add_four(q4, x, b4, b5, b6, b7);
-            x = tile_a[my_row + 80u][d];
-            p5 = add_four(p5, x, b0, b1, b2, b3);
-            q5 = add_four(q5, x, b4, b5, b6, b7);
-            x = tile_a[my_row + 96u][d];
-            p6 = add_four(p6, x, b0, b1, b2, b3);
-            q6 = add_four(q6, x, b4, b5, b6, b7);
-            x = tile_a[my_row + 112u][d];
-            p7 = add_four(p7, x, b0, b1, b2, b3);
-            q7 = add_four(q7, x, b4, b5, b6, b7);
+            var b: array<array<vec4<f32>, AHEAD>, HALVES>;
+            #unroll
+            for (var half = 0u; half < HALVES; half++) {
+                #unroll
+                for (var e = 0u; e < AHEAD; e++) { b[half][e] = tile_b[d * 4u + e][my_column + half * (QUADS / 2u)]; }
+            }
+            #unroll
+            for (var i = 0u; i < EACH; i++) {
+                let x = tile_a[my_row + 16u * i][d];
+                #unroll
+                for (var half = 0u; half < HALVES; half++) {
+                    sums[half][i] = add_four(sums[half][i], x, b[half][0], b[half][1], b[half][2], b[half][3]);
+                }
+            }
         }
     }
-    let column = first_column + my_column;
-    begin(column, p0);
-    let pat0 = out_of(params, first_row + my_row + 0u);
-    let pat1 = out_of(params, first_row + my_row + 16u);
-    let pat2 = out_of(params, first_row + my_row + 32u);
-    let pat3 = out_of(params, first_row + my_row + 48u);
-    let pby0 = beside(pat0, column);
-    let pby1 = beside(pat1, column);
-    let pby2 = beside(pat2, column);
-    let pby3 = beside(pat3, column);
-    put(first_row + my_row + 0u, pat0, column, p0, pby0);
-    put(first_row + my_row + 16u, pat1, column, p1, pby1);
-    put(first_row + my_row + 32u, pat2, column, p2, pby2);
-    put(first_row + my_row + 48u, pat3, column, p3, pby3);
-    let pat4 = out_of(params, first_row + my_row + 64u);
-    let pat5 = out_of(params, first_row + my_row + 80u);
-    let pat6 = out_of(params, first_row + my_row + 96u);
-    let pat7 = out_of(params, first_row + my_row + 112u);
-    let pby4 = beside(pat4, column);
-    let pby5 = beside(pat5, column);
-    let pby6 = beside(pat6, column);
-    let pby7 = beside(pat7, column);
-    put(first_row + my_row + 64u, pat4, column, p4, pby4);
-    put(first_row + my_row + 80u, pat5, column, p5, pby5);
-    put(first_row + my_row + 96u, pat6, column, p6, pby6);
-    put(first_row + my_row + 112u, pat7, column, p7, pby7);
-    if TALLIES {
-        let all = share_tally(local, QUADS / 2u);
-        if local < QUADS / 2u { write_tally(first_row, tile / params.column_tiles, column, all); }
-    }
-    let next = column + QUADS / 2u;
-    begin(next, q0);
-    let qat0 = out_of(params, first_row + my_row + 0u);
-    let qat1 = out_of(params, first_row + my_row + 16u);
-    let qat2 = out_of(params, first_row + my_row + 32u);
-    let qat3 = out_of(params, first_row + my_row + 48u);
-    let qby0 = beside(qat0, next);
-    let qby1 = beside(qat1, next);
-    let qby2 = beside(qat2, next);
-    let qby3 = beside(qat3, next);
-    put(first_row + my_row + 0u, qat0, next, q0, qby0);
-    put(first_row + my_row + 16u, qat1, next, q1, qby1);
-    put(first_row + my_row + 32u, qat2, next, q2, qby2);
-    put(first_row + my_row + 48u, qat3, next, q3, qby3);
-    let qat4 = out_of(params, first_row + my_row + 64u);
-    let qat5 = out_of(params, first_row + my_row + 80u);
-    let qat6 = out_of(params, first_row + my_row + 96u);
-    let qat7 = out_of(params, first_row + my_row + 112u);
-    let qby4 = beside(qat4, next);
-    let qby5 = beside(qat5, next);
-    let qby6 = beside(qat6, next);
-    let qby7 = beside(qat7, next);
-    put(first_row + my_row + 64u, qat4, next, q4, qby4);
-    put(first_row + my_row + 80u, qat5, next, q5, qby5);
-    put(first_row + my_row + 96u, qat6, next, q6, qby6);
-    put(first_row + my_row + 112u, qat7, next, q7, qby7);
-    if TALLIES {
-        let all = share_tally(local, QUADS / 2u);
-        if local < QUADS / 2u { write_tally(first_row, tile / params.column_tiles, next, all); }
+    #unroll
+    for (var half = 0u; half < HALVES; half++) {
+        let column = first_column + my_column + half * (QUADS / 2u);
+        begin(column, sums[half][0]);
+        #unroll
+        for (var first = 0u; first < EACH; first += AHEAD) {
+            var at: array<u32, AHEAD>;
+            var by: array<Beside, AHEAD>;
+            #unroll
+            for (var i = 0u; i < AHEAD; i++) { at[i] = out_of(params, first_row + my_row + 16u * (first + i)); }
+            #unroll
+            for (var i = 0u; i < AHEAD; i++) { by[i] = beside(at[i], column); }
+            #unroll
+            for (var i = 0u; i < AHEAD; i++) { put(first_row + my_row + 16u * (first + i), at[i], column, sums[half][first + i], by[i]); }
+        }
+        if TALLIES {
+            let all = share_tally(local, QUADS / 2u);
+            if local < QUADS / 2u { write_tally(first_row, tile / params.column_tiles, column, all); }
+        }
     }
 }

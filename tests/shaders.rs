@@ -33,8 +33,8 @@ fn specializations(text: &str) -> Vec<Specialization> {
     if text.contains("#import tile_registers") {
         all = all.into_iter().flat_map(|s| [s.clone(), s.import("tile_registers", "tile_shared")]).collect();
     }
-    if text.contains("const WIDE: bool") {
-        all = all.into_iter().flat_map(|s| [s.clone(), s.bool("WIDE", false)]).collect();
+    if text.contains("const ROW_LOADS: u32") {
+        all = all.into_iter().flat_map(|s| [s.clone(), s.u32("QUADS", 16).u32("ROW_LOADS", 4)]).collect();
     }
     if text.contains("#import load") {
         let loads = |s: Specialization| {

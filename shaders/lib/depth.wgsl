@@ -1,4 +1,6 @@
 // Where a quad of the depth of a gather's product is: its tap and its quad of input channels. Divided once, then counted up.
+#import count_up
+
 struct Depth { r: u32, s: u32, channel: u32 }
 
 fn depth_of(k: u32) -> Depth {
@@ -9,15 +11,6 @@ fn depth_of(k: u32) -> Depth {
 
 // So many quads further.
 fn deeper(k: Depth, by: u32) -> Depth {
-    var next = k;
-    next.channel += by;
-    while next.channel >= params.in_quads {
-        next.channel -= params.in_quads;
-        next.s++;
-        if next.s >= params.taps_w {
-            next.s = 0u;
-            next.r++;
-        }
-    }
-    return next;
+    let next = count_up(vec3(k.r, k.s, k.channel), by, vec2(params.taps_w, params.in_quads));
+    return Depth(next.x, next.y, next.z);
 }

@@ -1,24 +1,17 @@
-// Where the output pixel of a sum over pixels is: the row of its image's first input pixel, and its own row and column. Divided once, then counted up.
+// Where the output pixel of a sum over pixels is: its image, row and column. Divided once, then counted up.
+#import count_up
+
 struct Pixel { image: u32, h: u32, w: u32 }
 
 fn pixel_of(at: u32) -> Pixel {
     let segment = at / params.segment_pixels;
-    return Pixel(segment / params.out_h * params.in_h, segment % params.out_h, at % params.segment_pixels);
+    return Pixel(segment / params.out_h, segment % params.out_h, at % params.segment_pixels);
 }
 
 // So many pixels further.
 fn further(p: Pixel, by: u32) -> Pixel {
-    var next = p;
-    next.w += by;
-    while next.w >= params.segment_pixels {
-        next.w -= params.segment_pixels;
-        next.h++;
-        if next.h >= params.out_h {
-            next.h = 0u;
-            next.image += params.in_h;
-        }
-    }
-    return next;
+    let next = count_up(vec3(p.image, p.h, p.w), by, vec2(params.out_h, params.segment_pixels));
+    return Pixel(next.x, next.y, next.z);
 }
 
 // Where the gradient of output pixel `at` is that of a column quad, behind the first of its `group`.
@@ -32,6 +25,6 @@ fn seen(p: Pixel, quad: Quad, counts: bool) -> Source {
     let h = i32(p.h * params.stride) + quad.dh;
     let w = i32(p.w * params.stride) + quad.dw;
     let there = counts && inside(h, w, params.in_h, params.in_w);
-    let at = u32((i32(p.image) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel;
+    let at = u32((i32(p.image * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel;
     return Source(select(0u, at, there), there);
 }

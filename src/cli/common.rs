@@ -238,7 +238,7 @@ pub(super) fn network(weights: &Weights, config: Option<&Path>, global: &Global)
 
 /// Reads a weight file, or the newest checkpoint of a run folder, and says what was found in it and what was not taken as it stands.
 pub(super) fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint> {
-    let random = path.to_str().is_some_and(|text| text == "random" || text.starts_with("random:"));
+    let random = path.to_str().and_then(|text| text.parse().ok()).is_some_and(|weights| matches!(weights, Weights::Random { .. }));
     if random && !path.exists() {
         return Err(Error::weights(path, "is no file, and untrained weights have no place here"));
     }

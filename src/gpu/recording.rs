@@ -46,7 +46,7 @@ impl Prepared {
 }
 
 /// Threads that encode a replay at most, and dispatches that are worth one: encoding takes the host one to five microseconds each.
-const MOST_ENCODERS: usize = 8;
+const MOST_ENCODERS: usize = 4;
 const LEAST_SHARE: usize = 128;
 
 /// Dispatches ready for replay.

@@ -78,7 +78,9 @@ impl Kernel {
             ("tile", false, _) => plain("conv2d_tile", Some([64, 16])),
             ("tile", true, _) => plain("conv2d_weight_tile", Some([64, 16])),
             ("tile128", false, _) => plain("conv2d_tile128", Some([128, 32])),
-            ("tile128x64", false, _) => Self { knobs: Specialization::default().bool("WIDE", false), ..plain("conv2d_tile128", Some([128, 16])) },
+            ("tile128x64", false, _) => {
+                Self { knobs: Specialization::default().u32("QUADS", 16).u32("ROW_LOADS", 4), ..plain("conv2d_tile128", Some([128, 16])) }
+            }
             ("tile128", true, _) => plain("conv2d_weight_tile128", Some([128, 32])),
             ("plain", false, _) => plain("conv2d_plain", None),
             ("plain", true, _) => plain("conv2d_weight_plain", None),
@@ -121,7 +123,7 @@ impl Product {
 
     /// Tiles through workgroup memory. The large ones load half as much, where there are enough of them to keep a card busy and not half of their
     /// columns are missing; a weight's gradient is dealt out to as many as it takes. Of two large ones that with fewer columns was 15 % faster on an
-    /// NVIDIA H200 over a ResNet-50: more of its workgroups share a processor.
+    /// NVIDIA H200 over all gathers of a ResNet-50 step: more of its workgroups share a processor.
     fn tiles(&self) -> &'static [&'static str] {
         let fits = |columns: usize| {
             let tiles = self.rows.div_ceil(128) * self.columns.div_ceil(columns);

@@ -108,7 +108,7 @@ impl Tiles {
         match (cx.caps().kind, cx.caps().subgroup_size) {
             (DeviceKind::Cpu, Some(8)) => {}
             (DeviceKind::Cpu, _) => return false,
-            // On an NVIDIA H200 a SwAV step of ResNet-50 at batch 64 takes a sixth less time with it everywhere; smaller products were not measured.
+            // On an NVIDIA H200 a SwAV step of ResNet-50 at batch 64 takes a tenth less time with it everywhere; smaller products were not measured.
             _ => return 9 * pixels * of_weights >= 1 << 30,
         }
         // Costs on lavapipe, in products: a number loaded or stored is as much as 14; what is before and after a sum, as 16 more of its terms; a launch,
