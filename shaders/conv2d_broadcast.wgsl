@@ -25,6 +25,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let column = tile % params.column_tiles * 8u + lane;
     let loaded = min(column, params.out_quads - 1u);
     let first = row_tile * params.tile_rows;
+    let group = first / params.group_rows;
     let many = params.tile_rows == 32u;
     let row0 = gather_row(params, min(first + lane, params.rows - 1u));
     let row1 = gather_row(params, min(first + 8u + lane, params.rows - 1u));
@@ -48,7 +49,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             let s3 = source(params, row3, step);
             // Small images: a tap that sees nothing but padding costs nothing.
             if !subgroupAny(s0.there || s1.there || (many && (s2.there || s3.there))) { continue; }
-            let tap = tap_of(params, r, s, first);
+            let tap = tap_of(params, r, s, group);
             var at = tap * params.in_quads * 4u * quads + loaded;
             var stride = quads;
             if params.turned > 0u {

@@ -19,7 +19,7 @@ fn sum_of(row: Row, index: u32, column: u32) -> vec4<f32> {
             let h = row.h + i32(r) * params.tap_step;
             let w = row.w + i32(s) * params.tap_step;
             if !inside(h, w, params.in_h, params.in_w) { continue; }
-            let tap = tap_of(params, r, s, index);
+            let tap = tap_of(params, r, s, index / params.group_rows);
             let start = u32((row.n * i32(params.in_h) + h) * i32(params.in_w) + w) * params.in_quads;
             for (var k = 0u; k < params.in_quads; k++) {
                 let x = input_at(start + k, norm_of(k));

@@ -29,7 +29,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     // Loading: invocation `local` brings quad local % 4 of row local / 4, and column local % 16 of depth local / 16.
     let load_row = first_row + local / 4u;
     let load_quad = local % 4u;
-    let row = gather_row(params, min(load_row, params.rows - 1u));
+    let row = input_row(gather_row(params, min(load_row, params.rows - 1u)));
+    let group = first_row / params.group_rows;
     let depth = local / 16u;
     let load_column = first_column + local % 16u;
     // Computing: rows 4 * (local / 16) .., column quad local % 16.
@@ -37,15 +38,16 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let my_column = local % 16u;
     var sum = mat4x4<f32>();
     let quads = params.taps_h * params.taps_w * params.in_quads;
+    let slab = depth_of(4u);
     var k = depth_of(load_quad);
     var kb = depth_of(depth / 4u);
     for (var base = 0u; base < quads; base += 4u) {
-        let from_a = source_a(row, k);
-        let from_b = source_b(first_row, kb, depth % 4u, load_column);
+        let from_a = source_a(row, step_of(k));
+        let from_b = source_b(kb, group, load_column) + depth % 4u * params.out_quads;
         let a = select(vec4<f32>(), input_at(from_a.start, norm_of(k.channel)), from_a.there);
-        let b = select(vec4<f32>(), vec4<f32>(weight[from_b.start]), from_b.there);
-        k = deeper(k, 4u);
-        kb = deeper(kb, 4u);
+        let b = vec4<f32>(weight[from_b]);
+        k = deeper(k, slab);
+        kb = deeper(kb, slab);
         workgroupBarrier();
         for (var c = 0u; c < 4u; c++) {
             tile_a[load_quad * 4u + c][local / 4u] = a[c];

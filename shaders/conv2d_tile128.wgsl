@@ -1,6 +1,5 @@
 // Convolution for large products on GPUs: a tile of 128 rows by 128 columns per workgroup of 256, or by 64 per workgroup of 128, both operands staged
-// through workgroup memory 16 deep, 8 by 8 outputs per invocation: half the loads an output of `conv2d_tile`. The next slab is loaded into registers
-// while the present one is multiplied.
+// through workgroup memory 16 deep, 8 by 8 outputs per invocation: half the loads an output of `conv2d_tile`.
 #import index
 #import conv2d
 #import depth
@@ -33,59 +32,64 @@ fn add_four(sum: vec4<f32>, x: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>, b2: vec4
     return fma(vec4(x.w), b3, fma(vec4(x.z), b2, fma(vec4(x.y), b1, fma(vec4(x.x), b0, sum))));
 }
 
+// What an invocation brings of a slab: of ROW_LOADS rows the quad at depth `k`, and of a column quad two depths, one after the other.
+struct Loaded { n: Norm, a: array<vec4<f32>, ROW_LOADS>, there: array<bool, ROW_LOADS>, b: array<vec4<f32>, 2> }
+
+// Addresses come before all loads, so that none waits for another. `weights` is where the first depth's are.
+fn load(rows: array<InputRow, ROW_LOADS>, k: Depth, weights: u32) -> Loaded {
+    var sources: array<Source, ROW_LOADS>;
+    let step = step_of(k);
+    #unroll
+    for (var i = 0u; i < ROW_LOADS; i++) { sources[i] = source_a(rows[i], step); }
+    var to: Loaded;
+    to.n = norm_of(k.channel);
+    #unroll
+    for (var i = 0u; i < ROW_LOADS; i++) {
+        to.a[i] = vec4<f32>(input[sources[i].start]);
+        to.there[i] = sources[i].there;
+    }
+    to.b[0] = vec4<f32>(weight[weights]);
+    to.b[1] = vec4<f32>(weight[weights + params.out_quads]);
+    return to;
+}
+
 @compute @workgroup_size(INVOCATIONS)
 fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile = workgroup_index(wg, n);
     if tile >= params.tiles { return; }
     let first_row = tile / params.column_tiles * 128u;
     let first_column = tile % params.column_tiles * QUADS;
-    // Loading: depth quad local % 4 of rows local / 4 and every INVOCATIONS / 4 further; column quad local % QUADS of depth local / QUADS and 8 further.
+    // Loading: depth quad local % 4 of rows local / 4 and every INVOCATIONS / 4 further; column quad local % QUADS of two depths, the first of which is local / QUADS * 2.
     let load_row = local / 4u;
-    var rows: array<Row, ROW_LOADS>;
+    var rows: array<InputRow, ROW_LOADS>;
     #unroll
-    for (var i = 0u; i < ROW_LOADS; i++) { rows[i] = gather_row(params, min(first_row + load_row + i * (INVOCATIONS / 4u), params.rows - 1u)); }
-    let depth = local / QUADS;
+    for (var i = 0u; i < ROW_LOADS; i++) { rows[i] = input_row(gather_row(params, min(first_row + load_row + i * (INVOCATIONS / 4u), params.rows - 1u))); }
+    let group = first_row / params.group_rows;
+    let depth = local / QUADS * 2u;
     let load_column = first_column + local % QUADS;
     // Computing: rows local / (QUADS / 2) and every 16 further, column quads local % (QUADS / 2) and as many further.
     let my_row = local / (QUADS / 2u);
     let my_column = local % (QUADS / 2u);
     let quads = params.taps_h * params.taps_w * params.in_quads;
+    let next_slab = depth_of(4u);
     var k = depth_of(local % 4u);
-    var k0 = depth_of(depth / 4u);
-    var k1 = depth_of(depth / 4u + 2u);
-    var norm = norm_of(k.channel);
-    var from_a: array<Source, ROW_LOADS>;
-    var a: array<vec4<f32>, ROW_LOADS>;
-    #unroll
-    for (var i = 0u; i < ROW_LOADS; i++) { from_a[i] = source_a(rows[i], k); }
-    var from_w0 = source_b(first_row, k0, depth % 4u, load_column);
-    var from_w1 = source_b(first_row, k1, depth % 4u, load_column);
-    #unroll
-    for (var i = 0u; i < ROW_LOADS; i++) { a[i] = vec4<f32>(input[from_a[i].start]); }
-    var w0 = vec4<f32>(weight[from_w0.start]);
-    var w1 = vec4<f32>(weight[from_w1.start]);
+    var weight_k = depth_of(depth / 4u);
+    let second = depth % 4u * params.out_quads;
+    var loaded = load(rows, k, source_b(weight_k, group, load_column) + second);
     var sums: array<array<vec4<f32>, EACH>, HALVES>;
     for (var base = 0u; base < quads; base += 4u) {
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < ROW_LOADS; i++) {
-            tile_a[load_row + i * (INVOCATIONS / 4u)][local % 4u] = select(vec4<f32>(), normalized_by(norm, a[i]), from_a[i].there);
+            tile_a[load_row + i * (INVOCATIONS / 4u)][local % 4u] = select(vec4<f32>(), normalized_by(loaded.n, loaded.a[i]), loaded.there[i]);
         }
-        tile_b[depth][local % QUADS] = select(vec4<f32>(), w0, from_w0.there);
-        tile_b[depth + 8u][local % QUADS] = select(vec4<f32>(), w1, from_w1.there);
+        tile_b[depth][local % QUADS] = loaded.b[0];
+        tile_b[depth + 1u][local % QUADS] = loaded.b[1];
         workgroupBarrier();
-        k = deeper(k, 4u);
-        k0 = deeper(k0, 4u);
-        k1 = deeper(k1, 4u);
-        #unroll
-        for (var i = 0u; i < ROW_LOADS; i++) { from_a[i] = source_a(rows[i], k); }
-        from_w0 = source_b(first_row, k0, depth % 4u, load_column);
-        from_w1 = source_b(first_row, k1, depth % 4u, load_column);
-        norm = norm_of(k.channel);
-        #unroll
-        for (var i = 0u; i < ROW_LOADS; i++) { a[i] = vec4<f32>(input[from_a[i].start]); }
-        w0 = vec4<f32>(weight[from_w0.start]);
-        w1 = vec4<f32>(weight[from_w1.start]);
+        // The next slab comes while this one is multiplied; behind the last comes what is not used.
+        k = deeper(k, next_slab);
+        weight_k = deeper(weight_k, next_slab);
+        loaded = load(rows, k, source_b(weight_k, group, load_column) + second);
         for (var d = 0u; d < 4u; d++) {
             var b: array<array<vec4<f32>, AHEAD>, HALVES>;
             #unroll

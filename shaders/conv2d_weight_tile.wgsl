@@ -37,15 +37,14 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let last_pixel = min(end * params.segment_pixels, params.pixels);
     let first = split * params.segments_per_split * params.segment_pixels;
     var at = first + lane_pixel;
+    let all = pixel_of(16u);
     var pixel = pixel_of(at);
     for (var slab = first; slab < last_pixel; slab += 16u) {
         let from_a = seen(pixel, quad, at < last_pixel);
-        let from_b = gradient_of(group, at, last_pixel, column);
-        let g = vec4<f32>(grad_output[from_b.start]);
+        let b = vec4<f32>(grad_output[gradient_of(group, at, column)]);
         let a = select(vec4<f32>(), input_at(from_a.start, n), from_a.there);
-        let b = select(vec4<f32>(), g, from_b.there);
         at += 16u;
-        pixel = further(pixel, 16u);
+        pixel = further(pixel, all);
         workgroupBarrier();
         tile_a[lane_pixel][slot] = a;
         tile_b[lane_pixel][slot] = b;

@@ -16,6 +16,20 @@ alias Element = f32;
 var<workgroup> tile_a: array<array<vec4<f32>, 32>, 16>;
 var<workgroup> tile_b: array<array<vec4<f32>, 32>, 16>;
 
+// What an invocation brings of a slab: two pixels of a quad of weight rows, and of a column quad.
+struct Loaded { a: array<vec4<f32>, 2>, there: array<bool, 2>, b: array<vec4<f32>, 2> }
+
+// Addresses come before all loads, so that none waits for another.
+fn load(pixel: Pixel, next: Pixel, quad: Quad, group: u32, at: u32, end: u32, column: u32) -> Loaded {
+    let from_a = array(seen(pixel, quad, at < end), seen(further(pixel, next), quad, at + 1u < end));
+    let from_b = array(gradient_of(group, at, column), gradient_of(group, at + 1u, column));
+    return Loaded(
+        array(vec4<f32>(input[from_a[0].start]), vec4<f32>(input[from_a[1].start])),
+        array(from_a[0].there, from_a[1].there),
+        array(vec4<f32>(grad_output[from_b[0]]), vec4<f32>(grad_output[from_b[1]])),
+    );
+}
+
 @compute @workgroup_size(256)
 fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile = workgroup_index(wg, groups);
@@ -40,16 +54,10 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let end = min(last * params.segment_pixels, params.pixels);
     let first = split * params.segments_per_split * params.segment_pixels;
     var at = first + lane_pixel;
+    let next = pixel_of(1u);
+    let next_slab = pixel_of(16u);
     var pixel = pixel_of(at);
-    var from_x0 = seen(pixel, quad, at < end);
-    pixel = further(pixel, 1u);
-    var from_x1 = seen(pixel, quad, at + 1u < end);
-    var from_g0 = gradient_of(group, at, end, column);
-    var from_g1 = gradient_of(group, at + 1u, end, column);
-    var x0 = vec4<f32>(input[from_x0.start]);
-    var x1 = vec4<f32>(input[from_x1.start]);
-    var g0 = vec4<f32>(grad_output[from_g0.start]);
-    var g1 = vec4<f32>(grad_output[from_g1.start]);
+    var loaded = load(pixel, next, quad, group, at, end, column);
     var p0 = vec4<f32>(); var q0 = vec4<f32>();
     var p1 = vec4<f32>(); var q1 = vec4<f32>();
     var p2 = vec4<f32>(); var q2 = vec4<f32>();
@@ -60,22 +68,15 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     var p7 = vec4<f32>(); var q7 = vec4<f32>();
     for (var slab = first; slab < end; slab += 16u) {
         workgroupBarrier();
-        tile_a[lane_pixel][slot] = select(vec4<f32>(), normalized_by(n, x0), from_x0.there);
-        tile_a[lane_pixel + 1u][slot] = select(vec4<f32>(), normalized_by(n, x1), from_x1.there);
-        tile_b[lane_pixel][slot] = select(vec4<f32>(), g0, from_g0.there);
-        tile_b[lane_pixel + 1u][slot] = select(vec4<f32>(), g1, from_g1.there);
+        tile_a[lane_pixel][slot] = select(vec4<f32>(), normalized_by(n, loaded.a[0]), loaded.there[0]);
+        tile_a[lane_pixel + 1u][slot] = select(vec4<f32>(), normalized_by(n, loaded.a[1]), loaded.there[1]);
+        tile_b[lane_pixel][slot] = loaded.b[0];
+        tile_b[lane_pixel + 1u][slot] = loaded.b[1];
         workgroupBarrier();
+        // The next slab comes while this one is multiplied; behind the last comes what is not used.
         at += 16u;
-        pixel = further(pixel, 15u);
-        from_x0 = seen(pixel, quad, at < end);
-        pixel = further(pixel, 1u);
-        from_x1 = seen(pixel, quad, at + 1u < end);
-        from_g0 = gradient_of(group, at, end, column);
-        from_g1 = gradient_of(group, at + 1u, end, column);
-        x0 = vec4<f32>(input[from_x0.start]);
-        x1 = vec4<f32>(input[from_x1.start]);
-        g0 = vec4<f32>(grad_output[from_g0.start]);
-        g1 = vec4<f32>(grad_output[from_g1.start]);
+        pixel = further(pixel, next_slab);
+        loaded = load(pixel, next, quad, group, at, end, column);
         for (var d = 0u; d < 16u; d++) {
             let x = tile_a[d][my_quad];
             let y = tile_a[d][my_quad + 16u];

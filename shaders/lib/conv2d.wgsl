@@ -43,13 +43,14 @@ fn out_of(p: Gather, row: u32) -> u32 {
     return gather_row(p, there).out;
 }
 
-// The weights' tap that tap (r, s) of a row stands for.
-fn tap_of(p: Gather, r: u32, s: u32, row: u32) -> u32 {
-    return (p.first_h + r * p.tap_stride) * p.kernel_w + p.first_w + s * p.tap_stride + row / p.group_rows;
+// The weights' tap that tap (r, s) of the rows of a group stands for.
+fn tap_of(p: Gather, r: u32, s: u32, group: u32) -> u32 {
+    return (p.first_h + r * p.tap_stride) * p.kernel_w + p.first_w + s * p.tap_stride + group;
 }
 
+// Without a branch: as unsigned numbers, what is negative is large.
 fn inside(h: i32, w: i32, height: u32, width: u32) -> bool {
-    return h >= 0 && w >= 0 && h < i32(height) && w < i32(width);
+    return (u32(h) < height) & (u32(w) < width);
 }
 
 // Where something is read, a quad of a tensor, and whether it is there: an input pixel inside its image, a weight, a gradient.

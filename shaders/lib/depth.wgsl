@@ -1,4 +1,4 @@
-// Where a quad of the depth of a gather's product is: its tap and its quad of input channels. Divided once, then counted up.
+// Where a quad of the depth of a gather's product is: its tap and its quad of input channels. Divided before a loop, then counted up.
 #import count_up
 
 struct Depth { r: u32, s: u32, channel: u32 }
@@ -9,8 +9,8 @@ fn depth_of(k: u32) -> Depth {
     return Depth(tap / taps_w, tap % taps_w, k % params.in_quads);
 }
 
-// So many quads further.
-fn deeper(k: Depth, by: u32) -> Depth {
-    let next = count_up(vec3(k.r, k.s, k.channel), by, vec2(params.taps_w, params.in_quads));
+// As many quads further as `by` has from the first.
+fn deeper(k: Depth, by: Depth) -> Depth {
+    let next = count_up(vec3(k.r, k.s, k.channel), vec3(by.r, by.s, by.channel), vec2(params.taps_w, params.in_quads));
     return Depth(next.x, next.y, next.z);
 }

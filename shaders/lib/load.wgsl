@@ -1,5 +1,6 @@
 // How a convolution reads what it convolves. `load_normalized` has the same functions; a kernel imports `load`, and the host says which file that is.
 struct Norm { unused: u32 }
+const NORMALIZES: bool = false;
 
 @group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 

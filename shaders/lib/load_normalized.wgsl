@@ -1,5 +1,6 @@
 // As `load`, for an input relu(batch_norm(x)) that is nowhere in memory: x is read, and normalised every time.
 struct Norm { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32> }
+const NORMALIZES: bool = true;
 
 @group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(3) var<storage, read> input_moments: array<vec4<f32>>; // mean, then 1/sqrt(variance + eps)

@@ -1,4 +1,4 @@
-// Where the output pixel of a sum over pixels is: its image, row and column. Divided once, then counted up.
+// Where the output pixel of a sum over pixels is: its image, row and column. Divided before a loop, then counted up.
 #import count_up
 
 struct Pixel { image: u32, h: u32, w: u32 }
@@ -8,23 +8,23 @@ fn pixel_of(at: u32) -> Pixel {
     return Pixel(segment / params.out_h, segment % params.out_h, at % params.segment_pixels);
 }
 
-// So many pixels further.
-fn further(p: Pixel, by: u32) -> Pixel {
-    let next = count_up(vec3(p.image, p.h, p.w), by, vec2(params.out_h, params.segment_pixels));
+// As many pixels further as `by` is from the first.
+fn further(p: Pixel, by: Pixel) -> Pixel {
+    let next = count_up(vec3(p.image, p.h, p.w), vec3(by.image, by.h, by.w), vec2(params.out_h, params.segment_pixels));
     return Pixel(next.x, next.y, next.z);
 }
 
-// Where the gradient of output pixel `at` is that of a column quad, behind the first of its `group`.
-fn gradient_of(group: u32, at: u32, end: u32, column: u32) -> Source {
-    let there = at < end && column < params.out_quads;
-    return Source(select(0u, (group + at) * params.out_quads + column, there), there);
+// Where the gradient of output pixel `at` is that of a column quad, behind the first of its `group`. Another that exists beyond the last pixel, where the
+// input is left out, and beyond the last column, where the sum is.
+fn gradient_of(group: u32, at: u32, column: u32) -> u32 {
+    return (group + min(at, params.pixels - 1u)) * params.out_quads + min(column, params.out_quads - 1u);
 }
 
 // Where a quad of weight rows reads under a pixel, one of the split's where `counts`.
 fn seen(p: Pixel, quad: Quad, counts: bool) -> Source {
     let h = i32(p.h * params.stride) + quad.dh;
     let w = i32(p.w * params.stride) + quad.dw;
-    let there = counts && inside(h, w, params.in_h, params.in_w);
+    let there = counts & inside(h, w, params.in_h, params.in_w);
     let at = u32((i32(p.image * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel;
     return Source(select(0u, at, there), there);
 }

@@ -39,6 +39,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/columns", include_str!("../../shaders/lib/columns.wgsl")),
     ("lib/conv2d", include_str!("../../shaders/lib/conv2d.wgsl")),
     ("lib/coop", include_str!("../../shaders/lib/coop.wgsl")),
+    ("lib/coop_input", include_str!("../../shaders/lib/coop_input.wgsl")),
     ("lib/coop_scalars", include_str!("../../shaders/lib/coop_scalars.wgsl")),
     ("lib/coop_vectors", include_str!("../../shaders/lib/coop_vectors.wgsl")),
     ("lib/count_up", include_str!("../../shaders/lib/count_up.wgsl")),
