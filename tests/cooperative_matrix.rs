@@ -187,6 +187,21 @@ fn a_wrong_kernel_is_found_and_no_longer_used() {
     assert!(gpu.cooperative_matrix_status().unwrap().contains("NO_SUCH_KNOB"));
 }
 
+/// As on AMD's cards, where subgroups may have 32 or 64 invocations.
+#[test]
+fn the_size_of_subgroups_is_found_by_trying() {
+    let Some(mut gpu) = open() else { return };
+    let right = gpu.caps().cooperative_matrix.unwrap();
+    let sized = |subgroup| CooperativeMatrix { subgroup, ..right };
+    gpu.offer_matrices([64, 32, 16, 8].map(sized).to_vec());
+    assert_eq!(gpu.tested_caps().cooperative_matrix, Some(right));
+    assert_eq!(gpu.cooperative_matrix_status().as_deref(), Some("in use"));
+    let mut gpu = Gpu::open(None).unwrap();
+    gpu.offer_matrices([64, 32, 16, 8].map(sized).into_iter().filter(|m| *m != right).collect());
+    assert_eq!(gpu.tested_caps().cooperative_matrix, None);
+    assert!(gpu.cooperative_matrix_status().unwrap().starts_with("not used: conv2d_coop/gather"));
+}
+
 /// What an adapter without cooperative matrices uses for f16.
 fn kernel_of_choice(gpu: &Gpu) -> &'static str {
     let used = kernels(gpu.tested_caps(), [1, 5, 6], [12, 20, 3, 1, 1], DType::F16);

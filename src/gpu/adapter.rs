@@ -29,7 +29,7 @@ pub struct Caps {
     pub f16: bool,
     /// Lanes of a subgroup, when subgroups exist and have one fixed size.
     pub subgroup_size: Option<u32>,
-    /// Cooperative matrices (tensor cores) that kernels may use.
+    /// Cooperative matrices (tensor cores) that kernels may use, before a test the likeliest.
     pub cooperative_matrix: Option<CooperativeMatrix>,
     /// Largest range a storage binding may span, in bytes.
     pub max_binding_bytes: u64,
@@ -204,7 +204,7 @@ pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_
         kind: kind_of(&info),
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroup_size: fixed.then_some(info.subgroup_min_size),
-        cooperative_matrix: CooperativeMatrix::of(adapter).filter(|_| features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+        cooperative_matrix: None,
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),

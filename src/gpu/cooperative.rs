@@ -43,22 +43,16 @@ impl CooperativeMatrix {
         if backend == wgpu::Backend::Vulkan { all | wgpu::Features::PASSTHROUGH_SHADERS } else { all }
     }
 
-    /// What kernels may use on `adapter`: the largest square matrices with f16 factors and f32 sums, where every subgroup has
-    /// the same known size and workgroups are large enough.
-    pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Self> {
+    /// What kernels may use on `adapter`: the largest square matrices with f16 factors and f32 sums, where workgroups are large enough.
+    /// Where subgroups may have several sizes (AMD: 32 and 64), each of them, largest first: which one a driver takes for these kernels only
+    /// running them tells.
+    pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let able = adapter.features().contains(Self::features(info.backend))
             && limits.max_compute_workgroup_storage_size >= 32 << 10
             && limits.max_compute_invocations_per_workgroup >= 256;
-        let subgroup = match info.backend {
-            // wgpu gives the range of all of Metal's devices; those with such matrices have 32.
-            wgpu::Backend::Metal => 32,
-            _ if info.subgroup_min_size == info.subgroup_max_size => info.subgroup_min_size,
-            _ => return None,
-        };
-        if !able || !(8..=64).contains(&subgroup) || !subgroup.is_power_of_two() {
-            return None;
-        }
+        // wgpu gives the range of all of Metal's devices; those with such matrices have 32.
+        let [least, most] = if info.backend == wgpu::Backend::Metal { [32; 2] } else { [info.subgroup_min_size, info.subgroup_max_size] };
         let offered = adapter.cooperative_matrix_properties();
         let usable = |tile: u32| {
             offered.iter().any(|p| {
@@ -68,7 +62,9 @@ impl CooperativeMatrix {
                     && !p.saturating_accumulation
             })
         };
-        [16, 8].into_iter().find(|&tile| usable(tile)).map(|tile| Self { tile, subgroup, vectors: info.backend == wgpu::Backend::Vulkan })
+        let Some(tile) = [16, 8].into_iter().find(|&tile| able && usable(tile)) else { return Vec::new() };
+        let sizes = [64, 32, 16, 8].into_iter().filter(|size| (least..=most).contains(size));
+        sizes.map(|subgroup| Self { tile, subgroup, vectors: info.backend == wgpu::Backend::Vulkan }).collect()
     }
 
     /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to

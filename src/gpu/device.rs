@@ -1,6 +1,6 @@
 //! The open device: creation, error capture, device loss, waiting.
 
-use super::adapter::{self, AdapterDescription, Caps};
+use super::adapter::{self, AdapterDescription, Caps, DeviceKind};
 use super::kernel::PipelineCache;
 use super::pipeline_file::PipelineFile;
 use super::{Buffer, CooperativeMatrix, Kernel, KernelSpec, Specialization, self_test};
@@ -13,6 +13,8 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     caps: Caps,
+    /// What kernels may use, as far as the adapter says: where there are several, a test finds out.
+    matrices: Vec<CooperativeMatrix>,
     tested: OnceLock<(Caps, Option<String>)>,
     description: AdapterDescription,
     info: wgpu::AdapterInfo,
@@ -71,7 +73,8 @@ impl Gpu {
         let backend = adapter.get_info().backend;
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         // Matrices have f16 factors: a device that does without f16 does without them.
-        if wanted.contains(wgpu::Features::SHADER_F16) && CooperativeMatrix::of(&adapter).is_some() {
+        let matrices = if wanted.contains(wgpu::Features::SHADER_F16) { CooperativeMatrix::of(&adapter) } else { Vec::new() };
+        if !matrices.is_empty() {
             features |= CooperativeMatrix::features(backend);
             experimental_features = experimental();
         }
@@ -93,11 +96,11 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             on_error.uncaptured.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(error.to_string());
         }));
-        let caps = adapter::caps(&adapter, features, queue.get_timestamp_period());
+        let caps = Caps { cooperative_matrix: matrices.first().copied(), ..adapter::caps(&adapter, features, queue.get_timestamp_period()) };
         tracing::debug!(?caps, adapter = description.name, "opened");
         let (info, pipelines, repairs_spirv) = (adapter.get_info(), PipelineCache::default(), backend == wgpu::Backend::Vulkan);
         let (tested, pipeline_file) = (OnceLock::new(), None);
-        Ok(Self { device, queue, caps, tested, description, info, pipelines, pipeline_file, faults, checked, repairs_spirv })
+        Ok(Self { device, queue, caps, matrices, tested, description, info, pipelines, pipeline_file, faults, checked, repairs_spirv })
     }
 
     /// What the adapter can do, as it says.
@@ -108,6 +111,17 @@ impl Gpu {
     /// Binds at most `bytes` bytes from now on, as a smaller adapter would. For tests of windows.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.caps.max_binding_bytes = self.caps.max_binding_bytes.min(bytes);
+    }
+
+    /// Chooses and builds kernels as for another kind of device. For tests of what cards run.
+    pub fn act_as(&mut self, kind: DeviceKind) {
+        self.caps.kind = kind;
+    }
+
+    /// Offers kernels these cooperative matrices, as an adapter would whose subgroups may have several sizes. For tests.
+    pub fn offer_matrices(&mut self, matrices: Vec<CooperativeMatrix>) {
+        self.caps.cooperative_matrix = matrices.first().copied();
+        self.matrices = matrices;
     }
 
     /// What the adapter can do, without cooperative matrices where they compute wrong: programs in f16 are lowered for this. The first
@@ -131,13 +145,19 @@ impl Gpu {
 
     fn test_result(&self, fault: &Specialization) -> &(Caps, Option<String>) {
         self.tested.get_or_init(|| {
-            let reason = self.caps.cooperative_matrix.and_then(|matrix| self_test::fault(self, matrix, fault));
-            let mut caps = self.caps.clone();
+            let mut reason = None;
+            let right = self.matrices.iter().copied().find(|matrix| {
+                let found = self_test::fault(self, *matrix, fault);
+                let right = found.is_none();
+                reason = reason.take().or(found);
+                right
+            });
+            // That another size of subgroups was right is no fault.
+            let reason = reason.filter(|_| right.is_none());
             if let Some(reason) = &reason {
                 tracing::warn!("{}: cooperative matrices are not used: {reason}", self.description.name);
-                caps.cooperative_matrix = None;
             }
-            (caps, reason)
+            (Caps { cooperative_matrix: right, ..self.caps.clone() }, reason)
         })
     }
 
