@@ -36,6 +36,7 @@ fn tiles(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: 
     let quad = i % params.in_quads;
     let at = corner(i / params.in_quads);
     let n = norm_of(quad);
+    #unroll WRITTEN_OUT
     for (var h = 0u; h < end(6u); h++) {
         let x = input_six(Six(
             load(at, h, 0, quad, n), load(at, h, 1, quad, n), load(at, h, 2, quad, n),
@@ -44,6 +45,7 @@ fn tiles(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: 
         keep(local, h, x.a); keep(local, 6u + h, x.b); keep(local, 12u + h, x.c); keep(local, 18u + h, x.d); keep(local, 24u + h, x.e); keep(local, 30u + h, x.f);
     }
     let step = params.stride * params.in_quads;
+    #unroll WRITTEN_OUT
     for (var w = 0u; w < end(6u); w++) {
         write_six(w, i, step, input_six(kept_six(local, 6u * w)));
     }

@@ -22,6 +22,7 @@ fn pixels(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let first = line / params.tiles_h * params.height + line % params.tiles_h * 4u;
     let rows = min(4u, params.height - line % params.tiles_h * 4u);
     for (var tile = 0u; tile < params.tiles_w; tile++) {
+        #unroll WRITTEN_OUT
         for (var w = 0u; w < end(6u); w++) {
             let place = w * step + (line * params.tiles_w + tile) * params.out_quads + column;
             let y = output_four(Six(
@@ -31,17 +32,20 @@ fn pixels(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
             keep(local, w, y.a); keep(local, 6u + w, y.b); keep(local, 12u + w, y.c); keep(local, 18u + w, y.d);
         }
         let columns = min(4u, params.width - tile * 4u);
+        #unroll WRITTEN_OUT
         for (var h = 0u; h < end(4u); h++) {
-            if h >= rows { break; }
             let y = output_four(kept_six(local, 6u * h));
-            let at = (first + h) * params.width + tile * 4u;
+            let at = (first + min(h, rows - 1u)) * params.width + tile * 4u;
             if tile + h == 0u { begin(column, y.a); }
-            keep(local, 6u * h, y.a);
-            keep(local, 6u * h + 1u, y.b);
-            keep(local, 6u * h + 2u, y.c);
-            keep(local, 6u * h + 3u, y.d);
-            for (var w = 0u; w < end(4u); w++) {
-                if w < columns { put(at + w, at + w, column, kept_at(local, 6u * h + w), beside(at + w, column)); }
+            let b0 = beside(at, column);
+            let b1 = beside(at + min(1u, columns - 1u), column);
+            let b2 = beside(at + min(2u, columns - 1u), column);
+            let b3 = beside(at + columns - 1u, column);
+            if h < rows {
+                put(at, at, column, y.a, b0);
+                if columns > 1u { put(at + 1u, at + 1u, column, y.b, b1); }
+                if columns > 2u { put(at + 2u, at + 2u, column, y.c, b2); }
+                if columns > 3u { put(at + 3u, at + 3u, column, y.d, b3); }
             }
         }
     }

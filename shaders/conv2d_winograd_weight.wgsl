@@ -23,10 +23,12 @@ fn tap(h: u32, w: u32, i: u32) -> vec4<f32> {
 fn transform(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, groups) * LANES + local;
     if i >= params.count { return; }
+    #unroll WRITTEN_OUT
     for (var h = 0u; h < end(3u); h++) {
         let u = weight_six(Three(tap(h, 0u, i), tap(h, 1u, i), tap(h, 2u, i)));
         keep(local, h, u.a); keep(local, 3u + h, u.b); keep(local, 6u + h, u.c); keep(local, 9u + h, u.d); keep(local, 12u + h, u.e); keep(local, 15u + h, u.f);
     }
+    #unroll WRITTEN_OUT
     for (var w = 0u; w < end(6u); w++) {
         write_six(w, i, params.count, weight_six(Three(kept_at(local, 3u * w), kept_at(local, 3u * w + 1u), kept_at(local, 3u * w + 2u))));
     }
@@ -47,10 +49,12 @@ fn grad_output(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
     if i >= params.count * params.out_quads { return; }
     let quad = i % params.out_quads;
     let at = corner(i / params.out_quads);
+    #unroll WRITTEN_OUT
     for (var h = 0u; h < end(4u); h++) {
         let e = gradient_six(Four(load(at, h, 0, quad), load(at, h, 1, quad), load(at, h, 2, quad), load(at, h, 3, quad)));
         keep(local, h, e.a); keep(local, 4u + h, e.b); keep(local, 8u + h, e.c); keep(local, 12u + h, e.d); keep(local, 16u + h, e.e); keep(local, 20u + h, e.f);
     }
+    #unroll WRITTEN_OUT
     for (var w = 0u; w < end(6u); w++) {
         write_six(w, i, params.stride * params.out_quads, gradient_six(Four(kept_at(local, 4u * w), kept_at(local, 4u * w + 1u), kept_at(local, 4u * w + 2u), kept_at(local, 4u * w + 3u))));
     }
@@ -81,10 +85,12 @@ fn column(w: u32, i: u32) -> Six {
 fn finish(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, groups) * LANES + local;
     if i >= params.count { return; }
+    #unroll WRITTEN_OUT
     for (var w = 0u; w < end(6u); w++) {
         let m = weight_three(column(w, i));
         keep(local, w, m.a); keep(local, 6u + w, m.b); keep(local, 12u + w, m.c);
     }
+    #unroll WRITTEN_OUT
     for (var h = 0u; h < end(3u); h++) {
         let m = weight_three(kept_six(local, 6u * h));
         put(3u * h * params.count + i, m.a);

@@ -21,6 +21,14 @@ fn matches_pytorch() {
     });
 }
 
+/// Cards keep the tiles of minimal filtering in registers, by loops that are written out.
+#[test]
+fn tiles_in_registers_match_the_reference() {
+    let mut gpu = swav_wgpu::gpu::Gpu::open_checked(None).unwrap();
+    gpu.act_as(swav_wgpu::gpu::DeviceKind::Discrete);
+    crate::check_on(&gpu, "^conv2d 7x10x9x8 .* f32|^block 7x");
+}
+
 /// Minimal filtering transforms as many images at a time as its tensors' room allows: all products, and sums of chunks noted on the way, where that is a
 /// few images.
 #[test]
