@@ -5,4 +5,4 @@ mod optimizer;
 pub mod schedule;
 
 pub use loss_scale::{LossScale, LossScaling};
-pub use optimizer::{Optimizer, OptimizerKind, Treatment};
+pub use optimizer::{Optimizer, OptimizerKind, Treatment, overflowed};

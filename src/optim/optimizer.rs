@@ -66,19 +66,20 @@ const CHUNK: usize = 1024;
 
 impl Optimizer {
     /// Records the update of every arena with one learning rate. `step` is a (4) f32 input: learning rate, 1 while freezable tensors are
-    /// frozen, two unused. `freezable` names the tensors that can be frozen.
-    pub fn record(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, freezable: impl Fn(&str) -> bool) {
-        self.record_with(graph, parameters, step, |name| Treatment { freezable: freezable(name), second_rate: false });
+    /// frozen, two unused. `freezable` names the tensors that can be frozen. Returns the sums of the norms, see [`overflowed`].
+    pub fn record(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, freezable: impl Fn(&str) -> bool) -> Option<Tensor> {
+        self.record_with(graph, parameters, step, |name| Treatment { freezable: freezable(name), second_rate: false })
     }
 
     /// Records the update of every arena. `step` is a (4) f32 input: first learning rate, 1 while freezable tensors are frozen, second
-    /// learning rate, unused.
-    pub fn record_with(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, treatment: impl Fn(&str) -> Treatment) {
-        self.record_scaled(graph, parameters, step, treatment, None);
+    /// learning rate, unused. Returns the sums of the norms.
+    pub fn record_with(&self, graph: &Graph, parameters: &Parameters, step: &Tensor, treatment: impl Fn(&str) -> Treatment) -> Option<Tensor> {
+        self.record_scaled(graph, parameters, step, treatment, None)
     }
 
     /// The same for gradients of a scaled loss: divides by the scale, skips the step where a gradient of any arena is not finite, and then
-    /// decides on the scale of the next.
+    /// decides on the scale of the next. Returns the sums of the norms where the update computes them: (4) of the squares of all weights, of
+    /// all gradients, of gradients that are not finite (see [`overflowed`]), and nothing.
     pub fn record_scaled(
         &self,
         graph: &Graph,
@@ -86,10 +87,10 @@ impl Optimizer {
         step: &Tensor,
         treatment: impl Fn(&str) -> Treatment,
         scale: Option<&LossScale>,
-    ) {
+    ) -> Option<Tensor> {
         graph.scope("optimizer", || {
             let state = scale.map_or_else(|| LossScale::none(graph), |s| s.state.clone());
-            let mut updates = Vec::new();
+            let (mut updates, mut sums) = (Vec::new(), Vec::new());
             for arena in parameters.arenas() {
                 let (mut chunks, mut tensors) = (Vec::new(), Vec::new());
                 for (t, (name, first, length)) in parameters.arena_layout(arena).into_iter().enumerate() {
@@ -113,6 +114,7 @@ impl Optimizer {
                 // Plain momentum has no use for norms, unless overflow shows in them; `ratios` then makes nothing of what it finds in their place.
                 if matches!(self.kind, OptimizerKind::Larc | OptimizerKind::Lars) || scale.is_some() {
                     graph.record(Norms(op), &[&chunks, &weights, &gradients, &state], &[&norms]);
+                    sums.push(norms.sum_columns());
                 }
                 updates.push((op, [chunks, tensors, gradients, norms], [momentum, weights]));
             }
@@ -125,8 +127,14 @@ impl Optimizer {
             if let Some(scale) = scale {
                 scale.decide();
             }
-        });
+            sums.into_iter().reduce(|all, next| all.add(&next))
+        })
     }
+}
+
+/// Whether a gradient was not finite, by the sums of the norms.
+pub fn overflowed(sums: &[f32]) -> bool {
+    sums[2] > 0.0
 }
 
 fn narrow(v: usize) -> u32 {

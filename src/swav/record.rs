@@ -34,7 +34,8 @@ pub struct StepPart {
     pub part: Part,
     /// What it computes.
     pub graph: Graph,
-    /// `loss` and `codes` of the last part, in f16 also the state of the `loss_scale`; `scores` of a whole step when asked for.
+    /// `loss`, `codes` and the optimiser's `norms` (see [`crate::optim::overflowed`]) of the last part, in f16 also the state of the `loss_scale`;
+    /// `scores` of a whole step when asked for.
     pub outputs: Vec<(&'static str, Tensor)>,
 }
 
@@ -132,8 +133,8 @@ impl Recorder<'_> {
         let codes = concat_rows(&codes.iter().collect::<Vec<_>>());
         let loss = self.loss(&forward, &codes);
         self.model.parameters.record_gradients(&loss, self.scale(&graph).as_ref());
-        self.update(&graph);
-        let mut outputs = self.outputs(loss, codes);
+        let norms = self.update(&graph);
+        let mut outputs = self.outputs(loss, codes, norms);
         if keep_scores {
             outputs.push(("scores", forward.scores));
         }
@@ -201,9 +202,9 @@ impl Recorder<'_> {
 
     fn finish(&self) -> StepPart {
         let graph = Graph::new();
-        self.update(&graph);
+        let norms = self.update(&graph);
         let codes: Vec<Tensor> = self.variables.codes.iter().map(|&c| self.variable(&graph, c)).collect();
-        let outputs = self.outputs(self.total_loss(&graph), concat_rows(&codes.iter().collect::<Vec<_>>()));
+        let outputs = self.outputs(self.total_loss(&graph), concat_rows(&codes.iter().collect::<Vec<_>>()), norms);
         StepPart { part: Part::Finish, graph, outputs }
     }
 
@@ -215,9 +216,9 @@ impl Recorder<'_> {
         }
     }
 
-    fn outputs(&self, loss: Tensor, codes: Tensor) -> Vec<(&'static str, Tensor)> {
+    fn outputs(&self, loss: Tensor, codes: Tensor, norms: Option<Tensor>) -> Vec<(&'static str, Tensor)> {
         let scale = self.scale(loss.graph()).map(|state| ("loss_scale", state));
-        [("loss", loss), ("codes", codes)].into_iter().chain(scale).collect()
+        [("loss", loss), ("codes", codes)].into_iter().chain(norms.map(|norms| ("norms", norms))).chain(scale).collect()
     }
 
     fn loss_scale(&self, graph: &Graph) -> Option<LossScale> {
@@ -299,10 +300,10 @@ impl Recorder<'_> {
         graph.scope("loss", || forward.scores.soft_cross_entropy(&targets, self.settings.temperature, scale))
     }
 
-    fn update(&self, graph: &Graph) {
+    fn update(&self, graph: &Graph) -> Option<Tensor> {
         let step = graph.input("step", &[4], DType::F32);
         let treatment = |name: &str| Treatment { freezable: name.starts_with("prototypes"), second_rate: false };
         let scale = self.loss_scale(graph);
-        self.settings.optimizer.record_scaled(graph, &self.model.parameters, &step, treatment, scale.as_ref());
+        self.settings.optimizer.record_scaled(graph, &self.model.parameters, &step, treatment, scale.as_ref())
     }
 }

@@ -17,6 +17,7 @@ use crate::data::{Dataset, Loader, Split, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Outputs, Pending, Variants};
+use crate::optim::overflowed;
 use crate::swav::StepInputs;
 use crate::weights::Checkpoint;
 use memory::{advise, check_memory};
@@ -229,8 +230,14 @@ impl Training<'_> {
         // In f16 something may overflow; such a step changed nothing.
         let skipped = scale.as_ref().is_some_and(|state| state[3] > 0.0);
         self.skipped = if skipped { self.skipped + 1 } else { 0 };
-        if !loss.is_finite() && !skipped || self.skipped == MOST_SKIPPED {
-            let what = if loss.is_finite() { format!("a gradient of each of {MOST_SKIPPED} steps") } else { "the loss".into() };
+        // What is not a number can get lost on its way to the loss: the larger of it and 0 is 0 on many devices.
+        let spoiled = scale.is_none() && outputs.get_f32("norms").is_some_and(|sums| overflowed(&sums));
+        if spoiled || !loss.is_finite() && !skipped || self.skipped == MOST_SKIPPED {
+            let what = match (loss.is_finite(), spoiled) {
+                (false, _) => "the loss".into(),
+                (true, true) => "a gradient".into(),
+                (true, false) => format!("a gradient of each of {MOST_SKIPPED} steps"),
+            };
             return Err(Error::NonFinite { what, step });
         }
         if loss.is_finite() {

@@ -35,6 +35,16 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     assert_eq!(rig.metric("run", "loss").len() as u64, end);
 }
 
+/// A ReLU makes 0 of what is not a number, so that losses stay finite: the gradients tell at once, not the next checkpoint.
+#[test]
+fn spoiled_gradients_end_the_run_in_their_step() {
+    let rig = Rig::new();
+    let spoil = "--set optimizer.lr=1e30 --set schedule.min_lr=1e30 --set train.epochs=12";
+    rig.run(&format!("train --config pretrain.toml --out run -q {spoil}")).fails(6, &["not finite at step 1\n", "hint: "]);
+    let deepcluster = "--set method=deepcluster-v2";
+    rig.run(&format!("train --config pretrain.toml --out other -q {spoil} {deepcluster}")).fails(6, &["not finite at step 1\n"]);
+}
+
 #[test]
 fn spoiled_numbers_end_the_run_and_spare_the_checkpoint() {
     let rig = Rig::new();

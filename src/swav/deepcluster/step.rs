@@ -32,6 +32,7 @@ fn build(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(String, &Tensor)],
 pub struct ClusterStep {
     graph: Graph,
     loss: Tensor,
+    norms: Option<Tensor>,
     embeddings: Vec<Tensor>,
 }
 
@@ -54,8 +55,8 @@ impl ClusterStep {
         let loss = losses.iter().skip(1).fold(losses[0].clone(), |sum, loss| sum.add(loss));
         model.parameters.record_gradients(&loss, None);
         let step = graph.input("step", &[4], DType::F32);
-        settings.optimizer.record(&graph, &model.parameters, &step, |name| name.starts_with("prototypes"));
-        Self { graph, loss, embeddings }
+        let norms = settings.optimizer.record(&graph, &model.parameters, &step, |name| name.starts_with("prototypes"));
+        Self { graph, loss, norms, embeddings }
     }
 
     /// The graph, for planning.
@@ -63,10 +64,11 @@ impl ClusterStep {
         &self.graph
     }
 
-    /// What is read back of every step: the loss, and the embeddings for the memory.
+    /// What is read back of every step: the loss, the optimiser's norms (see [`crate::optim::overflowed`]), and the embeddings for the memory.
     pub fn outputs(&self) -> Vec<(String, &Tensor)> {
         let embeddings = self.embeddings.iter().enumerate().map(|(bank, t)| (embeddings_name(bank), t));
-        std::iter::once(("loss".to_owned(), &self.loss)).chain(embeddings).collect()
+        let norms = self.norms.iter().map(|norms| ("norms".to_owned(), norms));
+        std::iter::once(("loss".to_owned(), &self.loss)).chain(norms).chain(embeddings).collect()
     }
 
     /// The step on a device.
