@@ -113,7 +113,7 @@ pub struct Finished {
     pub steps: u64,
     /// Epochs done in all.
     pub epochs: u64,
-    /// Mean loss of the last epoch.
+    /// Mean loss of the last epoch, as far as it went.
     pub loss: f64,
     /// Mean since the start or resume.
     pub images_per_second: f64,

@@ -1,10 +1,12 @@
 //! Pre-training: data, steps, events, checkpoints.
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
-//! run goes on with the identical trajectory; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that
+//! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted; an image that cannot be read or a log that
+//! cannot be written ends the run after a checkpoint; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that
 //! overflow are skipped instead; forty in a row end the run.
 
 mod deepcluster;
+mod epoch;
 mod memory;
 mod runner;
 mod state;
@@ -16,7 +18,7 @@ use super::run_folder::RunFolder;
 use crate::data::{Dataset, Loader, Split, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Outputs, Pending, Variants};
+use crate::graph::{Pending, Variants};
 use crate::optim::overflowed;
 use crate::swav::StepInputs;
 use crate::weights::Checkpoint;
@@ -109,11 +111,11 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         steps_per_epoch,
         end,
         observer,
-        epoch: EpochRecord::default(),
         last: Instant::now(),
         began: Instant::now(),
         started_at: state.step,
         last_loss: f64::NAN,
+        running: None,
         skipped: 0,
         checkpoint: state.restored.clone(),
         state,
@@ -129,11 +131,13 @@ struct Training<'a> {
     steps_per_epoch: u64,
     end: u64,
     observer: &'a mut dyn Observer,
-    epoch: EpochRecord,
     last: Instant,
     began: Instant,
     started_at: u64,
+    /// Mean of the last epoch that ended.
     last_loss: f64,
+    /// The step in flight.
+    running: Option<Running>,
     /// Steps in a row that were skipped because something overflowed.
     skipped: u32,
     checkpoint: Option<PathBuf>,
@@ -155,8 +159,32 @@ impl Training<'_> {
         let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
         self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?;
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
-        let mut running: Option<Running> = None;
         self.last = Instant::now();
+        if let Err(e) = self.steps(&mut loader) {
+            // What spoils an input or an output leaves the network as it was: the steps done so far are kept, if that is possible.
+            if matches!(e, Error::Data { .. } | Error::Output { .. }) && self.state.step > self.started_at {
+                let kept = self.settle().and_then(|()| self.save());
+                tracing::debug!("kept at step {}: {kept:?}", self.state.step);
+            }
+            return Err(e);
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let images = ((self.end - self.started_at.min(self.end)) * batch as u64) as f64;
+        let finished = Finished {
+            steps: self.state.step,
+            epochs: self.state.step / self.steps_per_epoch,
+            loss: self.state.epoch.loss().unwrap_or(self.last_loss),
+            images_per_second: images / seconds.max(1e-9),
+            seconds,
+            checkpoint: self.checkpoint.clone(),
+        };
+        self.observer.event(&Event::Finished(finished.clone()))?;
+        Ok(finished)
+    }
+
+    /// Runs all steps.
+    fn steps(&mut self, loader: &mut Loader) -> Result<()> {
         while self.state.step < self.end {
             let step = self.state.step;
             let waited = Instant::now();
@@ -169,7 +197,7 @@ impl Training<'_> {
             let queue = epoch >= self.config.queue.start_epoch;
             if self.state.runner.will_rebuild(queue) {
                 // A step in flight belongs to the program that is about to go.
-                self.settle(&mut running)?;
+                self.settle()?;
                 if queue && self.state.runner.queue_is_full() {
                     self.observer.event(&Event::QueueUsed { step })?;
                 }
@@ -180,13 +208,13 @@ impl Training<'_> {
             let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue }, &crops.indices);
             let pending = started.map_err(|e| advise(self.config, self.run, e))?;
             loader.recycle(crops);
-            self.settle(&mut running)?;
-            running = Some(Running { step, lr, data_wait_ms, pending });
+            let before = self.running.replace(Running { step, lr, data_wait_ms, pending });
             self.state.step += 1;
+            self.settle_one(before)?;
             let done = self.state.step;
             let (ends_epoch, stop) = (done.is_multiple_of(self.steps_per_epoch), self.run.stop.load(Ordering::Relaxed));
             if ends_epoch || stop || done == self.end || self.due(done) {
-                self.settle(&mut running)?;
+                self.settle()?;
             }
             if ends_epoch {
                 self.end_epoch(done)?;
@@ -199,19 +227,7 @@ impl Training<'_> {
                 return Err(Error::Stopped("continue with --resume"));
             }
         }
-        let seconds = self.began.elapsed().as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let images = ((self.end - self.started_at.min(self.end)) * batch as u64) as f64;
-        let finished = Finished {
-            steps: self.state.step,
-            epochs: self.state.step / self.steps_per_epoch,
-            loss: self.last_loss,
-            images_per_second: images / seconds.max(1e-9),
-            seconds,
-            checkpoint: self.checkpoint.clone(),
-        };
-        self.observer.event(&Event::Finished(finished.clone()))?;
-        Ok(finished)
+        Ok(())
     }
 
     /// Whether the configuration asks for a checkpoint after `done` steps.
@@ -221,9 +237,14 @@ impl Training<'_> {
         every(c.every_steps) || every(c.every_epochs * self.steps_per_epoch)
     }
 
-    /// Reads the results of a running step, if there is one, and tells them.
-    fn settle(&mut self, running: &mut Option<Running>) -> Result<()> {
-        let Some(Running { step, lr, data_wait_ms, pending }) = running.take() else { return Ok(()) };
+    /// Reads the results of the step in flight, if there is one, and tells them.
+    fn settle(&mut self) -> Result<()> {
+        let running = self.running.take();
+        self.settle_one(running)
+    }
+
+    fn settle_one(&mut self, running: Option<Running>) -> Result<()> {
+        let Some(Running { step, lr, data_wait_ms, pending }) = running else { return Ok(()) };
         let outputs = self.state.runner.finish(self.run.gpu, pending)?;
         let loss = f64::from(outputs.scalar("loss"));
         let scale = outputs.get_f32("loss_scale");
@@ -241,7 +262,7 @@ impl Training<'_> {
             return Err(Error::NonFinite { what, step });
         }
         if loss.is_finite() {
-            self.epoch.add(loss, &outputs, self.config.model.prototypes);
+            self.state.epoch.add(loss, &outputs, self.config.model.prototypes);
         }
         let seconds = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();
@@ -253,12 +274,10 @@ impl Training<'_> {
     }
 
     fn end_epoch(&mut self, done: u64) -> Result<()> {
-        let record = std::mem::take(&mut self.epoch);
+        let record = std::mem::take(&mut self.state.epoch);
         let (used, entropy) = self.state.runner.usage().unwrap_or_else(|| record.codes());
         // In f16 every step of a short epoch may have been skipped.
-        if record.steps > 0 {
-            self.last_loss = record.loss();
-        }
+        self.last_loss = record.loss().unwrap_or(self.last_loss);
         self.observer.event(&Event::Epoch(Epoch {
             epoch: done / self.steps_per_epoch - 1,
             step: done - 1,
@@ -271,54 +290,8 @@ impl Training<'_> {
 
     fn save(&mut self) -> Result<()> {
         let Some(folder) = self.run.folder else { return Ok(()) };
-        if !self.last_loss.is_finite() {
-            self.last_loss = self.epoch.loss();
-        }
         let path = self.state.save(self.config, self.run.gpu, folder)?;
         self.checkpoint = Some(path.clone());
         self.observer.event(&Event::CheckpointWritten { step: self.state.step, path })
-    }
-}
-
-/// What an epoch's steps add up to.
-struct EpochRecord {
-    began: Instant,
-    losses: f64,
-    steps: u64,
-    used: Vec<bool>,
-    mass: Vec<f64>,
-}
-
-impl Default for EpochRecord {
-    fn default() -> Self {
-        Self { began: Instant::now(), losses: 0.0, steps: 0, used: Vec::new(), mass: Vec::new() }
-    }
-}
-
-impl EpochRecord {
-    fn add(&mut self, loss: f64, outputs: &Outputs, prototypes: usize) {
-        self.losses += loss;
-        self.steps += 1;
-        self.used.resize(prototypes, false);
-        self.mass.resize(prototypes, 0.0);
-        for code in outputs.get_f32("codes").unwrap_or_default().chunks_exact(prototypes) {
-            let best = code.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(k, _)| k);
-            self.used[best] = true;
-            for (mass, share) in self.mass.iter_mut().zip(code) {
-                *mass += f64::from(*share);
-            }
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a count of steps")]
-    fn loss(&self) -> f64 {
-        self.losses / self.steps as f64
-    }
-
-    /// Prototypes that were some image's best, and the entropy of the mean code in nats.
-    fn codes(&self) -> (u64, f64) {
-        let total: f64 = self.mass.iter().sum();
-        let shares = self.mass.iter().map(|m| m / total).filter(|p| *p > 0.0);
-        (self.used.iter().filter(|u| **u).count() as u64, -shares.map(|p| p * p.ln()).sum::<f64>())
     }
 }

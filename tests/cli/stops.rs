@@ -138,3 +138,56 @@ fn a_run_that_lost_its_checkpoints_starts_again_and_keeps_its_metrics() {
     let before = std::fs::read_to_string(rig.path("run/metrics.before-1.jsonl")).unwrap();
     assert_eq!(before.lines().count(), 3);
 }
+
+/// Numbers of an epoch are those of all its steps, wherever it was interrupted.
+#[test]
+fn an_interrupted_epoch_counts_as_a_whole() {
+    let rig = Rig::new();
+    let cut = rig.train("cut", "--max-steps 1");
+    assert_eq!(cut["loss"].to_string(), rig.metric("cut", "loss")[0]);
+    let [resumed, whole] = [rig.train("cut", "--resume"), rig.train("whole", "")];
+    assert_eq!(resumed["loss"], whole["loss"]);
+    let ends = |out: &str| -> Vec<[String; 3]> {
+        let text = std::fs::read_to_string(rig.path(out).join("events.jsonl")).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        events.filter(|e| e["event"] == "epoch").map(|e| ["loss", "prototypes_used", "code_entropy"].map(|key| e[key].to_string())).collect()
+    };
+    assert_eq!((ends("cut"), ends("cut").len()), (ends("whole"), 2));
+}
+
+/// What spoils an input or an output is no reason to lose steps.
+#[test]
+fn steps_are_kept_when_an_image_or_a_log_fails() {
+    use swav_wgpu::error::{Error, Result};
+    use swav_wgpu::train::config::PretrainConfig;
+    use swav_wgpu::train::event::{Event, Observer};
+    use swav_wgpu::train::pretrain::{Run, prepare, pretrain};
+    let rig = Rig::new();
+    let data = rig.path("data/train/red/00.png");
+    let image = std::fs::read(&data).unwrap();
+    std::fs::write(&data, &image[..image.len() / 2]).unwrap();
+    rig.run("train --config pretrain.toml --out run -q --set checkpoint.every_epochs=0 --set seed=3").fails(4, &["00.png"]);
+    let steps = rig.steps("run") as u64;
+    let kept: Vec<u64> = rig.checkpoints("run").iter().map(|file| Checkpoint::load(file).unwrap().step).collect();
+    assert!(steps > 0 && kept == [steps], "{steps} steps, kept {kept:?}");
+    std::fs::write(&data, &image).unwrap();
+    rig.run("train --out run --resume -q").ok();
+
+    struct Full;
+    impl Observer for Full {
+        fn event(&mut self, event: &Event) -> Result<()> {
+            let full = matches!(event, Event::Step(step) if step.step == 2);
+            if full { Err(Error::output("metrics.jsonl")(std::io::ErrorKind::StorageFull.into())) } else { Ok(()) }
+        }
+    }
+    let (config, _) = PretrainConfig::load(rig.path("pretrain.toml"), &[]).unwrap();
+    let gpu = swav_wgpu::gpu::Gpu::open(None).unwrap();
+    let folder = swav_wgpu::train::run_folder::RunFolder::open(rig.path("full"), false).unwrap();
+    let variants = swav_wgpu::check::Force("broadcast".into());
+    let run = Run { gpu: &gpu, variants: &variants, folder: Some(&folder), max_steps: None, stop: &false.into() };
+    let prepared = prepare(&config, &run, None).unwrap();
+    let failed = pretrain(&config, &run, prepared, &mut Full).unwrap_err();
+    assert!(matches!(failed, Error::Output { .. }), "{failed}");
+    // The step after the one whose log failed was under way.
+    assert_eq!(rig.checkpoints("full").iter().map(|file| Checkpoint::load(file).unwrap().step).collect::<Vec<_>>(), [4]);
+}

@@ -2,9 +2,11 @@
 //!
 //! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
 //! `optimizer/NAME`, the queue as `queue/CROP` (or what [`super::deepcluster`] has instead), in f16 the state of the loss scale as
-//! `state/loss_scale`, and in its metadata the step and the state of the queue. Random choices are functions of seed and step, so there is no
+//! `state/loss_scale`, and in its metadata the step, the
+//! state of the queue, and in mid-epoch what the epoch's steps add up to. Random choices are functions of seed and step, so there is no
 //! generator to save.
 
+use super::epoch::EpochRecord;
 use super::runner::Runner;
 use super::{Run, deepcluster};
 use crate::error::{Error, Result};
@@ -32,6 +34,8 @@ pub(super) struct State {
     pub(super) runner: Runner,
     pub(super) step: u64,
     pub(super) store: Store,
+    /// What the steps of the present epoch add up to.
+    pub(super) epoch: EpochRecord,
     images: usize,
     /// The checkpoint that it came from.
     pub(super) restored: Option<PathBuf>,
@@ -52,7 +56,7 @@ impl State {
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
-        let mut state = Self { model, runner, step: 0, store, images, restored: None, choices: Choices::new() };
+        let mut state = Self { model, runner, step: 0, store, epoch: EpochRecord::default(), images, restored: None, choices: Choices::new() };
         let saved = match run.folder {
             Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
             None => None,
@@ -168,7 +172,7 @@ impl State {
         if let Some((runner, images, shapes)) = &banks {
             deepcluster::save(runner, images, shapes, &mut tensors);
         }
-        let metadata = BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             ("format".to_owned(), "swav-wgpu 1".to_owned()),
             ("config".to_owned(), config.to_toml()?),
             ("images".to_owned(), self.images.to_string()),
@@ -176,6 +180,7 @@ impl State {
             ("adapter".to_owned(), gpu.description().name.clone()),
             ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
         ]);
+        metadata.extend(self.epoch.metadata()?);
         folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
     }
 
@@ -237,6 +242,7 @@ impl State {
             }
             self.store.write(gpu, id, &state)?;
         }
+        self.epoch = EpochRecord::of(saved, config.model.prototypes)?;
         self.step = saved.step;
         self.restored = Some(saved.path.clone());
         Ok(())
