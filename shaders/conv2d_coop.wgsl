@@ -18,13 +18,14 @@ alias Weight = f32;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
 const QUADS: u32 = DEPTH / 4u;
-const_assert RIGHT_LOADS % 4u == 0u;
+const_assert RIGHT_LOADS % 4u == 0u || 4u % RIGHT_LOADS == 0u;
 
-// What an invocation brings of a slab: of LEFT_LOADS rows the quad at depth `left`, of a column quad RIGHT_LOADS depths from `right` on, one after another.
+// What an invocation brings of a slab: of LEFT_LOADS rows a depth quad, and of a column quad RIGHT_LOADS depths, one after another.
 struct Loaded { n: Norm, a: array<vec4<Element>, LEFT_LOADS>, there: array<bool, LEFT_LOADS>, b: array<vec4<Weight>, RIGHT_LOADS> }
 
-// Addresses come before all loads, so that none waits for another.
-fn load(rows: array<InputRow, LEFT_LOADS>, left_at: Depth, right_at: Depth, next: Depth, column: u32) -> Loaded {
+// Of the input depth quad `left_at`, of the weights depths from number `depth` of quad `right_at` on. Addresses come before all loads, so that none
+// waits for another.
+fn load(rows: array<InputRow, LEFT_LOADS>, left_at: Depth, right_at: Depth, depth: u32, next: Depth, column: u32) -> Loaded {
     var from_a: array<Source, LEFT_LOADS>;
     var from_b: array<u32, RIGHT_LOADS>;
     let step = step_of(left_at);
@@ -44,7 +45,7 @@ fn load(rows: array<InputRow, LEFT_LOADS>, left_at: Depth, right_at: Depth, next
         to.there[i] = from_a[i].there;
     }
     #unroll
-    for (var i = 0u; i < RIGHT_LOADS; i++) { to.b[i] = weight[from_b[i / 4u * 4u] + i % 4u * params.out_quads]; }
+    for (var i = 0u; i < RIGHT_LOADS; i++) { to.b[i] = weight[from_b[i / 4u * 4u] + (depth + i % 4u) * params.out_quads]; }
     return to;
 }
 
@@ -77,7 +78,7 @@ fn gather(
     let next_slab = depth_of(QUADS);
     var left_at = depth_of(local % QUADS);
     var right_at = depth_of(depth / 4u);
-    var loaded = load(rows, left_at, right_at, next, column);
+    var loaded = load(rows, left_at, right_at, depth % 4u, next, column);
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
     let slabs = (params.taps_h * params.taps_w * params.in_quads + QUADS - 1u) / QUADS;
     for (var slab = 0u; slab < slabs; slab++) {
@@ -92,7 +93,7 @@ fn gather(
         // The next slab comes while this one is multiplied; behind the last comes what is not used.
         left_at = deeper(left_at, next_slab);
         right_at = deeper(right_at, next_slab);
-        loaded = load(rows, left_at, right_at, next, column);
+        loaded = load(rows, left_at, right_at, depth % 4u, next, column);
         #unroll
         for (var k = 0u; k < DEPTH; k += STEP) {
             multiply(&sums, left_by_rows(subgroup, k), subgroup, k);

@@ -11,7 +11,7 @@ fn specializations(text: &str) -> Vec<Specialization> {
     if text.contains("#import coop") {
         for (tile, subgroup) in [(8, 8), (8, 32), (16, 8), (16, 16), (16, 32), (16, 64)] {
             let matrix = CooperativeMatrix { tile, subgroup, vectors: tile == 16 };
-            all.extend([ProductShape::Small, ProductShape::Large].map(|shape| matrix.knobs(shape)));
+            all.extend(ProductShape::ALL.map(|shape| matrix.knobs(shape)));
         }
     }
     for name in ["Element", "Weight", "Source", "Target"] {

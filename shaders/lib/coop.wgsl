@@ -25,6 +25,7 @@ const_assert ROW_TILES == ROWS / SUBGROUP_ROWS / TILE;
 const_assert COLUMN_TILES == COLUMNS / SUBGROUP_COLUMNS / TILE;
 const_assert LEFT_LOADS == ROWS * DEPTH / 4u / INVOCATIONS;
 const_assert RIGHT_LOADS == COLUMNS * DEPTH / 4u / INVOCATIONS;
+const_assert LEFT_LOADS > 0u && RIGHT_LOADS > 0u;
 const_assert PUTS * LANES >= TILE * TILE / 4u;
 
 // Padded by 16 bytes against bank conflicts, which keeps the alignment that matrices need.

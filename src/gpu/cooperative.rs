@@ -18,20 +18,35 @@ pub struct CooperativeMatrix {
 pub enum ProductShape {
     /// 64 by 64 sums.
     Small,
+    /// 128 by 64 sums: for large products of few columns.
+    Tall,
     /// 128 by 128 sums: half the loads a sum, for products large enough to keep a whole card busy.
     Large,
 }
 
 impl ProductShape {
-    /// Rows and columns of a workgroup's sums.
-    pub fn side(self) -> usize {
-        self.side32() as usize
+    /// All of them, smallest first.
+    pub const ALL: [Self; 3] = [Self::Small, Self::Tall, Self::Large];
+
+    /// The variant of a convolution that has it.
+    pub fn variant(self) -> &'static str {
+        match self {
+            Self::Small => "coop",
+            Self::Tall => "coop128x64",
+            Self::Large => "coop128",
+        }
     }
 
-    fn side32(self) -> u32 {
+    /// Rows and columns of a workgroup's sums.
+    pub fn sides(self) -> [usize; 2] {
+        self.sides32().map(|side| side as usize)
+    }
+
+    fn sides32(self) -> [u32; 2] {
         match self {
-            Self::Small => 64,
-            Self::Large => 128,
+            Self::Small => [64, 64],
+            Self::Tall => [128, 64],
+            Self::Large => [128, 128],
         }
     }
 }
@@ -73,28 +88,36 @@ impl CooperativeMatrix {
         match (shape, self.subgroup, self.tile) {
             (_, 8, 8) => [8, 4],
             (ProductShape::Small, 8, _) | (ProductShape::Large, 16, 8) => [4, 4],
-            (ProductShape::Small, 16, _) | (ProductShape::Large, 8..=32, _) => [4, 2],
+            (ProductShape::Tall, 8 | 16, _) | (ProductShape::Small, 16, _) | (ProductShape::Large, ..=32, _) => [4, 2],
             _ => [2, 2],
         }
     }
 
-    /// Terms that a workgroup adds between two barriers: as many as fit 32 KiB of workgroup memory, beside what results leave through.
+    /// Terms that a workgroup adds between two barriers: many if 32 KiB of workgroup memory have room for them, beside what results leave through, and
+    /// invocations for those that they bring.
     fn depth(self, shape: ProductShape) -> u32 {
         let [rows, columns] = self.subgroups(shape);
-        let side = shape.side32();
-        let bytes = |depth: u32| 2 * (side * (depth + 8) + depth * (side + 8)) + rows * columns * self.tile * (self.tile + 4) * 4;
-        if bytes(64) <= 32 << 10 { 64 } else { 32 }
+        let [height, width] = shape.sides32();
+        let bytes = |depth: u32| 2 * (height * (depth + 8) + depth * (width + 8)) + rows * columns * self.tile * (self.tile + 4) * 4;
+        let loads = self.loads(height, 64, shape) + self.loads(width, 64, shape);
+        if bytes(64) <= 32 << 10 && loads <= 16 { 64 } else { 32 }
+    }
+
+    /// vec4s that an invocation brings of so many rows or columns.
+    fn loads(self, side: u32, depth: u32, shape: ProductShape) -> u32 {
+        let [rows, columns] = self.subgroups(shape);
+        side * depth / 4 / (self.subgroup * rows * columns)
     }
 
     /// Neighbouring rows whose results one subgroup has.
     pub fn tallied_rows(self, shape: ProductShape) -> usize {
-        (shape.side32() / self.subgroups(shape)[0]) as usize
+        (shape.sides32()[0] / self.subgroups(shape)[0]) as usize
     }
 
     /// Knobs of `shaders/lib/coop.wgsl`.
     pub fn knobs(self, shape: ProductShape) -> Specialization {
-        let (tile, side, [rows, columns]) = (self.tile, shape.side32(), self.subgroups(shape));
-        let loads = side * self.depth(shape) / 4 / (self.subgroup * rows * columns);
+        let (tile, [height, width], [rows, columns]) = (self.tile, shape.sides32(), self.subgroups(shape));
+        let loads = |side: u32| self.loads(side, self.depth(shape), shape);
         let matrix = |of: &str| format!("coop_mat{tile}x{tile}<{of}>");
         let memory = if self.vectors { Specialization::default().import("coop_scalars", "coop_vectors") } else { Specialization::default() };
         memory
@@ -104,24 +127,22 @@ impl CooperativeMatrix {
             .u32("TILE", tile)
             .u32("DEPTH", self.depth(shape))
             .u32("LANES", self.subgroup)
-            .u32("ROWS", side)
-            .u32("COLUMNS", side)
+            .u32("ROWS", height)
+            .u32("COLUMNS", width)
             .u32("SUBGROUP_ROWS", rows)
             .u32("SUBGROUP_COLUMNS", columns)
             .u32("STEP", tile)
-            .u32("ROW_TILES", side / rows / tile)
-            .u32("COLUMN_TILES", side / columns / tile)
-            .u32("LEFT_LOADS", loads)
-            .u32("RIGHT_LOADS", loads)
+            .u32("ROW_TILES", height / rows / tile)
+            .u32("COLUMN_TILES", width / columns / tile)
+            .u32("LEFT_LOADS", loads(height))
+            .u32("RIGHT_LOADS", loads(width))
             .u32("PUTS", (tile * tile / 4).div_ceil(self.subgroup))
     }
 
     /// The longest sum that one dispatch may compute without any invocation running more than [`MOST_ITERATIONS`].
     pub fn longest_sum(self, shape: ProductShape) -> usize {
-        let depth = self.depth(shape);
-        // A turn of the loop over slabs, and in it at most two for each term: taps or pixels are counted up by loops, the other loops are written out.
-        // The results' way out is short against this.
-        (MOST_ITERATIONS / (2 * depth + 1) as usize - 4) * depth as usize
+        // Of loops only that over slabs is not written out.
+        (MOST_ITERATIONS as usize - 4) * self.depth(shape) as usize
     }
 }
 
@@ -134,7 +155,7 @@ mod tests {
     fn wide_networks_are_summed_in_one_go() {
         for (tile, subgroup) in [(8, 32), (16, 32), (16, 64)] {
             let matrix = CooperativeMatrix { tile, subgroup, vectors: true };
-            for shape in [ProductShape::Small, ProductShape::Large] {
+            for shape in ProductShape::ALL {
                 assert!(matrix.longest_sum(shape) >= 9 * 2_048, "{matrix:?} {shape:?}: {}", matrix.longest_sum(shape));
             }
         }

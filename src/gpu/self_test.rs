@@ -15,7 +15,7 @@ const OUT_QUADS: usize = 35;
 
 /// Why kernels on cooperative matrices cannot be trusted on this device. `fault` is added to their knobs.
 pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization) -> Option<String> {
-    [ProductShape::Small, ProductShape::Large].into_iter().find_map(|shape| {
+    ProductShape::ALL.into_iter().find_map(|shape| {
         let knobs = matrix.knobs(shape).and(fault);
         let failed = |e: crate::Error| Some(e.to_string());
         [forward, weight_gradient].into_iter().find_map(|test| test(shape, &knobs).run(gpu).unwrap_or_else(failed))
@@ -42,7 +42,8 @@ fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
         products: PIXELS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_plain", "gather").with(types.clone()), params(plain), plain[1].div_ceil(64)),
         tested: {
-            let tiles = tiles(shape.side(), shape.side() / 4);
+            let [rows, columns] = shape.sides();
+            let tiles = tiles(rows, columns / 4);
             (KernelSpec::new("conv2d_coop", "gather").with(types.and(knobs)), params(tiles), tiles[1])
         },
         half: true,
@@ -52,7 +53,7 @@ fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
 /// The gradient of its weight.
 fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
     const SEGMENT: usize = 64;
-    let tiles = |quads: usize| [OUT_QUADS.div_ceil(quads), IN_QUADS.div_ceil(quads) * OUT_QUADS.div_ceil(quads)];
+    let tiles = |rows: usize, columns: usize| [OUT_QUADS.div_ceil(columns), IN_QUADS.div_ceil(rows) * OUT_QUADS.div_ceil(columns)];
     let params = |[column_tiles, tiles]: [usize; 2]| {
         let segments = PIXELS.div_ceil(SEGMENT);
         let window = Params::default().u32("quads", IN_QUADS).u32("in_quads", IN_QUADS).u32("out_quads", OUT_QUADS).u32("kernel_w", 1);
@@ -69,13 +70,14 @@ fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
         sizes.into_iter().chain(splits).fold(window, |p, (name, value)| p.u32(name, value))
     };
     let types = Specialization::default().alias("Element", "f16");
-    let plain = tiles(1);
+    let plain = tiles(1, 1);
     Test {
         factors: [PIXELS * IN_QUADS, PIXELS * OUT_QUADS],
         products: 4 * IN_QUADS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_weight_plain", "reduce").with(types.clone()), params(plain), plain[1].div_ceil(64)),
         tested: {
-            let tiles = tiles(shape.side() / 4);
+            let [rows, columns] = shape.sides();
+            let tiles = tiles(rows / 4, columns / 4);
             (KernelSpec::new("conv2d_weight_coop", "reduce").with(types.and(knobs)), params(tiles), tiles[1])
         },
         half: false,

@@ -62,15 +62,16 @@ impl Kernel {
         };
         let coop = |matrix: CooperativeMatrix, shape: ProductShape| Self {
             shader: if reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
-            tile: Some([shape.side(), shape.side() / 4]),
+            tile: Some([shape.sides()[0], shape.sides()[1] / 4]),
             chunk: Some(matrix.tallied_rows(shape)),
             knobs: matrix.knobs(shape),
             turns_weights: false,
             longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - depth),
         };
+        if let (Some(matrix), Some(shape)) = (matrix, ProductShape::ALL.into_iter().find(|shape| shape.variant() == name)) {
+            return coop(matrix, shape);
+        }
         match (name, reduces, matrix) {
-            ("coop", _, Some(matrix)) => coop(matrix, ProductShape::Small),
-            ("coop128", _, Some(matrix)) => coop(matrix, ProductShape::Large),
             ("narrow", false, _) => plain("conv2d_narrow", Some([32, 1])),
             ("broadcast", false, _) => plain("conv2d_broadcast", Some([16, 8])),
             ("broadcast32", false, _) => plain("conv2d_broadcast", Some([32, 8])),
@@ -154,15 +155,20 @@ impl Product {
 
     fn cooperative(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
         let Some(matrix) = cx.caps().cooperative_matrix else { return Vec::new() };
-        let large = ProductShape::Large.side();
-        let workgroups = self.rows.div_ceil(large) * self.columns.div_ceil(large);
-        let large_first = if self.reduces { self.rows >= large && self.columns >= large } else { workgroups >= BUSY && self.columns > large / 2 };
-        let mut all = vec![("coop", ProductShape::Small), ("coop128", ProductShape::Large)];
-        if large_first {
+        // The largest that has sums enough for all its places, and of which there are enough to keep a card busy: a weight's gradient is dealt out to
+        // as many as it takes.
+        let pays = |shape: ProductShape| {
+            let [rows, columns] = shape.sides();
+            let workgroups = self.rows.div_ceil(rows) * self.columns.div_ceil(columns);
+            if self.reduces { self.rows >= rows && self.columns >= columns } else { workgroups >= BUSY && self.columns > columns / 2 }
+        };
+        let mut all = ProductShape::ALL;
+        all.sort_by_key(|shape| (!pays(*shape), std::cmp::Reverse(shape.sides())));
+        if !all.iter().any(|shape| pays(*shape)) {
             all.reverse();
         }
         // Segments can be summed apart, but none of them in pieces; and one more than fits may come along.
         let shortest = if self.reduces { 2 * self.depth } else { self.depth };
-        all.into_iter().filter(|(_, shape)| shortest <= matrix.longest_sum(*shape)).map(|(name, _)| name).collect()
+        all.into_iter().filter(|shape| shortest <= matrix.longest_sum(*shape)).map(ProductShape::variant).collect()
     }
 }

@@ -8,7 +8,7 @@
 //! it; gradients are added to others of the same tensor, and the input's is masked and summed up for the batch norm before it.
 //!
 //! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile` and `tile128` for GPUs, `plain`
-//! everywhere; for activations in f16 also `coop` and `coop128`, on cooperative matrices. 3x3 windows without stride over f32 also have
+//! everywhere; for activations in f16 also `coop`, `coop128x64` and `coop128`, on cooperative matrices. 3x3 windows without stride over f32 also have
 //! `winograd-KERNEL`: Winograd's minimal filtering, whose products that kernel computes.
 
 mod gather;
