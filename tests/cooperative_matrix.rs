@@ -17,7 +17,7 @@ fn caps(subgroup: u32) -> Caps {
         kind: DeviceKind::Discrete,
         f16: true,
         subgroup_size: Some(subgroup),
-        cooperative_matrix: Some(CooperativeMatrix { tile: 16, subgroup, vectors: true }),
+        cooperative_matrix: Some(CooperativeMatrix { tile: 16, subgroup, vectors: true, memory: CooperativeMatrix::LEAST_MEMORY }),
         max_binding_bytes: 1 << 31,
         max_buffer_bytes: 1 << 31,
         memory_bytes: None,

@@ -10,7 +10,7 @@ fn specializations(text: &str) -> Vec<Specialization> {
     let mut all = vec![Specialization::default()];
     if text.contains("#import coop") {
         for (tile, subgroup) in [(8, 8), (8, 32), (16, 8), (16, 16), (16, 32), (16, 64)] {
-            let matrix = CooperativeMatrix { tile, subgroup, vectors: tile == 16 };
+            let matrix = CooperativeMatrix { tile, subgroup, vectors: tile == 16, memory: CooperativeMatrix::LEAST_MEMORY };
             all.extend(ProductShape::ALL.map(|shape| matrix.knobs(shape)));
         }
     }

@@ -11,6 +11,8 @@ pub struct CooperativeMatrix {
     pub subgroup: u32,
     /// Whether they can be loaded from vectors in workgroup memory.
     pub vectors: bool,
+    /// Bytes of workgroup memory, at least [`Self::LEAST_MEMORY`].
+    pub memory: u32,
 }
 
 /// How much of a product a workgroup computes.
@@ -52,6 +54,9 @@ impl ProductShape {
 }
 
 impl CooperativeMatrix {
+    /// Bytes of workgroup memory that all kernels fit.
+    pub const LEAST_MEMORY: u32 = 32 << 10;
+
     /// Features a device must be opened with, on this backend. Vulkan needs its SPIR-V repaired, so passed through.
     pub(super) fn features(backend: wgpu::Backend) -> wgpu::Features {
         let all = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
@@ -64,7 +69,7 @@ impl CooperativeMatrix {
     pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let able = adapter.features().contains(Self::features(info.backend))
-            && limits.max_compute_workgroup_storage_size >= 32 << 10
+            && limits.max_compute_workgroup_storage_size >= Self::LEAST_MEMORY
             && limits.max_compute_invocations_per_workgroup >= 256;
         // wgpu gives the range of all of Metal's devices; those with such matrices have 32.
         let [least, most] = if info.backend == wgpu::Backend::Metal { [32; 2] } else { [info.subgroup_min_size, info.subgroup_max_size] };
@@ -79,7 +84,8 @@ impl CooperativeMatrix {
         };
         let Some(tile) = [16, 8].into_iter().find(|&tile| able && usable(tile)) else { return Vec::new() };
         let sizes = [64, 32, 16, 8].into_iter().filter(|size| (least..=most).contains(size));
-        sizes.map(|subgroup| Self { tile, subgroup, vectors: info.backend == wgpu::Backend::Vulkan }).collect()
+        let (vectors, memory) = (info.backend == wgpu::Backend::Vulkan, limits.max_compute_workgroup_storage_size);
+        sizes.map(|subgroup| Self { tile, subgroup, vectors, memory }).collect()
     }
 
     /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to
@@ -93,14 +99,14 @@ impl CooperativeMatrix {
         }
     }
 
-    /// Terms that a workgroup adds between two barriers: many if 32 KiB of workgroup memory have room for them, beside what results leave through, and
-    /// invocations for those that they bring.
+    /// Terms that a workgroup adds between two barriers: many if workgroup memory has room for them, beside what results leave through, and
+    /// invocations for those that they bring. On an NVIDIA H200 gathers of 128x128 were 10 % faster with 64 than with 32.
     fn depth(self, shape: ProductShape) -> u32 {
         let [rows, columns] = self.subgroups(shape);
         let [height, width] = shape.sides32();
         let bytes = |depth: u32| 2 * (height * (depth + 8) + depth * (width + 8)) + rows * columns * self.tile * (self.tile + 4) * 4;
         let loads = self.loads(height, 64, shape) + self.loads(width, 64, shape);
-        if bytes(64) <= 32 << 10 && loads <= 16 { 64 } else { 32 }
+        if bytes(64) <= self.memory && loads <= 16 { 64 } else { 32 }
     }
 
     /// vec4s that an invocation brings of so many rows or columns.
@@ -150,11 +156,17 @@ impl CooperativeMatrix {
 mod tests {
     use super::*;
 
+    #[test]
+    fn slabs_are_as_deep_as_memory_allows() {
+        let depths = |memory: u32| ProductShape::ALL.map(|shape| CooperativeMatrix { tile: 16, subgroup: 32, vectors: true, memory }.depth(shape));
+        assert_eq!((depths(CooperativeMatrix::LEAST_MEMORY), depths(48 << 10)), ([64, 32, 32], [64, 32, 64]));
+    }
+
     /// The 3x3 convolutions of a ResNet-50 of four times the width.
     #[test]
     fn wide_networks_are_summed_in_one_go() {
         for (tile, subgroup) in [(8, 32), (16, 32), (16, 64)] {
-            let matrix = CooperativeMatrix { tile, subgroup, vectors: true };
+            let matrix = CooperativeMatrix { tile, subgroup, vectors: true, memory: CooperativeMatrix::LEAST_MEMORY };
             for shape in ProductShape::ALL {
                 assert!(matrix.longest_sum(shape) >= 9 * 2_048, "{matrix:?} {shape:?}: {}", matrix.longest_sum(shape));
             }

@@ -168,7 +168,7 @@ mod tests {
     /// What only adapters with cooperative matrices would find out otherwise.
     #[test]
     fn every_kernel_gets_the_parameters_it_declares() {
-        let knobs = CooperativeMatrix { tile: 8, subgroup: 8, vectors: true }.knobs(ProductShape::Small);
+        let knobs = CooperativeMatrix { tile: 8, subgroup: 8, vectors: true, memory: CooperativeMatrix::LEAST_MEMORY }.knobs(ProductShape::Small);
         for test in [forward, weight_gradient].map(|test| test(ProductShape::Small, &knobs)) {
             for (spec, params, _) in [test.oracle, test.tested] {
                 let text = compose(spec.shader, source, &spec.constants).unwrap();

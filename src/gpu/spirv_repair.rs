@@ -227,7 +227,8 @@ mod tests {
     fn orders_the_kernels_for_both_matrix_sizes() {
         for (tile, subgroup) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
             for shape in ProductShape::ALL {
-                let knobs = CooperativeMatrix { tile, subgroup, vectors: true }.knobs(shape).alias("Element", "f16");
+                let knobs =
+                    CooperativeMatrix { tile, subgroup, vectors: true, memory: CooperativeMatrix::LEAST_MEMORY }.knobs(shape).alias("Element", "f16");
                 for (shader, entry) in [("conv2d_coop", "gather"), ("conv2d_weight_coop", "reduce")] {
                     for checked in [false, true] {
                         let text = compose(shader, source, &knobs).unwrap();
