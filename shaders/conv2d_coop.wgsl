@@ -99,21 +99,23 @@ fn gather(
             multiply(&sums, left_by_rows(subgroup, k), subgroup, k);
         }
     }
+    var ats: array<array<u32, PUTS>, ROW_TILES>;
+    #unroll
+    for (var i = 0u; i < ROW_TILES; i++) {
+        #unroll
+        for (var e = 0u; e < PUTS; e++) { ats[i][e] = out_of(params, first_row + corner(subgroup, i, 0u).x + (lane + e * LANES) / (TILE / 4u)); }
+    }
     #unroll
     for (var j = 0u; j < COLUMN_TILES; j++) {
         let corner = corner(subgroup, 0u, j);
         // An invocation writes one column quad of a matrix: LANES is a multiple of the quads.
         let quad = first_column + corner.y / 4u + lane % (TILE / 4u);
         // What the results need besides is read before any of them is written.
-        var ats: array<array<u32, PUTS>, ROW_TILES>;
         var besides: array<array<Beside, PUTS>, ROW_TILES>;
         #unroll
         for (var i = 0u; i < ROW_TILES; i++) {
             #unroll
-            for (var e = 0u; e < PUTS; e++) {
-                ats[i][e] = out_of(params, first_row + corner.x + i * TILE + (lane + e * LANES) / (TILE / 4u));
-                besides[i][e] = beside(ats[i][e], quad);
-            }
+            for (var e = 0u; e < PUTS; e++) { besides[i][e] = beside(ats[i][e], quad); }
         }
         #unroll
         for (var i = 0u; i < ROW_TILES; i++) {

@@ -107,20 +107,20 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
             }
         }
     }
+    var at: array<u32, EACH>;
+    #unroll
+    for (var i = 0u; i < EACH; i++) { at[i] = out_of(params, first_row + my_row + 16u * i); }
     #unroll
     for (var half = 0u; half < HALVES; half++) {
         let column = first_column + my_column + half * (QUADS / 2u);
         begin(column, sums[half][0]);
         #unroll
         for (var first = 0u; first < EACH; first += AHEAD) {
-            var at: array<u32, AHEAD>;
             var by: array<Beside, AHEAD>;
             #unroll
-            for (var i = 0u; i < AHEAD; i++) { at[i] = out_of(params, first_row + my_row + 16u * (first + i)); }
+            for (var i = 0u; i < AHEAD; i++) { by[i] = beside(at[first + i], column); }
             #unroll
-            for (var i = 0u; i < AHEAD; i++) { by[i] = beside(at[i], column); }
-            #unroll
-            for (var i = 0u; i < AHEAD; i++) { put(first_row + my_row + 16u * (first + i), at[i], column, sums[half][first + i], by[i]); }
+            for (var i = 0u; i < AHEAD; i++) { put(first_row + my_row + 16u * (first + i), at[first + i], column, sums[half][first + i], by[i]); }
         }
         if TALLIES {
             let all = share_tally(local, QUADS / 2u);
