@@ -125,10 +125,22 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
     }
 }
 
+/// What kernels take for granted: invocations and bytes of memory of a workgroup, storage buffers of a kernel.
+const LEAST: [(u32, &str); 3] = [(256, "invocations"), (32 << 10, "bytes of workgroup memory"), (8, "storage buffers")];
+
+/// What an adapter has too little of, if anything.
+fn lacks(limits: &wgpu::Limits) -> Option<String> {
+    let has = [limits.max_compute_invocations_per_workgroup, limits.max_compute_workgroup_storage_size, limits.max_storage_buffers_per_shader_stage];
+    let short = has.into_iter().zip(LEAST).find(|(has, (least, _))| has < least);
+    short.map(|(has, (least, what))| format!("{has} {what}, and kernels need {least}"))
+}
+
 /// What to say where there is no adapter.
 pub fn none_found() -> String {
     let allowed = std::env::var("WGPU_BACKEND").map(|backend| format!(" on the backends that WGPU_BACKEND={backend} names")).unwrap_or_default();
-    format!("no Vulkan, Metal or DX12 adapter with compute shaders was found{allowed}")
+    let all = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()));
+    let small: Vec<String> = all.iter().filter_map(|a| Some(format!("; {} has {}", a.get_info().name, lacks(&a.limits())?))).collect();
+    format!("no Vulkan, Metal or DX12 adapter with compute shaders was found{allowed}{}", small.concat())
 }
 
 /// Every adapter of this machine, best first: cards, then integrated and virtual devices, then software.
@@ -138,7 +150,7 @@ pub fn adapters() -> Vec<AdapterDescription> {
 
 fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    found.retain(|a| a.limits().max_compute_invocations_per_workgroup >= 64);
+    found.retain(|a| lacks(&a.limits()).is_none());
     let rank = |a: &wgpu::Adapter| match kind_of(&a.get_info()) {
         DeviceKind::Discrete => 0,
         DeviceKind::Integrated => 1,
@@ -211,5 +223,19 @@ pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_
         max_workgroups: limits.max_compute_workgroups_per_dimension,
         offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment)),
         timestamp_period: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES).then_some(timestamp_period),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_is_too_small() {
+        let of = |bytes| wgpu::Limits { max_compute_workgroup_storage_size: bytes, ..wgpu::Limits::default() };
+        assert_eq!(lacks(&of(32 << 10)), None);
+        assert_eq!(lacks(&of(16 << 10)).as_deref(), Some("16384 bytes of workgroup memory, and kernels need 32768"));
+        let few = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..of(32 << 10) };
+        assert_eq!(lacks(&few).as_deref(), Some("4 storage buffers, and kernels need 8"));
     }
 }

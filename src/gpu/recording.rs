@@ -126,7 +126,7 @@ impl Recording {
         }
         let index = gpu.queue.submit(commands);
         if !inputs.is_empty() {
-            ring.submitted();
+            ring.submitted(index.clone());
         }
         if let Some(readback) = readback {
             readback.request(index);

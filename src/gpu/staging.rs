@@ -68,6 +68,8 @@ pub struct UploadRing {
 struct Slot {
     raw: wgpu::Buffer,
     state: Arc<AtomicU8>,
+    /// What reads it.
+    submission: Option<wgpu::SubmissionIndex>,
 }
 
 /// Steps whose inputs may be under way at once.
@@ -83,7 +85,7 @@ impl UploadRing {
                 let raw = gpu.scoped("upload buffer", || {
                     gpu.device.create_buffer(&wgpu::BufferDescriptor { label: Some("upload"), size, usage, mapped_at_creation: true })
                 })?;
-                Ok(Slot { raw, state: Arc::new(AtomicU8::new(MAPPED)) })
+                Ok(Slot { raw, state: Arc::new(AtomicU8::new(MAPPED)), submission: None })
             })
             .collect::<Result<_>>()?;
         Ok(Self { slots, next: 0, bytes: size })
@@ -93,7 +95,8 @@ impl UploadRing {
     pub(super) fn encode(&mut self, gpu: &Gpu, encoder: &mut wgpu::CommandEncoder, pieces: &[(&Buffer, u64, &[u8])]) -> Result<()> {
         let slot = &self.slots[self.next];
         while slot.state.load(Ordering::Acquire) == PENDING {
-            gpu.poll(wgpu::PollType::wait_indefinitely())?;
+            // For that step alone: those behind it go on meanwhile.
+            gpu.poll(wgpu::PollType::Wait { submission_index: slot.submission.clone(), timeout: None })?;
         }
         if slot.state.load(Ordering::Acquire) != MAPPED {
             return Err(Error::DeviceLost("an upload buffer could not be mapped".into()));
@@ -118,8 +121,9 @@ impl UploadRing {
     }
 
     /// Hands the slot over after its copies were submitted.
-    pub(super) fn submitted(&mut self) {
-        let slot = &self.slots[self.next];
+    pub(super) fn submitted(&mut self, submission: wgpu::SubmissionIndex) {
+        let slot = &mut self.slots[self.next];
+        slot.submission = Some(submission);
         let state = Arc::clone(&slot.state);
         slot.raw.map_async(wgpu::MapMode::Write, .., move |outcome| {
             state.store(if outcome.is_ok() { MAPPED } else { FAILED }, Ordering::Release);

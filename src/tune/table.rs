@@ -40,6 +40,20 @@ impl Identity {
         }
     }
 
+    /// What is another now than on the same adapter before.
+    pub fn change(&self, now: &Self) -> Option<String> {
+        let shaders = |of: &Self| format!("with shaders {}", &of.shaders[..of.shaders.len().min(8)]);
+        [
+            ("driver", self.driver.clone(), now.driver.clone()),
+            ("backend", self.backend.clone(), now.backend.clone()),
+            ("program", self.program.clone(), now.program.clone()),
+            ("program", shaders(self), shaders(now)),
+        ]
+        .into_iter()
+        .find(|(_, before, now)| before != now)
+        .map(|(what, before, now)| format!("its {what} was {before} when the checkpoint was written and is {now} now"))
+    }
+
     /// Name of its file: each identity has its own.
     fn file_name(&self) -> String {
         let text = [&self.adapter, &self.driver, &self.backend, &self.program, &self.shaders].map(String::as_str).join("\n");
@@ -155,6 +169,15 @@ mod tests {
 
     fn identity(driver: &str) -> Identity {
         Identity { adapter: "card".into(), driver: driver.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn says_what_changed_on_the_same_adapter() {
+        let [before, now] = ["1.0", "1.1"].map(identity);
+        assert_eq!(before.change(&now).as_deref(), Some("its driver was 1.0 when the checkpoint was written and is 1.1 now"));
+        assert_eq!(before.change(&before), None);
+        let shaders = Identity { shaders: "0123456789".into(), ..identity("1.0") };
+        assert!(before.change(&shaders).unwrap().contains("with shaders 01234567 now"));
     }
 
     #[test]

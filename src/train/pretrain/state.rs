@@ -21,7 +21,7 @@ use crate::train::config::{PretrainConfig, differences};
 use crate::train::event::Warning;
 use crate::train::plan;
 use crate::train::run_folder::RunFolder;
-use crate::tune::Repeat;
+use crate::tune::{Identity, Repeat};
 use crate::weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -178,6 +178,7 @@ impl State {
             ("images".to_owned(), self.images.to_string()),
             ("queue_pushed".to_owned(), pushed.to_string()),
             ("adapter".to_owned(), gpu.description().name.clone()),
+            ("device".to_owned(), serde_json::to_string(&Identity::of(gpu.description())).map_err(|e| Error::Failed(e.to_string()))?),
             ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
         ]);
         metadata.extend(self.epoch.metadata()?);
@@ -256,6 +257,12 @@ impl State {
             warnings.push(Warning::new("adapter", message));
         } else if let Some(text) = saved.metadata.get("kernels") {
             self.choices = serde_json::from_str(text).map_err(|e| Error::weights(&saved.path, format!("metadata `kernels`: {e}")))?;
+            if let Some(text) = saved.metadata.get("device") {
+                let before: Identity = serde_json::from_str(text).map_err(|e| Error::weights(&saved.path, format!("metadata `device`: {e}")))?;
+                if let Some(change) = before.change(&Identity::of(gpu.description())) {
+                    warnings.push(Warning::new("adapter", format!("{change}: the run goes on, but may round differently")));
+                }
+            }
         }
         Ok(())
     }
