@@ -202,8 +202,11 @@ impl Gpu {
     pub(super) fn scoped<T>(&self, context: &str, work: impl FnOnce() -> T) -> Result<T> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        // What a driver's compiler refuses.
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let value = work();
-        let refused = pollster::block_on(validation.pop());
+        let failed = pollster::block_on(internal.pop());
+        let refused = pollster::block_on(validation.pop()).or(failed);
         let exhausted = pollster::block_on(memory.pop());
         self.check()?;
         if let Some(error) = exhausted {
