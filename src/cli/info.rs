@@ -78,7 +78,8 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
         megabytes(needs.activations),
         megabytes(needs.staging)
     ))?;
-    output::line(&format!("largest batch that fits {}: {fits}", gpu.description().name))?;
+    let unknown = if caps.memory_bytes.is_none() { ", by its limits alone: how much memory it has is not known" } else { "" };
+    output::line(&format!("largest batch that fits {}: {fits}{unknown}", gpu.description().name))?;
     if !needs.bindable(caps) {
         let (largest, limit) = (megabytes(needs.largest_binding), megabytes(caps.max_binding_bytes));
         common::warn(format!("{} takes {largest} that a kernel must bind at once; this adapter binds {limit}", needs.largest_tensor));

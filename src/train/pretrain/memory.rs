@@ -29,6 +29,10 @@ pub(super) fn advise(config: &PretrainConfig, run: &Run<'_>, error: Error) -> Er
     let Error::OutOfMemory(message) = error else { return error };
     let (caps, batch) = (caps(run.gpu, config), config.train.batch);
     let whole = megabytes(memory(config, caps, run.variants).peak());
+    if caps.memory_bytes.is_none() {
+        // Metal and DX12 are not asked: what would fit is anyone's guess.
+        return Error::OutOfMemory(format!("{message}; batch {batch} needs {whole} in all, and how much this adapter has is not known"));
+    }
     let largest = match largest_batch(config, caps, run.variants) {
         0 => "no batch fits".to_owned(),
         fits => format!("the largest batch that fits is {fits}"),
