@@ -1,7 +1,7 @@
 //! A list of dispatches with everything prepared: pipelines, bind groups, parameters. Replaying encodes and submits, no more.
 
 use super::staging::{Readback, UploadRing};
-use super::{Buffer, Gpu, Kernel, Params};
+use super::{Buffer, DeviceKind, Gpu, Kernel, Params};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 
@@ -48,6 +48,10 @@ impl Prepared {
 /// Threads that encode a replay at most, and dispatches that are worth one: encoding takes the host one to five microseconds each.
 const MOST_ENCODERS: usize = 4;
 const LEAST_SHARE: usize = 128;
+
+/// Dispatches of one submission at most on devices that are no large cards. A step of seconds in one go would freeze their screens, and drivers give up
+/// a device whose submission takes too long (Windows after 2 seconds, amdgpu after 10).
+const MOST_SUBMITTED: usize = 64;
 
 /// Dispatches ready for replay.
 pub struct Recording {
@@ -109,6 +113,10 @@ impl Recording {
         }
         // Command buffers run in the order of submission, whoever encodes them.
         let share = self.prepared.len().div_ceil(rayon::current_num_threads().min(MOST_ENCODERS)).max(LEAST_SHARE);
+        let share = match gpu.caps().kind {
+            DeviceKind::Cpu | DeviceKind::Discrete => share,
+            DeviceKind::Integrated | DeviceKind::Virtual | DeviceKind::Other => share.min(MOST_SUBMITTED),
+        };
         commands.par_extend(self.prepared.par_chunks(share).map(|items| {
             let mut encoder = encoder();
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -124,7 +132,14 @@ impl Recording {
             }
             commands.push(encoder.finish());
         }
-        let index = gpu.queue.submit(commands);
+        let index = if gpu.caps().kind == DeviceKind::Cpu {
+            // Nobody watches a processor's time.
+            gpu.queue.submit(commands)
+        } else {
+            let last = commands.pop();
+            commands.into_iter().for_each(|each| drop(gpu.queue.submit([each])));
+            gpu.queue.submit(last)
+        };
         if !inputs.is_empty() {
             ring.submitted(index.clone());
         }
