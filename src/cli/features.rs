@@ -52,7 +52,7 @@ fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: 
     }
     let (n, size) = (data.len(), frozen.transform.crop);
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, BATCH.min(n), [size, size], None)?;
-    let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.normalize, frozen.workers)?;
+    let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.normalize, frozen.workers, &false.into())?;
     // -1 stands for an image without a class.
     let labels: Vec<i64> = all.labels.iter().map(|l| l.map_or(-1, |l| i64::try_from(l).unwrap_or(i64::MAX))).collect();
     let paths: Vec<String> = (0..n).map(|i| data.path(i)).collect();

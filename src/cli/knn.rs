@@ -24,7 +24,8 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     let size = frozen.transform.crop;
     let mut extractor = Extractor::new(&gpu, &variants, &frozen.network, BATCH, [size, size], None)?;
     let mut features = |data: &Arc<Dataset>| -> Result<(Vec<f32>, Vec<usize>)> {
-        let Extracted { features, labels, .. } = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.normalize, frozen.workers)?;
+        let Extracted { features, labels, .. } =
+            extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.normalize, frozen.workers, &false.into())?;
         let label = |(i, l): (usize, &Option<usize>)| l.ok_or_else(|| Error::data(data.path(i), "has no class"));
         let labels = labels.iter().enumerate().map(label).collect::<Result<_>>()?;
         Ok((features, labels))

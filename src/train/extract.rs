@@ -2,13 +2,14 @@
 
 use super::network::Network;
 use crate::data::{Dataset, EvalTransform, Loader, Normalize};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Variants, pad4};
 use crate::nn::{Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::swav::SwavModel;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A network in evaluation mode at one batch and image size.
 pub struct Extractor {
@@ -93,11 +94,22 @@ impl Extractor {
         Ok(())
     }
 
-    /// Passes a whole dataset in order.
-    pub fn dataset(&mut self, gpu: &Gpu, data: Arc<Dataset>, transform: EvalTransform, normalize: Normalize, workers: usize) -> Result<Extracted> {
+    /// Passes a whole dataset in order. [`Error::StoppedEmpty`] when `stop` was set before the end.
+    pub fn dataset(
+        &mut self,
+        gpu: &Gpu,
+        data: Arc<Dataset>,
+        transform: EvalTransform,
+        normalize: Normalize,
+        workers: usize,
+        stop: &AtomicBool,
+    ) -> Result<Extracted> {
         let mut all = Extracted::default();
         let mut loader = Loader::evaluation(data, transform, normalize, self.batch, workers)?;
         while let Some(batch) = loader.next() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::StoppedEmpty);
+            }
             let batch = batch?;
             self.pass(gpu, &batch.groups[0], &mut all)?;
             all.labels.extend(&batch.labels);

@@ -28,7 +28,7 @@ pub fn evaluate(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<ClassifierResult> {
-    let mut probe = Probe::new(gpu, variants, network, config, sets)?;
+    let mut probe = Probe::new(gpu, variants, network, config, sets, stop)?;
     classifier::train(gpu, config, sets, &mut probe, stop, observer)
 }
 
@@ -55,11 +55,19 @@ struct Probe<'a> {
 const INFERENCE_ROWS: usize = 256;
 
 impl<'a> Probe<'a> {
-    fn new(gpu: &'a Gpu, variants: &'a dyn Variants, network: &Network, config: &'a LinearConfig, sets: &'a ClassSets) -> Result<Self> {
+    fn new(
+        gpu: &'a Gpu,
+        variants: &'a dyn Variants,
+        network: &Network,
+        config: &'a LinearConfig,
+        sets: &'a ClassSets,
+        stop: &AtomicBool,
+    ) -> Result<Self> {
         let (size, features) = (config.image.size, network.backbone.features());
         let mut extractor = Extractor::new(gpu, variants, network, sets.batch, [size, size], None)?;
         let mut all = |data| -> Result<(Vec<f32>, Vec<u32>)> {
-            let Extracted { features, labels, .. } = extractor.dataset(gpu, data, eval_transform(config), sets.normalize(), config.data.workers)?;
+            let Extracted { features, labels, .. } =
+                extractor.dataset(gpu, data, eval_transform(config), sets.normalize(), config.data.workers, stop)?;
             Ok((features, classifier::numbers(&labels)?))
         };
         let (held_out, held_out_labels) = all(Arc::clone(&sets.val))?;

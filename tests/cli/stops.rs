@@ -113,6 +113,12 @@ fn an_evaluation_that_is_stopped_in_its_first_epoch_has_nothing_to_keep() {
     let stopped = interrupted(&rig, &format!("eval-linear --config linear.toml --weights random:0 --out linear -q {slow}"), "linear", 0);
     assert_eq!(stopped.status.code(), Some(130), "{}", String::from_utf8_lossy(&stopped.stderr));
     assert!(stopped.stdout.is_empty() && !rig.path("linear/partial-head.safetensors").exists());
+    // Nor are all features computed first, which could take hours.
+    let slow = "--set augment.enabled=false --set image.size=224";
+    let stopped = interrupted(&rig, &format!("eval-linear --config linear.toml --weights random:0 --out other -q {slow}"), "other", 0);
+    assert_eq!(stopped.status.code(), Some(130), "{}", String::from_utf8_lossy(&stopped.stderr));
+    let told = std::fs::read_to_string(rig.path("other/events.jsonl")).unwrap_or_default();
+    assert!(!told.contains("\"started\""), "{told}");
 }
 
 #[test]
