@@ -148,7 +148,7 @@ impl CooperativeMatrix {
     /// The longest sum that one dispatch may compute without any invocation running more than [`MOST_ITERATIONS`].
     pub fn longest_sum(self, shape: ProductShape) -> usize {
         // Of loops only that over slabs is not written out.
-        (MOST_ITERATIONS as usize - 4) * self.depth(shape) as usize
+        (MOST_ITERATIONS - 4) * self.depth(shape) as usize
     }
 }
 

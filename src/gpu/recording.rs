@@ -137,7 +137,9 @@ impl Recording {
             gpu.queue.submit(commands)
         } else {
             let last = commands.pop();
-            commands.into_iter().for_each(|each| drop(gpu.queue.submit([each])));
+            for each in commands {
+                gpu.queue.submit([each]);
+            }
             gpu.queue.submit(last)
         };
         if !inputs.is_empty() {
