@@ -48,8 +48,13 @@ fn tap_of(p: Gather, r: u32, s: u32, group: u32) -> u32 {
     return (p.first_h + r * p.tap_stride) * p.kernel_w + p.first_w + s * p.tap_stride + group;
 }
 
-// Without a branch: as unsigned numbers, what is negative is large.
+// Without a branch.
 fn inside(h: i32, w: i32, height: u32, width: u32) -> bool {
+    return (h >= 0) & (w >= 0) & (h < i32(height)) & (w < i32(width));
+}
+
+// The same for GPUs: as an unsigned number, what is negative is large. Processors are slower at comparing those.
+fn inside_unsigned(h: i32, w: i32, height: u32, width: u32) -> bool {
     return (u32(h) < height) & (u32(w) < width);
 }
 

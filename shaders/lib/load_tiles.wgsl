@@ -19,7 +19,7 @@ fn step_of(k: Depth) -> Step {
 }
 
 fn source_a(row: InputRow, step: Step) -> Source {
-    let there = inside(row.h + step.h, row.w + step.w, params.in_h, params.in_w);
+    let there = inside_unsigned(row.h + step.h, row.w + step.w, params.in_h, params.in_w);
     return Source(select(0u, row.first + step.quads, there), there);
 }
 

@@ -24,7 +24,7 @@ fn gradient_of(group: u32, at: u32, column: u32) -> u32 {
 fn seen(p: Pixel, quad: Quad, counts: bool) -> Source {
     let h = i32(p.h * params.stride) + quad.dh;
     let w = i32(p.w * params.stride) + quad.dw;
-    let there = counts & inside(h, w, params.in_h, params.in_w);
+    let there = counts & inside_unsigned(h, w, params.in_h, params.in_w);
     let at = u32((i32(p.image * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel;
     return Source(select(0u, at, there), there);
 }
