@@ -2,15 +2,32 @@
 //!
 //! Promise: the bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step; the folder
 //! is flushed too. A crash or full disk at any point leaves the old file as it was and at most a temporary file, whose name starts
-//! with [`TEMPORARY`].
+//! with [`TEMPORARY`] and which is locked as long as its process lives. [`NewFolder`] does the same for a whole folder.
 
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// How names of temporary files start.
-pub const TEMPORARY: &str = ".tmp-";
+/// How names of temporary files and folders start.
+pub const TEMPORARY: &str = ".swav-wgpu-tmp-";
+
+/// Beside a folder in the making: the file whose lock says that it is.
+const LOCK: &str = "lock";
+
+/// A builder of temporary files, or of folders, that others may read as far as the umask lets them: the default is for the owner alone.
+fn builder(folder: bool) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(if folder { 0o777 } else { 0o666 }));
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+    builder
+}
 
 /// The folder that `path` lies in.
 pub fn folder_of(path: &Path) -> &Path {
@@ -21,15 +38,9 @@ pub fn folder_of(path: &Path) -> &Path {
 pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     let go = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(TEMPORARY);
-        #[cfg(unix)]
-        {
-            // The default is for the owner alone; the umask takes away what it should.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut temporary = builder.tempfile_in(folder)?;
+        let mut temporary = builder(false).tempfile_in(folder)?;
+        // Where there are no locks, nobody takes it for a leftover either.
+        let _ = temporary.as_file().try_lock();
         let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
         write(&mut buffered)?;
         buffered.flush()?;
@@ -47,7 +58,7 @@ pub fn can_write(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::output(path)(std::io::Error::other("is a folder")));
     }
-    tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder).map(drop).map_err(Error::output(path))
+    builder(false).tempfile_in(folder).map(drop).map_err(Error::output(path))
 }
 
 /// Replaces `path` by `bytes`.
@@ -60,13 +71,74 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Deletes temporary files that a killed process left in `folder`. Only for the one who holds the run folder.
-pub fn remove_leftovers(folder: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(folder).map_err(Error::output(folder))?;
-    for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(TEMPORARY)) {
-        std::fs::remove_file(entry.path()).map_err(Error::output(entry.path()))?;
+/// Deletes temporary files and folders that killed processes left in `folder`. What a living process holds stays, and so does what cannot be
+/// removed: it is in nobody's way.
+pub fn remove_leftovers(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.filter(|e| e.file_name().to_string_lossy().starts_with(TEMPORARY)).map(|e| e.path()) {
+        let removed = if path.is_dir() {
+            let free = !path.join(LOCK).exists() || is_free(&path.join(LOCK));
+            if free { std::fs::remove_dir_all(&path) } else { Ok(()) }
+        } else if is_free(&path) {
+            std::fs::remove_file(&path)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = removed {
+            tracing::info!("{} is left over and cannot be removed: {error}", path.display());
+        }
     }
-    Ok(())
+}
+
+/// Whether no living process has locked the file.
+fn is_free(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// A folder in the making: it takes its name when it is complete, and goes when it is dropped before.
+#[derive(Debug)]
+pub struct NewFolder {
+    _lock: File,
+    /// Holds the lock and, as `content`, what will take the name.
+    temporary: tempfile::TempDir,
+    place: PathBuf,
+}
+
+impl NewFolder {
+    /// Begins a folder that will be `place`, where there may be an empty one.
+    pub fn begin(place: &Path) -> Result<Self> {
+        let go = || {
+            if place.symlink_metadata().is_ok() && !place.is_dir() {
+                return Err(std::io::Error::other("is no folder"));
+            }
+            // A folder that is linked to is replaced itself.
+            let place = if place.is_dir() { place.canonicalize()? } else { place.to_owned() };
+            let parent = folder_of(&place);
+            std::fs::create_dir_all(parent)?;
+            let temporary = builder(true).tempdir_in(parent)?;
+            let lock = File::create(temporary.path().join(LOCK))?;
+            let _ = lock.try_lock();
+            std::fs::create_dir(temporary.path().join("content"))?;
+            Ok(Self { _lock: lock, temporary, place })
+        };
+        go().map_err(Error::output(place))
+    }
+
+    /// Where to write what belongs into it.
+    pub fn path(&self) -> PathBuf {
+        self.temporary.path().join("content")
+    }
+
+    /// Gives it its name.
+    pub fn finish(self) -> Result<()> {
+        let go = || {
+            if self.place.is_dir() {
+                std::fs::remove_dir(&self.place)?;
+            }
+            std::fs::rename(self.path(), &self.place)
+        };
+        go().map_err(Error::output(&self.place))
+    }
 }
 
 #[cfg(test)]
@@ -90,12 +162,46 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_go() {
+    fn leftovers_go_and_nothing_else_does() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [".tmp-x", "keep"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let ours = |name: &str| path(&format!("{TEMPORARY}{name}"));
+        for file in [path(".tmp-notes"), ours("left")] {
+            std::fs::write(file, "").unwrap();
         }
-        remove_leftovers(dir.path()).unwrap();
-        assert!(dir.path().join("keep").exists() && !dir.path().join(".tmp-x").exists());
+        std::fs::create_dir_all(ours("folder").join("content")).unwrap();
+        std::fs::write(ours("folder").join("content/x"), "").unwrap();
+        std::fs::write(ours("folder").join("lock"), "").unwrap();
+        let making = NewFolder::begin(&path("gallery")).unwrap();
+        std::fs::write(making.path().join("x"), "1").unwrap();
+        // A file in the making is not taken for a leftover.
+        write_with(&path("file"), |out| {
+            remove_leftovers(dir.path());
+            out.write_all(b"1")
+        })
+        .unwrap();
+        assert!(!ours("left").exists() && !ours("folder").exists() && path(".tmp-notes").exists());
+        making.finish().unwrap();
+        assert_eq!(std::fs::read(path("gallery/x")).unwrap(), b"1");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 3, "the notes, the file and the gallery");
+        remove_leftovers(&path("nowhere"));
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("a/gallery");
+        let left = NewFolder::begin(&place).unwrap();
+        std::fs::write(left.path().join("x"), "1").unwrap();
+        drop(left);
+        assert!(!place.exists() && std::fs::read_dir(dir.path().join("a")).unwrap().next().is_none());
+        std::fs::create_dir(&place).unwrap();
+        let done = NewFolder::begin(&place).unwrap();
+        std::fs::write(done.path().join("x"), "1").unwrap();
+        done.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(place.join("x")).unwrap(), "1");
+        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 1);
+        assert_eq!(NewFolder::begin(&place.join("x")).unwrap_err().exit_code(), 5, "a file is there");
+        assert_eq!(NewFolder::begin(&place.join("x/below")).unwrap_err().exit_code(), 5);
     }
 }

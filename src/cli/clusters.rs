@@ -1,18 +1,20 @@
 //! `swav-wgpu clusters`: the nearest prototype of every image, and a gallery of what each prototype stands for.
 //!
-//! Promise: the gallery is made in a temporary folder beside its place and takes its name when it is complete; an error leaves nothing.
+//! Promise: the gallery is made in a temporary folder beside its place and takes its name when it is complete; an error or a signal leaves nothing.
 
 mod gallery;
 
 use super::args::{ClustersArgs, Global, Weights};
+use super::signals::Signals;
 use super::{common, output};
+use crate::atomic::NewFolder;
 use crate::data::{Dataset, Loader, Split};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
 use crate::train::{Extracted, Extractor};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Images of a pass.
@@ -28,7 +30,8 @@ struct Assignment {
 }
 
 pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
-    let out = OutFolder::begin(&args.out)?;
+    let stop = Signals::install()?;
+    let out = begin(&args.out)?;
     let data = Arc::new(Dataset::open(&args.data, Split::All)?);
     let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
     let Some(head) = frozen.network.head else {
@@ -39,8 +42,8 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
         return Err(Error::Usage(format!("--head {}: {} has {heads} prototype heads, counted from 0", args.head, args.weights.display())));
     }
     frozen.tell(global);
-    let assigned = assign(&gpu, &common::variants(global, &gpu), &frozen, &data, (prototypes, args.head))?;
-    gallery::write(out.path(), &data, &assigned, prototypes)?;
+    let assigned = assign(&gpu, &common::variants(global, &gpu), &frozen, &data, (prototypes, args.head), &stop)?;
+    gallery::write(&out.path(), &data, &assigned, prototypes, &stop)?;
     out.finish()?;
     if global.json {
         return assigned.iter().try_for_each(output::json);
@@ -59,12 +62,14 @@ fn assign(
     frozen: &common::Frozen,
     data: &Arc<Dataset>,
     (prototypes, head): (usize, usize),
+    stop: &Signals,
 ) -> Result<Vec<Assignment>> {
     let (batch, size) = (BATCH.min(data.len()), frozen.transform.crop);
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, batch, [size, size], Some(head))?;
     let mut loader = Loader::evaluation(Arc::clone(data), frozen.transform, frozen.normalize, batch, frozen.workers)?;
     let mut all = Vec::with_capacity(data.len());
     while let Some(images) = loader.next() {
+        stop.check()?;
         let images = images?;
         let mut extracted = Extracted::default();
         extractor.pass(gpu, &images.groups[0], &mut extracted)?;
@@ -77,70 +82,10 @@ fn assign(
     Ok(all)
 }
 
-/// A folder in the making.
-struct OutFolder {
-    temporary: tempfile::TempDir,
-    place: PathBuf,
-}
-
-impl OutFolder {
-    /// Refuses a place that holds something already.
-    fn begin(place: &Path) -> Result<Self> {
-        if place.is_dir() {
-            let mut entries = std::fs::read_dir(place).map_err(Error::output(place))?;
-            if entries.next().is_some() {
-                return Err(Error::Usage(format!("--out {}: holds files already; choose another folder or remove it", place.display())));
-            }
-        }
-        let parent = crate::atomic::folder_of(place);
-        std::fs::create_dir_all(parent).map_err(Error::output(place))?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(crate::atomic::TEMPORARY);
-        #[cfg(unix)]
-        {
-            // The default is for the owner alone; the umask takes away what it should.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o777));
-        }
-        let temporary = builder.tempdir_in(parent).map_err(Error::output(place))?;
-        Ok(Self { temporary, place: place.to_owned() })
+/// Refuses a place that holds something already.
+fn begin(place: &Path) -> Result<NewFolder> {
+    if place.is_dir() && std::fs::read_dir(place).map_err(Error::output(place))?.next().is_some() {
+        return Err(Error::Usage(format!("--out {}: holds files already; choose another folder or remove it", place.display())));
     }
-
-    fn path(&self) -> &Path {
-        self.temporary.path()
-    }
-
-    /// Gives the folder its name.
-    fn finish(self) -> Result<()> {
-        if self.place.is_dir() {
-            std::fs::remove_dir(&self.place).map_err(Error::output(&self.place))?;
-        }
-        std::fs::rename(self.temporary.path(), &self.place).map_err(Error::output(&self.place))?;
-        // It lives under another name now.
-        let _ = self.temporary.keep();
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn appears_whole_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("a/gallery");
-        let left = OutFolder::begin(&place).unwrap();
-        std::fs::write(left.path().join("x"), "1").unwrap();
-        drop(left);
-        assert!(!place.exists() && std::fs::read_dir(dir.path().join("a")).unwrap().next().is_none());
-        let done = OutFolder::begin(&place).unwrap();
-        std::fs::write(done.path().join("x"), "1").unwrap();
-        done.finish().unwrap();
-        assert_eq!(std::fs::read_to_string(place.join("x")).unwrap(), "1");
-        let refused = OutFolder::begin(&place).err().unwrap();
-        assert!(refused.exit_code() == 2 && refused.to_string().contains("gallery"), "{refused}");
-        std::fs::write(dir.path().join("file"), "").unwrap();
-        assert_eq!(OutFolder::begin(&dir.path().join("file/below")).err().unwrap().exit_code(), 5);
-    }
+    NewFolder::begin(place)
 }

@@ -1,7 +1,8 @@
 //! Stopping a run from outside.
 //!
 //! Promise: the first SIGINT, SIGTERM or SIGHUP (Ctrl-C and closing the console on Windows) sets a flag: a run ends its step, writes a checkpoint and
-//! exits 75, an evaluation tells and keeps its best epoch and does the same; the second ends the process at once with 130.
+//! exits 75, an evaluation tells and keeps its best epoch and does the same, what has nothing to keep ends with 130; the second ends the process at
+//! once with 130.
 
 use crate::error::{Error, Result};
 use std::sync::Arc;
@@ -33,6 +34,11 @@ impl Signals {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// An error once a stop was asked for, for work that has nothing to keep before it is complete.
+    pub fn check(&self) -> Result<()> {
+        if self.requested() { Err(Error::StoppedEmpty) } else { Ok(()) }
+    }
+
     /// The flag itself, for training code that knows nothing of signals.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.0.clone()
@@ -51,8 +57,9 @@ mod tests {
     #[test]
     fn first_asks_second_ends() {
         let signals = Signals::default();
-        assert!(!signals.requested());
+        assert!(!signals.requested() && signals.check().is_ok());
         assert!(!signals.raise());
+        assert_eq!(signals.check().unwrap_err().exit_code(), 130);
         assert!(signals.requested() && signals.flag().load(Ordering::Relaxed));
         assert!(signals.raise());
     }

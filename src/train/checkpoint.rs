@@ -141,7 +141,7 @@ impl CheckpointStore {
     pub fn open(folder: impl Into<PathBuf>, keep: usize) -> Result<Self> {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(Error::output(&folder))?;
-        atomic::remove_leftovers(&folder)?;
+        atomic::remove_leftovers(&folder);
         Ok(Self { folder, keep: keep.max(1) })
     }
 

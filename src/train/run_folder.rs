@@ -32,7 +32,7 @@ impl RunFolder {
             let message = format!("{} holds a run already: continue it with --resume, or choose another --out", this.path.display());
             return Err(Error::Usage(message));
         }
-        atomic::remove_leftovers(&this.path)?;
+        atomic::remove_leftovers(&this.path);
         Ok(this)
     }
 
@@ -43,7 +43,7 @@ impl RunFolder {
         if this.holds_run {
             return Err(Error::Usage(format!("{} holds a run already: choose another --out", this.path.display())));
         }
-        atomic::remove_leftovers(&this.path)?;
+        atomic::remove_leftovers(&this.path);
         Ok(this)
     }
 
@@ -158,12 +158,13 @@ mod tests {
         assert_eq!(busy.exit_code(), 9);
         assert!(busy.to_string().contains(&format!("process {}", std::process::id())), "{busy}");
         run.write_config("seed = 1\n").unwrap();
-        std::fs::write(path.join(".tmp-x"), "").unwrap();
+        let left = path.join(format!("{}x", atomic::TEMPORARY));
+        std::fs::create_dir(&left).unwrap();
         drop(run);
         let taken = RunFolder::open(&path, false).unwrap_err();
         assert!(taken.exit_code() == 2 && taken.to_string().contains("--resume"), "{taken}");
         let run = RunFolder::open(&path, true).unwrap();
-        assert!(run.holds_run() && !path.join(".tmp-x").exists());
+        assert!(run.holds_run() && !left.exists());
         assert_eq!(std::fs::read_to_string(run.config_path()).unwrap(), "seed = 1\n");
         assert!(run.checkpoints(2).unwrap().latest().unwrap().is_none());
     }

@@ -107,6 +107,8 @@ fn output() {
     rig.run("features --weights random:0 --config pretrain.toml --data data --out file/f.safetensors").fails(5, &["file/f.safetensors"]);
     rig.run("clusters --weights random --data data --out file/g").fails(5, &["file/g"]);
     rig.run("eval-linear --config linear.toml --weights random:0 --out file/below").fails(5, &["file/below"]);
+    // Before anything else is looked at.
+    rig.run("clusters --weights none.pth --data nowhere --out file").fails(5, &["file", "is no folder"]);
 }
 
 #[test]

@@ -121,6 +121,47 @@ fn an_evaluation_that_is_stopped_in_its_first_epoch_has_nothing_to_keep() {
     assert!(!told.contains("\"started\""), "{told}");
 }
 
+/// Starts `clusters` into the run's folder and waits until its own temporary folder is there.
+#[cfg(unix)]
+fn clusters(rig: &Rig) -> (std::process::Child, std::path::PathBuf) {
+    let mut child = rig.command("clusters --weights run --data data --out run/gallery -q").spawn().unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        if let Some(temporary) = temporary(rig) {
+            return (child, temporary);
+        }
+        assert!(std::time::Instant::now() < end && child.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+#[cfg(unix)]
+fn temporary(rig: &Rig) -> Option<std::path::PathBuf> {
+    let entries = std::fs::read_dir(rig.path("run")).unwrap().map(|e| e.unwrap());
+    entries.into_iter().find(|e| e.file_name().to_string_lossy().starts_with(".swav-wgpu-tmp-")).map(|e| e.path())
+}
+
+#[cfg(unix)]
+#[test]
+fn clusters_that_are_stopped_leave_nothing_and_killed_ones_are_in_nobodys_way() {
+    let rig = Rig::new();
+    rig.train("run", "--max-steps 1");
+    for signal in ["-INT", "-TERM"] {
+        let (mut child, _) = clusters(&rig);
+        assert!(std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(temporary(&rig).is_none() && !rig.path("run/gallery").exists());
+    }
+    let (mut child, left) = clusters(&rig);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    rig.write("run/.tmp-notes", "the user's own");
+    // What a living process makes, here this one, stays.
+    let making = swav_wgpu::atomic::NewFolder::begin(&rig.path("run/other")).unwrap();
+    rig.train("run", "--resume --max-steps 2");
+    assert!(!left.exists() && making.path().is_dir() && rig.path("run/.tmp-notes").is_file());
+}
+
 #[test]
 fn a_run_with_nothing_left_to_do_says_where_it_stands() {
     let rig = Rig::new();

@@ -1,6 +1,6 @@
 //! The gallery: a contact sheet per prototype and a page that shows them.
 
-use super::Assignment;
+use super::{Assignment, Signals};
 use crate::data::{Dataset, EvalTransform, Scratch};
 use crate::error::{Error, Result};
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
@@ -14,7 +14,7 @@ const THUMBNAIL: usize = 64;
 const GAP: usize = 2;
 
 /// Writes `assignments.jsonl`, `prototype-0007.png` for each prototype that has images, and `index.html`.
-pub(super) fn write(folder: &Path, data: &Dataset, assigned: &[Assignment], prototypes: usize) -> Result<()> {
+pub(super) fn write(folder: &Path, data: &Dataset, assigned: &[Assignment], prototypes: usize, stop: &Signals) -> Result<()> {
     let mut lines = String::new();
     for assignment in assigned {
         let line = serde_json::to_string(assignment).map_err(|e| Error::Failed(e.to_string()))?;
@@ -30,6 +30,7 @@ pub(super) fn write(folder: &Path, data: &Dataset, assigned: &[Assignment], prot
         images.sort_by(|a, b| assigned[*b].score.total_cmp(&assigned[*a].score).then(a.cmp(b)));
     }
     for (prototype, images) in members.iter().enumerate().filter(|(_, images)| !images.is_empty()) {
+        stop.check()?;
         save(&folder.join(sheet_name(prototype)), &sheet(data, images)?)?;
     }
     save(&folder.join("index.html"), page(&members, assigned).as_bytes())

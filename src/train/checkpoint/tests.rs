@@ -93,7 +93,7 @@ fn a_failed_write_leaves_the_old_one_and_leftovers_go() {
     assert_eq!(store.save(3, &BTreeMap::new(), &BTreeMap::new()).unwrap_err().exit_code(), 5);
     std::fs::remove_dir(store.path(3)).unwrap();
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
-    std::fs::write(dir.path().join(".tmp-killed"), "half").unwrap();
+    std::fs::write(dir.path().join(".swav-wgpu-tmp-killed"), "half").unwrap();
     let store = CheckpointStore::open(dir.path(), 1).unwrap();
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     assert_eq!(store.latest().unwrap().unwrap().0.step, 1);
