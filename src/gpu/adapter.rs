@@ -85,6 +85,7 @@ pub struct AdapterDescription {
 pub(super) fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+    descriptor.backend_options = wgpu::BackendOptions::from_env_or_default();
     descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12);
     wgpu::Instance::new(descriptor)
 }
@@ -163,28 +164,40 @@ fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
 }
 
 /// The adapter that `selector` names (a position in [`adapters`] or part of a name, any case), or the best one.
-/// `WGPU_ADAPTER_NAME` serves when there is no selector.
+/// `WGPU_ADAPTER_NAME`, a part of a name as in any wgpu program, serves when there is no selector.
 pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterDescription)> {
     let found = list(&instance());
     if found.is_empty() {
         return Err(Error::NoAdapter(none_found()));
     }
-    let from_env = std::env::var("WGPU_ADAPTER_NAME").ok();
-    let index = match selector.or(from_env.as_deref()) {
-        None => 0,
-        Some(wanted) => {
-            let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
-            let by_index = wanted.parse::<usize>().ok().filter(|&i| i < names.len());
-            let by_name = || names.iter().position(|n| n.to_lowercase().contains(&wanted.to_lowercase()));
-            by_index.or_else(by_name).ok_or_else(|| {
-                let listed: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
-                let asked = if selector.is_none() { "WGPU_ADAPTER_NAME" } else { "--adapter" };
-                Error::UnknownAdapter(format!("{asked} `{wanted}` is none of {}", listed.join(", ")))
-            })?
-        }
+    let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
+    let from_env = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.trim().is_empty());
+    let (asked, wanted, index) = match (selector, &from_env) {
+        (Some(wanted), _) => ("--adapter", wanted, position(&names, wanted)),
+        (None, Some(wanted)) => ("WGPU_ADAPTER_NAME", wanted.as_str(), named(&names, wanted)),
+        (None, None) => ("", "", Some(0)),
     };
+    let index = index.ok_or_else(|| {
+        let listed: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
+        Error::UnknownAdapter(format!("{asked} `{wanted}` is none of {}", listed.join(", ")))
+    })?;
     let description = describe(index, &found[index]);
     Ok((found.into_iter().nth(index).expect("index within the list"), description))
+}
+
+/// Where the adapter is that `wanted` stands for. A whole number is a position and nothing else: names are full of digits.
+fn position(names: &[String], wanted: &str) -> Option<usize> {
+    let wanted = wanted.trim();
+    if wanted.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit()) {
+        return wanted.parse().ok().filter(|i| *i < names.len());
+    }
+    named(names, wanted)
+}
+
+/// Where the first name is that has this part, in any case.
+fn named(names: &[String], part: &str) -> Option<usize> {
+    let part = part.trim().to_lowercase();
+    names.iter().position(|name| name.to_lowercase().contains(&part))
 }
 
 /// Vulkan tells the size of its heaps; Metal and DX12 are not asked.
@@ -237,5 +250,16 @@ mod tests {
         assert_eq!(lacks(&of(16 << 10)).as_deref(), Some("16384 bytes of workgroup memory, and kernels need 32768"));
         let few = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..of(32 << 10) };
         assert_eq!(lacks(&few).as_deref(), Some("4 storage buffers, and kernels need 8"));
+    }
+
+    #[test]
+    fn whole_numbers_are_positions_and_nothing_else() {
+        let names = ["NVIDIA GeForce RTX 3090", "llvmpipe (LLVM 15.0.6, 256 bits)"].map(String::from);
+        for (wanted, at) in [("0", Some(0)), ("1", Some(1)), (" llvm ", Some(1)), ("rtx 3090", Some(0)), ("15.0", Some(1))] {
+            assert_eq!(position(&names, wanted), at, "{wanted:?}");
+        }
+        for wanted in ["2", "5", "3090", "-1", "", " ", "99999999999999999999999", "radeon"] {
+            assert_eq!(position(&names, wanted), None, "{wanted:?}");
+        }
     }
 }

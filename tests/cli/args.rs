@@ -75,6 +75,7 @@ fn wrong_use_exits_2() {
         "train --config c --bogus",
         "train --config c --out o --resume --init w",
         "train --config c --max-steps -1",
+        "train --config c --max-steps 0",
         "eval-knn --weights random:x",
         "eval-knn --weights w --k 0",
         "eval-knn --weights w --k 10,",
@@ -94,11 +95,19 @@ fn wrong_use_exits_2() {
         "bench --fuse statistics,",
         "bench --tune-seconds -1",
         "bench --seconds 0",
+        "bench --seconds 1e300",
+        "bench --tune-seconds 1e300",
     ] {
         let error = parse(line).expect_err(line);
         assert!(error.use_stderr() && error.exit_code() == 2, "{line}");
     }
     assert!(parse("trian").unwrap_err().to_string().contains("'train'"));
+    // A configuration alone suffices, and so does a folder to go on in.
+    let missing = parse("train").unwrap_err().to_string();
+    assert!(missing.contains("--config <FILE>") && !missing.contains("--out"), "{missing}");
+    let missing = parse("train --resume").unwrap_err().to_string();
+    assert!(missing.contains("--config <FILE>|--out <DIR>"), "{missing}");
+    parse("train --config c --resume").unwrap();
 }
 
 #[test]

@@ -41,6 +41,11 @@ fn configuration() {
 fn adapters() {
     let rig = Rig::new();
     rig.run("eval-knn --weights random:0 --config pretrain.toml --adapter nonsense").fails(3, &["nonsense", "0: "]);
+    for wanted in ["", "5", "15"] {
+        let mut command = rig.command("info --config pretrain.toml --adapter");
+        command.arg(wanted);
+        finished(command).fails(3, &["no such adapter", &format!("--adapter `{wanted}` is none of 0: ")]);
+    }
     for line in [TRAIN, "devices"] {
         let mut command = rig.command(line);
         command.env("VK_DRIVER_FILES", "/nonexistent/x.json").env("VK_ICD_FILENAMES", "/nonexistent/x.json");

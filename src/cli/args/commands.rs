@@ -1,6 +1,6 @@
 //! The flags of each command.
 
-use super::values::{Layout, Shell, Weights, count, fraction, pixels, positive};
+use super::values::{Layout, Shell, Weights, count, fraction, pixels, positive, some_seconds};
 use crate::swav::Precision;
 use clap::Args;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl InfoArgs {
 
 /// `train`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:
+#[command(group = clap::ArgGroup::new("run").args(["config", "out"]).multiple(true), after_help = "Examples:
   swav-wgpu train --config configs/sprites.toml --data data/sprites --out runs/sprites
   swav-wgpu train --config configs/digits.toml --set optimizer.lr=1.2 --set train.epochs=20
   swav-wgpu train --out runs/sprites --resume
@@ -70,16 +70,16 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints, report.html [default: runs/ and the configuration's name]
-    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on from the run folder's newest good checkpoint; start afresh if it has none at all
-    #[arg(long)]
+    #[arg(long, requires = "run")]
     pub resume: bool,
     /// Start from these weights instead of random ones
     #[arg(long, value_name = "WEIGHTS", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
     /// Stop after this many steps in all, with a checkpoint; the schedule stays that of the whole run
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_steps: Option<u64>,
     /// Override a key of the configuration; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -292,7 +292,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = count)]
     pub batch: Option<usize>,
     /// Time to spend on each case after its first run
-    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = positive)]
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = some_seconds)]
     pub seconds: f64,
     /// Device time of every kernel instead of whole runs
     #[arg(long)]

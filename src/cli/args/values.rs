@@ -87,9 +87,17 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
     number(text, |v| v > 0.0 && v.is_finite(), "must be a number above 0")
 }
 
+/// About a year: clocks can count it.
+const MOST_SECONDS: f64 = 3.2e7;
+
 /// A time of at most a year, 0 included.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
-    number(text, |v| (0.0..=3.2e7).contains(&v), "must be a number of seconds")
+    number(text, |v| (0.0..=MOST_SECONDS).contains(&v), "must be a number of seconds, at most 3.2e7")
+}
+
+/// The same above 0.
+pub(super) fn some_seconds(text: &str) -> Result<f64, String> {
+    number(text, |v| v > 0.0 && v <= MOST_SECONDS, "must be a number of seconds above 0, at most 3.2e7")
 }
 
 /// A count of at least 1.
