@@ -1,4 +1,4 @@
-//! Files that are either old or new, never half.
+//! Files and folders that are either old or new, never half.
 //!
 //! Promise: the bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step; the folder
 //! is flushed too. A crash or full disk at any point leaves the old file as it was and at most a temporary file, whose name starts

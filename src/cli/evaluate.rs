@@ -23,6 +23,7 @@ use std::sync::Arc;
 const BATCH: usize = 64;
 
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
+    args.out.as_deref().map_or(Ok(()), RunFolder::check_evaluation)?;
     let config = configuration(&args.config, &args.set, args.data.as_deref())?;
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
@@ -36,11 +37,13 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
     let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, backbone)).transpose()?;
+    remove_partial(folder.as_ref(), &result);
     tell("linear", &result, &Rate::of(&config, sets.batch), [head, None], global)?;
     complete(&result, folder.is_some())
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
+    args.out.as_deref().map_or(Ok(()), RunFolder::check_evaluation)?;
     let mut config = configuration(&args.config, &args.set, args.data.as_deref())?;
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
     let sets = ClassSets::open(&config)?;
@@ -53,6 +56,7 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
     let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, fingerprint(&backbone, &result.values))).transpose()?;
     let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
+    remove_partial(folder.as_ref(), &result);
     tell("fine-tuned", &result, &Rate::of(&config, sets.batch), [head, tuned], global)?;
     complete(&result, folder.is_some())
 }
@@ -135,7 +139,22 @@ fn classifier(result: &ClassifierResult) -> Classifier {
 
 /// Where a file of the result goes. What a stopped run leaves has a name of its own, so that the run can be repeated in its place.
 fn kept(folder: &Path, name: &str, result: &ClassifierResult) -> PathBuf {
-    folder.join(if result.stopped { format!("partial-{name}") } else { name.to_owned() })
+    folder.join(if result.stopped { partial(name) } else { name.to_owned() })
+}
+
+/// Removes what an earlier run that was stopped left in the folder, once the whole result lies there.
+fn remove_partial(folder: Option<&RunFolder>, result: &ClassifierResult) {
+    for (folder, name) in folder.into_iter().flat_map(|folder| ["head.safetensors", FINETUNED].map(|name| (folder, name))) {
+        if !result.stopped {
+            // There need be none.
+            let _ = std::fs::remove_file(folder.path().join(partial(name)));
+        }
+    }
+}
+
+/// The name that a file has of a run that was stopped.
+fn partial(name: &str) -> String {
+    format!("partial-{name}")
 }
 
 /// Writes `head.safetensors`: `fc.weight`, `fc.bias`, class names, and which backbone it is for.

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
 use crate::train::{Extracted, Extractor, nhwc4};
-use crate::weights::{AnyTensor, read_safetensors, write_safetensors};
+use crate::weights::{AnyTensor, check_tensor_output, read_safetensors, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
         Weights::Random { .. } => None,
     });
     common::output_file(&args.out, &inputs)?;
+    check_tensor_output(&args.out)?;
     let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     let variants = common::variants(global, &gpu);
     let (tensors, metadata, images) = match (&args.data, &args.input) {

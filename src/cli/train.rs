@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let (config, warnings) = configuration(args)?;
+    let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
+    RunFolder::check(&out, args.resume)?;
     for warning in warnings {
         common::warn(warning);
     }
@@ -21,7 +23,6 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let gpu = common::open(global)?;
     let stop = Signals::install()?;
     let flag = stop.flag();
-    let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
     // Data and weights are judged before the folder is made, so that a mistake leaves nothing behind.
     crate::data::Dataset::open(Path::new(&config.data.path), crate::data::Split::Pretrain)?;
     let folder = RunFolder::open(&out, args.resume)?;

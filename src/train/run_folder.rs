@@ -1,9 +1,10 @@
 //! The folder of one run: `config.toml`, `kernels.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `report.html`.
 //!
 //! Promises: one process at a time (the lock goes with the process, even if it is killed); a run that is there is never written over
-//! unless it is continued; a folder that cannot be written is refused before the first step.
+//! unless it is continued, nor is a file that no run made; a folder that cannot be written is refused before the first step.
 
 use super::checkpoint::CheckpointStore;
+use super::config::{Kind, kind_of};
 use super::metrics_log::MetricsLog;
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -13,6 +14,9 @@ use serde_json::json;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+
+/// The file that is locked while a run holds the folder. It stays, and tells a run's folder from any other.
+const LOCK: &str = "lock";
 
 /// An exclusively held run folder.
 #[derive(Debug)]
@@ -27,32 +31,49 @@ impl RunFolder {
     /// Creates the folder if need be and takes hold of it. With `resume` a run that is there is continued (none there is no error:
     /// a batch job may always say `--resume`); without, it is refused.
     pub fn open(path: impl Into<PathBuf>, resume: bool) -> Result<Self> {
-        let this = Self::hold(path.into(), &["config.toml", "checkpoints", "metrics.jsonl"])?;
-        if this.holds_run && !resume {
-            let message = format!("{} holds a run already: continue it with --resume, or choose another --out", this.path.display());
-            return Err(Error::Usage(message));
-        }
-        atomic::remove_leftovers(&this.path);
-        Ok(this)
+        let path = path.into();
+        Self::check(&path, resume)?;
+        Self::hold(path)
     }
 
     /// As [`open`](Self::open) for an evaluation, which cannot be continued: one that was cut short may be repeated in its place, but a
     /// complete one or a training run is left alone.
     pub fn open_evaluation(path: impl Into<PathBuf>) -> Result<Self> {
-        let this = Self::hold(path.into(), &["checkpoints", "head.safetensors"])?;
-        if this.holds_run {
-            return Err(Error::Usage(format!("{} holds a run already: choose another --out", this.path.display())));
-        }
-        atomic::remove_leftovers(&this.path);
-        Ok(this)
+        let path = path.into();
+        Self::check_evaluation(&path)?;
+        Self::hold(path)
     }
 
-    /// Creates the folder if need be and takes hold of it; it holds a run when any of `signs` is there.
-    fn hold(path: PathBuf, signs: &[&str]) -> Result<Self> {
+    /// What [`open`](Self::open) refuses, without touching anything: for before the work.
+    pub fn check(path: &Path, resume: bool) -> Result<()> {
+        let here = Contents::of(path);
+        here.expect_own(path)?;
+        if !here.training && (here.kind == Some(Kind::Linear) || here.evaluation) {
+            return Err(Error::Usage(format!("{} holds an evaluation, which is no run to go on with: choose another --out", path.display())));
+        }
+        if here.run() && !resume {
+            return Err(Error::Usage(format!("{} holds a run already: continue it with --resume, or choose another --out", path.display())));
+        }
+        Ok(())
+    }
+
+    /// What [`open_evaluation`](Self::open_evaluation) refuses, likewise.
+    pub fn check_evaluation(path: &Path) -> Result<()> {
+        let here = Contents::of(path);
+        here.expect_own(path)?;
+        if here.training || here.complete || here.kind == Some(Kind::Pretrain) {
+            return Err(Error::Usage(format!("{} holds a run already: choose another --out", path.display())));
+        }
+        Ok(())
+    }
+
+    /// Creates the folder if need be and takes hold of it.
+    fn hold(path: PathBuf) -> Result<Self> {
         let created = !path.exists();
         std::fs::create_dir_all(&path).map_err(Error::output(&path))?;
         let lock = lock(&path)?;
-        let holds_run = signs.iter().any(|sign| path.join(sign).exists());
+        let holds_run = Contents::of(&path).run();
+        atomic::remove_leftovers(&path);
         Ok(Self { path, holds_run, created, _lock: lock })
     }
 
@@ -61,7 +82,7 @@ impl RunFolder {
         if !self.holds_run {
             // What cannot be removed is not empty or not ours: it stays.
             let _ = std::fs::remove_dir(self.path.join("checkpoints"));
-            let _ = std::fs::remove_file(self.path.join("lock"));
+            let _ = std::fs::remove_file(self.path.join(LOCK));
             if self.created {
                 let _ = std::fs::remove_dir(&self.path);
             }
@@ -125,8 +146,53 @@ impl RunFolder {
     }
 }
 
+/// What is in a folder before it is used.
+struct Contents {
+    /// Checkpoints.
+    training: bool,
+    /// The head of a complete evaluation.
+    complete: bool,
+    /// That, or what one that was cut short has kept.
+    evaluation: bool,
+    /// What its configuration is for, where there is one that can be read.
+    kind: Option<Kind>,
+    /// Which file a run would write over, where there is one.
+    at_stake: Option<&'static str>,
+    locked_once: bool,
+}
+
+impl Contents {
+    fn of(folder: &Path) -> Self {
+        let has = |name: &&str| folder.join(name).exists();
+        let complete = has(&"head.safetensors");
+        Self {
+            training: has(&"checkpoints"),
+            complete,
+            evaluation: complete || has(&"partial-head.safetensors"),
+            kind: kind_of(&folder.join("config.toml"), &[]).ok(),
+            at_stake: ["config.toml", "metrics.jsonl"].into_iter().find(|name| has(name)),
+            locked_once: has(&LOCK),
+        }
+    }
+
+    /// Whether there is a run of either kind, or the beginning of one.
+    fn run(&self) -> bool {
+        self.training || self.evaluation || self.at_stake.is_some()
+    }
+
+    /// Refuses a folder in which a run would write over what is not of a run.
+    fn expect_own(&self, folder: &Path) -> Result<()> {
+        match self.at_stake {
+            Some(name) if !self.training && !self.locked_once => {
+                Err(Error::Usage(format!("{} would be written over, and is of no run: choose another --out", folder.join(name).display())))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::output(&path))?;
     match file.try_lock() {
         Ok(()) => {
@@ -173,7 +239,7 @@ mod tests {
     fn an_evaluation_may_be_repeated_until_it_is_complete_and_a_failed_start_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("linear");
-        RunFolder::open_evaluation(&path).unwrap().write_config("").unwrap();
+        RunFolder::open_evaluation(&path).unwrap().write_config("kind = 'linear'").unwrap();
         drop(RunFolder::open_evaluation(&path).unwrap());
         std::fs::write(path.join("head.safetensors"), "").unwrap();
         assert_eq!(RunFolder::open_evaluation(&path).unwrap_err().exit_code(), 2);
@@ -182,9 +248,33 @@ mod tests {
         run.checkpoints(1).unwrap();
         run.abandon();
         assert!(!dir.path().join("run").exists());
-        let run = RunFolder::open(&path, true).unwrap();
-        run.abandon();
-        assert!(path.join("config.toml").exists() && path.join("head.safetensors").exists());
+        let run = RunFolder::open_evaluation(dir.path().join("other")).unwrap();
+        run.write_config("kind = 'linear'").unwrap();
+        drop(run);
+        RunFolder::open_evaluation(dir.path().join("other")).unwrap().abandon();
+        assert!(dir.path().join("other/config.toml").exists() && dir.path().join("other/lock").exists());
+    }
+
+    #[test]
+    fn what_is_not_of_a_run_of_this_kind_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |error: Error, words: &str| assert!(error.exit_code() == 2 && error.to_string().contains(words), "{error}");
+        for name in ["config.toml", "metrics.jsonl"] {
+            let path = dir.path().join(name.replace('.', "-"));
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join(name), "kind = 'linear'").unwrap();
+            refused(RunFolder::open_evaluation(&path).unwrap_err(), name);
+            refused(RunFolder::open(&path, false).unwrap_err(), "is of no run");
+            refused(RunFolder::open(&path, true).unwrap_err(), name);
+            assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1, "a refusal leaves nothing");
+        }
+        let path = dir.path().join("linear");
+        RunFolder::open_evaluation(&path).unwrap().write_config("kind = 'linear'").unwrap();
+        refused(RunFolder::open(&path, true).unwrap_err(), "holds an evaluation");
+        let path = dir.path().join("run");
+        RunFolder::open(&path, false).unwrap().write_config("seed = 1").unwrap();
+        refused(RunFolder::open_evaluation(&path).unwrap_err(), "holds a run");
+        drop(RunFolder::open(&path, true).unwrap());
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod whole;
 pub use self::layout::{Layout, why_unmatched};
 pub use self::load::{Checkpoint, Classifier, HEAD_BACKBONE, head_backbone, load, load_classifier};
 pub use self::safetensors::{MAX_HEADER, TensorFile, read_safetensors, write_safetensors};
-pub use self::save::{ConvertSummary, Target, check_output, convert, save};
+pub use self::save::{ConvertSummary, Target, check_output, check_tensor_output, convert, save};
 pub use self::source::read_tensors;
 pub use self::tensor::{AnyTensor, DType, HostTensor};
 

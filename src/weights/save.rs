@@ -212,6 +212,14 @@ pub fn check_output(path: &Path) -> Result<&Path> {
     container(path).map(|_| path)
 }
 
+/// The same for tensors that are no network, which only safetensors files take.
+pub fn check_tensor_output(path: &Path) -> Result<&Path> {
+    match container(path) {
+        Ok(Container::Safetensors) => Ok(path),
+        _ => Err(Error::Usage(format!("{}: the name of a file of tensors to write must end in .safetensors", path.display()))),
+    }
+}
+
 /// Writes a network that was read in one layout in another, and says what became of it.
 pub fn convert(checkpoint: &Checkpoint, output: impl AsRef<Path>, target: Target) -> Result<ConvertSummary> {
     let output = output.as_ref();

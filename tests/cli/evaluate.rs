@@ -68,8 +68,8 @@ fn a_head_of_a_single_layer() {
     let image = AnyTensor::from_f32(&[2, 3, 32, 32], &(0..6144).map(|i| ((i * 37 % 101) as f32 - 50.0) / 30.0).collect::<Vec<_>>()).into_owned();
     write_safetensors(rig.path("images.safetensors"), &BTreeMap::from([("images".to_owned(), image)]), &BTreeMap::new()).unwrap();
     let pass = |weights: &str| {
-        rig.run(&format!("features --weights {weights} --input images.safetensors --out {weights}.out -q")).ok();
-        let file = read_safetensors(rig.path(&format!("{weights}.out"))).unwrap();
+        rig.run(&format!("features --weights {weights} --input images.safetensors --out {weights}.out.safetensors -q")).ok();
+        let file = read_safetensors(rig.path(&format!("{weights}.out.safetensors"))).unwrap();
         (file.f32("embeddings").unwrap(), file.f32("scores").unwrap())
     };
     let (embeddings, scores) = pass("run");

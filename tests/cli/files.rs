@@ -38,6 +38,39 @@ fn what_is_read_is_never_written_over() {
     }
 }
 
+/// Neither the user's own files nor those of a run of another kind.
+#[test]
+fn a_run_writes_only_over_its_own() {
+    let rig = Rig::new();
+    rig.train("run", "--max-steps 1");
+    std::fs::create_dir(rig.path("own")).unwrap();
+    std::fs::copy(rig.path("linear.toml"), rig.path("own/config.toml")).unwrap();
+    std::fs::create_dir(rig.path("logs")).unwrap();
+    rig.write("logs/metrics.jsonl", "{\"mine\": 1}\n");
+    rig.run("eval-linear --config linear.toml --weights run --out linear -q").ok();
+    let kept =
+        ["own/config.toml", "logs/metrics.jsonl", "linear/config.toml", "run/config.toml"].map(|name| (name, std::fs::read(rig.path(name)).unwrap()));
+    for command in ["eval-linear", "finetune"] {
+        // Before the weights, which are not there, are looked at.
+        let refused = |config: &str, out: &str, word: &str| {
+            rig.run(&format!("{command} --config {config} --weights none.pth --out {out}")).fails(2, &[out, word]);
+        };
+        refused("own/config.toml", "own", "config.toml");
+        refused("linear.toml", "logs", "metrics.jsonl");
+        refused("linear.toml", "run", "holds a run");
+        refused("linear.toml", "linear", "holds a run");
+    }
+    for out in ["own", "logs", "linear"] {
+        rig.run(&format!("train --config pretrain.toml --resume --out {out}")).fails(2, &[out, "another --out"]);
+    }
+    rig.run("features --weights run --data data --out run/config.toml").fails(2, &["run/config.toml", ".safetensors"]);
+    rig.run("features --weights run --data data --out f.pth").fails(2, &["f.pth", ".safetensors"]);
+    for (name, before) in kept {
+        assert!(std::fs::read(rig.path(name)).unwrap() == before, "{name}");
+    }
+    assert_eq!(std::fs::read_dir(rig.path("own")).unwrap().count(), 1);
+}
+
 #[test]
 fn outputs_are_judged_before_the_work() {
     let rig = Rig::new();

@@ -95,9 +95,11 @@ fn an_evaluation_that_is_stopped_keeps_what_it_has_and_can_be_repeated_in_its_pl
         let result: serde_json::Value = serde_json::from_slice(&stopped.stdout).unwrap();
         assert!(result["stopped"] == true && result["epochs"].as_u64().unwrap() >= 1, "{result}");
         assert_eq!(result["head"], format!("{command}/partial-head.safetensors"));
+        assert!(files.iter().all(|name| rig.path(&format!("{command}/partial-{name}.safetensors")).is_file()));
+        rig.run(&format!("train --config pretrain.toml --resume --out {command}")).fails(2, &[command, "holds an evaluation"]);
         rig.run(&line).ok();
         for name in files {
-            assert!(rig.path(&format!("{command}/partial-{name}.safetensors")).is_file());
+            assert!(!rig.path(&format!("{command}/partial-{name}.safetensors")).exists(), "a whole one has taken its place");
             assert!(rig.path(&format!("{command}/{name}.safetensors")).is_file());
         }
         rig.run(&line).fails(2, &[command, "--out"]);

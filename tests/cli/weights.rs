@@ -57,7 +57,7 @@ fn less_than_a_backbone_is_refused_with_a_list() {
     let list = "part.safetensors: the backbone is not whole: 21 of 85 tensors are missing: *.running_var, layer3.0.bn2.*, layer4.0.conv1.weight";
     for line in [
         "convert part.safetensors out.pth",
-        "features --weights part.safetensors --data data --out out.pth",
+        "features --weights part.safetensors --data data --out out.safetensors",
         "eval-knn --weights part.safetensors --data data",
         "eval-linear --config linear.toml --weights part.safetensors",
         "finetune --config linear.toml --weights part.safetensors",
@@ -65,7 +65,7 @@ fn less_than_a_backbone_is_refused_with_a_list() {
         "train --config pretrain.toml --init part.safetensors --out out.pth",
     ] {
         rig.run(line).fails(2, &[list]);
-        assert!(!rig.path("out.pth").exists(), "{line}");
+        assert!(["out.pth", "out.safetensors"].iter().all(|out| !rig.path(out).exists()), "{line}");
     }
     let head = golden("linear.official.pth.tar");
     rig.run(&format!("convert {head} out.pth")).fails(2, &["linear classifier only, no backbone", "predict --head"]);
@@ -89,7 +89,7 @@ fn limited(rig: &Rig, line: &str, memory: u32) -> Ran {
 /// Refused in every place that takes weights: one line, exit code 2, nothing written, within the limits.
 #[track_caller]
 fn refused(rig: &Rig, file: &str, what: &str) {
-    for line in [&format!("convert {file} out.pth")[..], &format!("features --weights {file} --input {file} --out out.pth")] {
+    for line in [&format!("convert {file} out.pth")[..], &format!("features --weights {file} --input {file} --out out.safetensors")] {
         let start = Instant::now();
         let ran = limited(rig, line, MEMORY);
         // Processor time is limited above; this one also counts waiting for other tests.
