@@ -32,6 +32,14 @@ pub enum Error {
     /// The adapter that was asked for is not there; others are.
     #[error("no such adapter: {0}")]
     UnknownAdapter(String),
+    /// An adapter is there, but the driver gives no device of it.
+    #[error("the GPU adapter {name} cannot be opened: {message}")]
+    CannotOpen {
+        /// The adapter.
+        name: String,
+        /// wgpu's words.
+        message: String,
+    },
     /// A dataset, shard or image cannot be read.
     #[error("{path}: {message}")]
     Data {
@@ -124,7 +132,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config { .. } | Self::Weights { .. } => 2,
-            Self::NoAdapter(_) | Self::UnknownAdapter(_) => 3,
+            Self::NoAdapter(_) | Self::UnknownAdapter(_) | Self::CannotOpen { .. } => 3,
             Self::Data { .. } => 4,
             Self::Output { .. } => 5,
             Self::NonFinite { .. } => 6,
@@ -143,7 +151,8 @@ impl Error {
             Self::NoAdapter(_) => {
                 Some("install a Vulkan driver (a software one: Debian's mesa-vulkan-drivers); `swav-wgpu devices` lists what is found")
             }
-            Self::OutOfMemory(_) => Some("smaller batches (train.batch, train.accumulate) and images need less; --adapter chooses another adapter"),
+            Self::OutOfMemory(_) => Some("smaller batches and images need less; --adapter chooses another adapter"),
+            Self::CannotOpen { .. } => Some("another program may hold it, or its driver may need a restart or an update; --adapter chooses another"),
             Self::DeviceLost(_) => Some("start again with --resume: the last checkpoint is untouched"),
             Self::NonFinite { .. } => Some("lower optimizer.lr (or, in pre-training, raise loss.epsilon); what was saved before is untouched"),
             Self::Busy { .. } => Some("wait for the other run, or choose another --out"),

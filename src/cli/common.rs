@@ -5,7 +5,7 @@ use crate::atomic;
 use crate::data::{EvalTransform, Normalize};
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
-use crate::train::config::{BackboneConfig, DataConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
+use crate::train::config::{BackboneConfig, DataConfig, ImageConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
 use crate::train::plan::{eval_transform, normalize};
 use crate::train::{FINETUNED, Network, weight_file};
 use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
@@ -121,6 +121,12 @@ pub(super) fn make_folder_of(path: &Path) -> Result<()> {
     std::fs::create_dir_all(atomic::folder_of(path)).map_err(Error::output(path))
 }
 
+/// `--data` as a configuration takes it.
+pub(super) fn data_path(path: &Path) -> Result<String> {
+    let named = || Error::Usage(format!("--data {}: the name is not UTF-8, and a configuration, which keeps it, is", path.display()));
+    path.to_str().map(str::to_owned).ok_or_else(named)
+}
+
 /// How images are prepared for a frozen network, and which network it is.
 pub(super) struct Frozen {
     pub(super) network: Network,
@@ -169,10 +175,11 @@ fn image_settings(image: &ImageArgs) -> Result<(EvalTransform, DataConfig, bool)
     if let Some(size) = image.size {
         crop = for_size(size);
     }
-    match image.resize {
-        Some(0) => crop.resize = None,
-        Some(short) => crop.resize = Some(short),
-        None => {}
+    if let Some(resize) = image.resize {
+        if let Some(wrong) = (ImageConfig { size: crop.crop, resize }).wrong_resize("the size") {
+            return Err(Error::Usage(format!("--resize {wrong}")));
+        }
+        crop.resize = (resize > 0).then_some(resize);
     }
     Ok((crop, data, image.config.is_some()))
 }

@@ -50,6 +50,16 @@ mod tests {
         assert_eq!(text(&output, false), "error: cannot write runs/a/x\ncaused by: No space left on device\n");
         let lost = text(&Error::DeviceLost("reset".into()), false);
         assert!(lost.starts_with("error: the GPU device was lost: reset\nhint: start again with --resume"), "{lost}");
+        let closed = Error::CannotOpen { name: "a card".into(), message: "no memory".into() };
+        let said = text(&closed, false);
+        assert!(
+            said.starts_with("error: the GPU adapter a card cannot be opened: no memory\nhint: another program") && !said.contains("install"),
+            "{said}"
+        );
+        assert_eq!(closed.exit_code(), 3);
+        // Commands without a configuration have none of its keys.
+        let full = text(&Error::OutOfMemory("a buffer".into()), false);
+        assert!(full.contains("hint: smaller batches") && !full.contains("train."), "{full}");
         assert_eq!(text(&Error::config("a.toml", "seed", "is -1"), true), "\x1b[1;31merror\x1b[0m: a.toml: seed: is -1\n");
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
         network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
@@ -49,6 +50,7 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
     let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     let backbone = network.backbone.clone();
     let stop = Signals::install()?;
@@ -73,7 +75,7 @@ fn complete(result: &ClassifierResult, kept: bool) -> Result<()> {
 fn configuration(path: &Path, sets: &[String], data: Option<&Path>) -> Result<LinearConfig> {
     let (mut config, warnings) = LinearConfig::load(path, sets)?;
     if let Some(data) = data {
-        config.data.path = data.display().to_string();
+        config.data.path = common::data_path(data)?;
     }
     warnings.iter().for_each(common::warn);
     Ok(config)

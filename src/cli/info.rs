@@ -16,7 +16,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     if kind_of(&args.config, &args.set)? == Kind::Linear {
         return recipe::linear(args, global);
     }
-    let (config, warnings) = PretrainConfig::load(&args.config, &args.overrides())?;
+    let (config, warnings) = PretrainConfig::load(&args.config, &args.overrides()).map_err(|e| args.named(e))?;
     for warning in warnings {
         common::warn(warning);
     }

@@ -71,7 +71,7 @@ fn configuration(args: &TrainArgs) -> Result<(PretrainConfig, Vec<crate::train::
     };
     let (mut config, warnings) = PretrainConfig::load(path, &args.set)?;
     if let Some(data) = &args.data {
-        config.data.path = data.display().to_string();
+        config.data.path = common::data_path(data)?;
     }
     Ok((config, warnings))
 }

@@ -85,7 +85,8 @@ impl Gpu {
             experimental_features,
             ..Default::default()
         });
-        let (device, queue) = pollster::block_on(request).map_err(|e| Error::NoAdapter(format!("{}: {e}", description.name)))?;
+        let cannot = |e: wgpu::RequestDeviceError| Error::CannotOpen { name: description.name.clone(), message: e.to_string() };
+        let (device, queue) = pollster::block_on(request).map_err(cannot)?;
         let faults = Arc::new(Faults::default());
         let on_lost = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {

@@ -5,6 +5,7 @@
 //! [`TensorKind::is_parameter`], its `named_parameters`. Strides follow ResNet v1.5 (the stride of a bottleneck is in its 3x3 convolution),
 //! which no weight file can tell. A [`Backbone`] is recovered from names and shapes alone by [`Backbone::infer`].
 
+use crate::gpu::MOST_ITERATIONS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -92,6 +93,24 @@ impl Stem {
             Self::Standard => 7,
             Self::Small => 3,
         }
+    }
+
+    /// Sides of an image over sides of its last feature map: the stem's strides, and those of three stages.
+    fn total_stride(self) -> usize {
+        match self {
+            Self::Standard => 32,
+            Self::Small => 8,
+        }
+    }
+
+    /// Whether pooling, one loop over the last feature map, can count the pixels of images of these sides.
+    pub fn can_pool(self, sides: [usize; 2]) -> bool {
+        sides.iter().map(|side| side.div_ceil(self.total_stride())).product::<usize>() <= MOST_ITERATIONS
+    }
+
+    /// Largest side of square images that it can count.
+    pub fn largest_side(self) -> usize {
+        MOST_ITERATIONS.isqrt() * self.total_stride()
     }
 }
 
@@ -314,6 +333,16 @@ mod tests {
         assert_eq!(parameters(&Backbone::resnet(18).unwrap().tensors()), 11_176_512);
         assert_eq!(parameters(&Backbone::resnet(34).unwrap().tensors()), 21_284_672);
         assert_eq!(Backbone::resnet(51), None);
+    }
+
+    #[test]
+    fn the_largest_side_can_be_pooled_and_no_larger_one() {
+        for stem in [Stem::Standard, Stem::Small] {
+            let side = stem.largest_side();
+            assert!(stem.can_pool([side; 2]) && !stem.can_pool([side + 1; 2]), "{side}");
+        }
+        assert!((1_920..2_000).contains(&Stem::Small.largest_side()) && Stem::Standard.can_pool([4096; 2]));
+        assert!(Stem::Small.can_pool([64, 60_000]) && !Stem::Small.can_pool([65, 60_000]));
     }
 
     #[test]

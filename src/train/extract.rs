@@ -43,6 +43,7 @@ impl Extractor {
     /// # Panics
     /// When the network has a head, but not that many.
     pub fn new(gpu: &Gpu, variants: &dyn Variants, network: &Network, batch: usize, image: [usize; 2], everything: Option<usize>) -> Result<Self> {
+        network.check_images(batch, image)?;
         let graph = Graph::new();
         let images = graph.input("images", &[batch, image[0], image[1], 3], DType::F32);
         let mode = BatchNormMode::Evaluation;

@@ -32,6 +32,7 @@ pub fn finetune(
     if sets.train.len() < 2 {
         return Err(Error::data(&config.data.path, "leaves a single image to train on: batch norm needs two; raise --fraction"));
     }
+    network.check_images(sets.batch, [config.image.size; 2])?;
     let specs = classifier_specs(network.backbone.features(), sets.classes().len());
     let init = Init { seed: config.seed, zero_init_residual: false, block: network.backbone.block, classifier_std: config.head.init_std };
     let mut values = initial_values(&specs, &init);

@@ -7,6 +7,9 @@ use crate::graph::{Graph, Storage, Tensor, TensorId, Variants, lower, plan};
 use crate::swav::deepcluster::ClusterStep;
 use crate::swav::{Precision, QueueUse, StepVariables, record};
 
+/// Pixels of a batch that kernels can count, in 32 bits.
+pub const MOST_PIXELS: u64 = u32::MAX as u64;
+
 /// Memory in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -62,10 +65,10 @@ pub fn caps<'a>(gpu: &'a Gpu, config: &PretrainConfig) -> &'a Caps {
 
 /// Memory that `config` takes.
 pub fn memory(config: &PretrainConfig, caps: &Caps, variants: &dyn Variants) -> Memory {
-    // Kernels count pixels in 32 bits. A pixel of an image takes 16 bytes: so much is no buffer of any adapter.
+    // A pixel of an image takes 16 bytes: so much is no buffer of any adapter.
     let pixels = |i: usize| (config.crops.num[i] * config.train.batch) as u64 * (config.crops.size[i] as u64).pow(2);
     let pixels: u64 = (0..config.crops.num.len()).map(pixels).sum();
-    if pixels > u64::from(u32::MAX) {
+    if pixels > MOST_PIXELS {
         return Memory { activations: pixels * 16, largest_buffer: pixels * 16, largest_tensor: "crops".into(), ..Memory::default() };
     }
     let mut model = model(config, caps.max_binding_bytes);

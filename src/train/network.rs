@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, CheckpointStore};
 use super::event::Warning;
+use super::memory::MOST_PIXELS;
 use crate::data::{Dataset, EvalTransform, Loader, Normalize};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -51,6 +52,24 @@ impl Network {
         Ok(fingerprint(&self.backbone, &self.parameters.read(gpu, &self.store)?))
     }
 
+    /// Refuses batches of images that kernels cannot count, without computing anything.
+    pub fn check_images(&self, batch: usize, [height, width]: [usize; 2]) -> Result<()> {
+        let stem = self.backbone.stem;
+        if !stem.can_pool([height, width]) {
+            let most = stem.largest_side();
+            return Err(Error::Usage(format!(
+                "images of {width}x{height} pixels are too large: with this network's stem {most}x{most} are the most"
+            )));
+        }
+        if (batch * height * width) as u64 > MOST_PIXELS {
+            let most = MOST_PIXELS / (height * width) as u64;
+            return Err(Error::OutOfMemory(format!(
+                "a batch of {batch} images of {width}x{height} pixels is too large: {most} of them are the most"
+            )));
+        }
+        Ok(())
+    }
+
     fn build(gpu: &Gpu, backbone: Backbone, head: Option<Head>, specs: &[TensorSpec], values: &Values) -> Result<Self> {
         let parameters = Parameters::new(specs, |_| false, gpu.caps().max_binding_bytes);
         let store = parameters.allocate(gpu)?;
@@ -71,6 +90,7 @@ impl Network {
     ) -> Result<()> {
         let batch = batch.min(data.len()).max(1);
         let size = transform.crop;
+        self.check_images(batch, [size, size])?;
         let graph = Graph::new();
         let images = graph.input("images", &[batch, size, size, 3], DType::F32);
         let mode = BatchNormMode::Training { momentum: 0.1 };

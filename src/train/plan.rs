@@ -1,9 +1,8 @@
 //! From a configuration as written to what will run: network, step, data pipeline.
 
-use super::config::{AugmentOrder, DataConfig, LinearConfig, Method, OptimizerKind as Kind, PretrainConfig};
+use super::config::{AugmentOrder, DataConfig, LinearConfig, OptimizerKind as Kind, PretrainConfig};
 use crate::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order};
 use crate::graph::{DType, Graph};
-use crate::nn::architecture::Head;
 use crate::nn::{Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::optim::{LossScaling, Optimizer, OptimizerKind};
@@ -11,10 +10,7 @@ use crate::swav::{Crops, StepSettings, SwavModel};
 
 /// The network of a configuration.
 pub fn model(config: &PretrainConfig, max_binding_bytes: u64) -> SwavModel {
-    let m = &config.model;
-    let heads = (config.method == Method::DeepclusterV2).then_some(config.deepcluster.heads);
-    let head = Head { hidden: m.hidden, feat_dim: m.feat_dim, prototypes: m.prototypes, heads };
-    SwavModel::new(m.backbone().architecture(), head, max_binding_bytes)
+    SwavModel::new(config.model.backbone().architecture(), config.head(), max_binding_bytes)
 }
 
 /// The training step of a configuration.

@@ -1,6 +1,8 @@
 //! What goes wrong in the world, with the exit code and the words a user gets.
 
 use crate::rig::{Rig, finished, repository};
+use std::collections::BTreeMap;
+use swav_wgpu::weights::{AnyTensor, write_safetensors};
 
 const TRAIN: &str = "train --config pretrain.toml --out run -q";
 
@@ -152,4 +154,34 @@ fn a_batch_of_deepcluster_that_does_not_fit() {
     let rig = Rig::new();
     let huge = "--set method=deepcluster-v2 --set crops.size=[4096,16] --set train.batch=36 --set model.prototypes=4";
     rig.run(&format!("{TRAIN} {huge}")).fails(7, &["out of GPU memory", "batch 36"]);
+}
+
+/// Before anything is computed or written.
+#[test]
+fn images_that_kernels_cannot_count() {
+    let rig = Rig::new();
+    let config = std::fs::read_to_string(rig.path("pretrain.toml")).unwrap();
+    rig.write("small.toml", config.replace("width = 8", "width = 8\nstem = \"small\""));
+    let most = "1952x1952 are the most";
+    rig.run("eval-knn --weights random:0 --config small.toml --data data --size 1953").fails(2, &["1953x1953", most]);
+    let linear = std::fs::read_to_string(rig.path("linear.toml")).unwrap();
+    rig.write("small-linear.toml", linear.replace("width = 8", "width = 8\nstem = \"small\""));
+    for command in ["eval-linear", "finetune"] {
+        let line = format!("{command} --config small-linear.toml --weights random:0 --out out --set image.size=1953");
+        rig.run(&line).fails(2, &["1953x1953", most]);
+        assert!(!rig.path("out").exists());
+    }
+    let long = AnyTensor::from_f32(&[1, 3, 1, 480_008], &vec![0.5; 3 * 480_008]).into_owned();
+    write_safetensors(rig.path("long.safetensors"), &BTreeMap::from([("images".to_owned(), long)]), &BTreeMap::new()).unwrap();
+    rig.run("features --weights random:0 --config small.toml --input long.safetensors --out f.safetensors").fails(2, &["480008x1", most]);
+
+    // 256 images of 4096 pixels squared are as many pixels as 32 bits have numbers.
+    for i in 0..110 {
+        for class in ["red", "green", "blue"] {
+            std::fs::copy(rig.path("data/train/red/00.png"), rig.path(&format!("data/train/{class}/more-{i}.png"))).unwrap();
+        }
+    }
+    let line = "eval-linear --config linear.toml --weights random:0 --out out --set image.size=4096 --set train.batch=256";
+    rig.run(line).fails(7, &["256 images of 4096x4096", "255 of them are the most"]);
+    assert!(!rig.path("out").exists());
 }

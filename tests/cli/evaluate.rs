@@ -100,6 +100,11 @@ fn neighbours() {
     let random = rig.run("eval-knn --weights random:0 --config pretrain.toml --data data --json -q").ok().json();
     assert_eq!((random["top1"].as_f64(), random["k"].as_u64()), (Some(100.0), Some(20)));
     rig.run("eval-knn --weights random:0 --data data").fails(2, &["--config"]);
+    // As the configuration's: the scaled image holds the crop.
+    rig.run("eval-knn --weights run --size 32 --resize 1").fails(2, &["--resize is 1: must be 0 (none) or from the size = 32 to 8192"]);
+    for good in ["0", "32", "36"] {
+        rig.run(&format!("eval-knn --weights run --size 32 --resize {good} -q")).ok();
+    }
     rig.run("eval-linear --config linear.toml --weights run --json -q").ok();
 }
 

@@ -147,6 +147,19 @@ fn names_that_are_no_unicode_are_taken() {
     let mut command = rig.command("finetune --config linear.toml --weights run --json -q --out");
     command.arg(std::ffi::OsStr::from_bytes(b"out\xff"));
     assert_eq!(crate::rig::finished(command).ok().json()["weights"], "out\u{fffd}/model.safetensors");
+
+    // Where a configuration keeps the name, it is refused for what it is.
+    let data = std::ffi::OsStr::from_bytes(b"data\xff");
+    std::fs::rename(rig.path("data"), rig.path("").join(data)).unwrap();
+    let with = |line: &str| {
+        let mut command = rig.command(line);
+        command.args([std::ffi::OsStr::new("--data"), data]);
+        crate::rig::finished(command)
+    };
+    with("eval-knn --weights run -q").ok();
+    for line in ["train --config pretrain.toml", "eval-linear --config linear.toml --weights run", "info --config pretrain.toml"] {
+        with(line).fails(2, &["--data data\u{fffd}: the name is not UTF-8"]);
+    }
 }
 
 #[test]

@@ -99,13 +99,23 @@ fn every_recipe_can_be_looked_at() {
 }
 
 #[test]
+fn more_parameters_than_can_be_counted_are_refused() {
+    let rig = Rig::new();
+    let wide = "--set model.hidden=1048576 --set model.feat_dim=65536";
+    rig.run(&format!("info --config pretrain.toml {wide}")).fails(2, &["--set: model: has ", "model.hidden, model.feat_dim", "4294967295"]);
+}
+
+#[test]
 fn a_batch_is_judged_like_any_other_value() {
     let rig = Rig::new();
     let line = |more: &str| format!("info --config pretrain.toml -q {more}");
     rig.run(&line("--batch 2 --set train.accumulate=4")).fails(2, &["train.accumulate", "must divide"]);
     rig.run(&line("--batch 65 --set train.accumulate=2")).fails(2, &["train.accumulate"]);
-    rig.run(&line("--batch 1")).fails(2, &["train.batch"]);
-    rig.run(&line("--batch 99999999999")).fails(2, &["train.batch"]);
+    rig.run(&line("--batch 1")).fails(2, &["--batch: train.batch: is 1"]);
+    rig.run("info --config linear.toml --batch 0").fails(2, &["--batch"]);
+    rig.run("info --config linear.toml --batch 9999999").fails(2, &["--batch: train.batch: is 9999999"]);
+    rig.run(&line("--set train.batch=1")).fails(2, &["--set: train.batch: is 1"]);
+    rig.run(&line("--batch 99999999999")).fails(2, &["--batch: train.batch"]);
     let large = rig.run(&line("--batch 1048576 --set crops.size=[512,16] --json")).ok().json();
     assert_eq!(large["fits"].as_bool(), Some(false), "{large}");
 }

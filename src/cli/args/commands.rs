@@ -1,9 +1,13 @@
 //! The flags of each command.
 
 use super::values::{Layout, Shell, Weights, count, fraction, pixels, positive, some_seconds};
+use crate::error::Error;
 use crate::swav::Precision;
 use clap::Args;
 use std::path::PathBuf;
+
+/// What `info --batch` overrides.
+const BATCH_KEY: &str = "train.batch";
 
 /// `devices`.
 #[derive(Args, Clone, Debug)]
@@ -49,7 +53,15 @@ pub struct InfoArgs {
 impl InfoArgs {
     /// `--set` with what `--batch` stands for.
     pub fn overrides(&self) -> Vec<String> {
-        self.set.iter().cloned().chain(self.batch.map(|batch| format!("train.batch={batch}"))).collect()
+        self.set.iter().cloned().chain(self.batch.map(|batch| format!("{BATCH_KEY}={batch}"))).collect()
+    }
+
+    /// An error about these overrides, which names `--batch` where that is to blame.
+    pub fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Config { key, message, .. } if self.batch.is_some() && key == BATCH_KEY => Error::config("--batch", key, message),
+            other => other,
+        }
     }
 }
 

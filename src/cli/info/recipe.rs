@@ -129,7 +129,7 @@ impl Recipe {
 
 /// `info` of a configuration of kind "linear".
 pub(super) fn linear(args: &InfoArgs, global: &Global) -> Result<()> {
-    let (config, warnings) = LinearConfig::load(&args.config, &args.overrides())?;
+    let (config, warnings) = LinearConfig::load(&args.config, &args.overrides()).map_err(|e| args.named(e))?;
     warnings.iter().for_each(common::warn);
     let recipe = Recipe::linear(config, args)?;
     if !global.json {
@@ -153,7 +153,7 @@ fn to_json(config: &impl Serialize) -> Result<Value> {
 /// or else `usual`, ImageNet's. `path` becomes `--data`.
 fn images(args: &InfoArgs, path: &mut String, usual: usize, count: impl Fn(&str) -> Result<usize>) -> Result<(usize, String)> {
     if let Some(data) = &args.data {
-        *path = data.display().to_string();
+        *path = common::data_path(data)?;
     }
     if let Some(images) = args.images {
         return Ok((images, "--images".into()));

@@ -2,6 +2,7 @@
 
 use super::load::Origins;
 use crate::error::{Error, Result};
+use crate::nn::architecture::TensorSpec;
 use std::fmt::Display;
 
 /// Checks values and knows which file a key came from.
@@ -44,6 +45,16 @@ impl Check<'_> {
     pub fn count(&self, key: &str, value: u64, low: u64, high: u64) -> Result<()> {
         let must = if value < low { format!("must be >= {low}") } else { format!("must be <= {high}") };
         self.that(key, (low..=high).contains(&value), value, must)
+    }
+
+    /// Parameters of a network, which kernels count in 32 bits; `keys` are what decides on their number.
+    pub fn parameters(&self, tensors: &[TensorSpec], keys: &str) -> Result<()> {
+        let count: usize = tensors.iter().filter(|t| t.kind.is_parameter()).map(TensorSpec::elements).sum();
+        let most = u32::MAX;
+        if count as u64 <= u64::from(most) {
+            return Ok(());
+        }
+        Err(self.error("model", format!("has {count} parameters by {keys}: must have at most {most}")))
     }
 
     /// `low <= high`, both finite, above `min` (or equal to it where `closed`) and at most `max`.

@@ -1,8 +1,9 @@
 //! `method` and `[deepcluster]`: what else a pre-training run can be than SwAV.
 
 use super::check::Check;
-use super::{LossConfig, Origins, PretrainConfig};
+use super::{LossConfig, ModelConfig, Origins, PretrainConfig};
 use crate::error::Result;
+use crate::nn::architecture::Head;
 use crate::swav::Precision;
 use crate::train::event::Warning;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,13 @@ impl Default for DeepclusterConfig {
 }
 
 impl PretrainConfig {
+    /// Projection head and prototypes, of several heads where the method has them.
+    pub fn head(&self) -> Head {
+        let ModelConfig { hidden, feat_dim, prototypes, .. } = self.model;
+        let heads = (self.method == Method::DeepclusterV2).then_some(self.deepcluster.heads);
+        Head { hidden, feat_dim, prototypes, heads }
+    }
+
     /// Gives keys that were left out the defaults of their method: SwAV's queue is no default of another's.
     pub(super) fn fill_in(&mut self, origins: &Origins) {
         if self.method == Method::DeepclusterV2 {

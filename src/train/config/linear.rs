@@ -71,6 +71,15 @@ impl Default for ImageConfig {
     }
 }
 
+impl ImageConfig {
+    /// What is wrong with `resize` beside the size, which the user knows as `named`; `None` when nothing is.
+    pub fn wrong_resize(&self, named: &str) -> Option<String> {
+        let Self { size, resize } = *self;
+        let fits = resize == 0 || (size..=8192).contains(&resize);
+        (!fits).then(|| format!("is {resize}: must be 0 (none) or from {named} = {size} to 8192"))
+    }
+}
+
 /// `[augment]` of linear evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -205,7 +214,8 @@ impl Default for HeadConfig {
 impl LinearConfig {
     /// Reads a file with its `extends` and `sets` (`a.b=VALUE`), checks every value.
     pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<(Self, Vec<Warning>)> {
-        let (config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Linear)?;
+        let whole = Self { model: Some(BackboneConfig::default()), ..Self::default() };
+        let (config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Linear, &whole)?;
         let warnings = config.validate(&origins)?;
         Ok((config, warnings))
     }
@@ -256,8 +266,7 @@ impl LinearConfig {
         c.count("seed", self.seed, 0, i64::MAX as u64)?;
         data.validate(c)?;
         c.count("image.size", image.size as u64, 8, 4096)?;
-        let resize_fits = image.resize == 0 || (image.size..=8192).contains(&image.resize);
-        c.that("image.resize", resize_fits, image.resize, format!("must be 0 (none) or from image.size = {} to 8192", image.size))?;
+        image.wrong_resize("image.size").map_or(Ok(()), |wrong| Err(c.error("image.resize", wrong)))?;
         c.interval("augment.scale", augment.scale, (0.0, false), 1.0)?;
         c.probability("augment.flip", augment.flip)?;
         c.not_negative("optimizer.lr", optimizer.lr)?;

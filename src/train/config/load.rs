@@ -2,6 +2,7 @@
 
 use super::{Kind, check::Check, normalize_std};
 use crate::error::{Error, Result};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -57,7 +58,11 @@ fn read(path: &Path) -> Result<Table> {
     let text = String::from_utf8(bytes).map_err(|e| bad(format!("is not UTF-8 text (byte {} on)", e.utf8_error().valid_up_to())))?;
     text.parse::<Table>().map_err(|e| {
         let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-        bad(format!("line {line}: {}", e.message().trim().replace('\n', ", ")))
+        let message = e.message().trim().replace('\n', ", ");
+        // The parser speaks of Rust's types there.
+        let beyond = ["u64 value was too large", " as i128", " as u128"].iter().any(|sign| message.contains(sign));
+        let message = if beyond { format!("whole numbers are from {} to {}", i64::MIN, i64::MAX) } else { message };
+        bad(format!("line {line}: {message}"))
     })
 }
 
@@ -126,6 +131,10 @@ fn parse_set(text: &str) -> Result<Table> {
         return Err(bad(path, "is no key; it must read like optimizer.lr"));
     }
     // The parsed text must hold this one value and nothing after it.
+    let digits = value.trim().trim_start_matches('+').replace('_', "");
+    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<i64>().is_err() {
+        return Err(bad(path, &format!("is {}: a whole number is at most {}", value.trim(), i64::MAX)));
+    }
     let parsed = format!("v = {value}").parse::<Table>().ok().filter(|t| t.len() == 1).and_then(|mut t| t.remove("v"));
     let mut value = parsed.unwrap_or_else(|| Value::String(value.trim().to_owned()));
     for part in path.rsplit('.') {
@@ -164,8 +173,21 @@ pub fn kind_of(path: &Path, sets: &[String]) -> Result<Kind> {
     kind_in(&table, &origins)
 }
 
-/// Reads a file with its parents and overrides into `T`, whose kind must be `want`. Ranges are not yet checked.
-pub(super) fn load<T: DeserializeOwned>(path: &Path, sets: &[String], want: Kind) -> Result<(T, Origins)> {
+/// Refuses other values where `whole` has a table: a list would pass for one, and its elements for the table's keys in their order.
+fn expect_tables(table: &Table, whole: &Table, prefix: &str, c: &Check) -> Result<()> {
+    for (key, inner) in whole.iter().filter_map(|(key, value)| Some((key, value.as_table()?))) {
+        let path = format!("{prefix}{key}");
+        match table.get(key) {
+            Some(Value::Table(given)) => expect_tables(given, inner, &format!("{path}."), c)?,
+            Some(other) => return Err(c.error(&path, format!("is {other}: must be a table"))),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file with its parents and overrides into `T`, whose kind must be `want`; `whole` has all of its tables. Ranges are not yet checked.
+pub(super) fn load<T: DeserializeOwned + Serialize>(path: &Path, sets: &[String], want: Kind, whole: &T) -> Result<(T, Origins)> {
     let (mut table, origins) = merged(path, sets)?;
     let kind = kind_in(&table, &origins)?;
     if kind != want {
@@ -173,6 +195,8 @@ pub(super) fn load<T: DeserializeOwned>(path: &Path, sets: &[String], want: Kind
         return Err(Error::config(origins.file_of("kind"), "kind", message));
     }
     table.insert("kind".into(), Value::String(kind.to_string()));
+    let whole = Table::try_from(whole).map_err(|e| Error::Failed(format!("the configuration cannot be written as TOML: {e}")))?;
+    expect_tables(&table, &whole, "", &Check { origins: &origins })?;
     match serde_path_to_error::deserialize(Value::Table(table)) {
         Ok(config) => Ok((config, origins)),
         Err(error) => {
@@ -214,7 +238,7 @@ fn explain(path: &str, message: &str) -> (String, String) {
         ("must be a string", "must be text"),
         ("must be u64", "must be a whole number >= 0"),
         ("must be usize", "must be a whole number >= 0"),
-        ("must be u32", "must be a whole number >= 0"),
+        ("must be u32", "must be a whole number from 0 to 4294967295"),
         ("must be f64", "must be a number"),
         ("must be a sequence", "must be a list"),
         ("must be an array of length ", "must be a list of "),

@@ -146,7 +146,8 @@ impl BackboneConfig {
             (None, Some(_)) => return Err(c.error("model.block", "needs model.blocks beside it, for example [2, 2, 2, 2]")),
             (None, None) => {}
         }
-        c.count("model.width", self.width as u64, 1, 8192)
+        c.count("model.width", self.width as u64, 1, 8192)?;
+        c.parameters(&self.architecture().tensors(), "model.width and the number of blocks")
     }
 }
 

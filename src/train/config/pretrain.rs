@@ -302,7 +302,7 @@ impl Default for CheckpointConfig {
 impl PretrainConfig {
     /// Reads a file with its `extends` and `sets` (`a.b=VALUE`), checks every value.
     pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<(Self, Vec<Warning>)> {
-        let (mut config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Pretrain)?;
+        let (mut config, origins): (Self, _) = load::load(path.as_ref(), sets, Kind::Pretrain, &Self::default())?;
         config.fill_in(&origins);
         let warnings = config.validate(&origins)?;
         Ok((config, warnings))

@@ -1,7 +1,7 @@
 //! Ranges of every pre-training value, and what is allowed but unwise.
 
 use super::check::Check;
-use super::{Kind, Method, PretrainConfig, Stem, deepcluster};
+use super::{Kind, Method, PretrainConfig, deepcluster};
 use crate::error::Result;
 use crate::train::event::Warning;
 
@@ -15,6 +15,9 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     c.count("model.hidden", model.hidden as u64, 0, 1 << 20)?;
     c.count("model.feat_dim", model.feat_dim as u64, 1, 1 << 16)?;
     c.count("model.prototypes", model.prototypes as u64, 2, 1 << 24)?;
+    let backbone = model.backbone().architecture();
+    let tensors = [backbone.tensors(), config.head().tensors(backbone.features())].concat();
+    c.parameters(&tensors, "model.hidden, model.feat_dim, model.prototypes and model.width")?;
     validate_crops(config, c)?;
     c.probability("augment.flip", augment.flip)?;
     c.probability("augment.jitter_probability", augment.jitter_probability)?;
@@ -75,8 +78,8 @@ fn validate_crops(config: &PretrainConfig, c: &Check) -> Result<()> {
     for i in 0..groups {
         c.count(&format!("crops.num[{i}]"), crops.num[i] as u64, 1, 64)?;
         // The small stem keeps more pixels than some drivers let a loop count.
-        let largest = if config.model.stem == Stem::Small { 1920 } else { 4096 };
-        c.count(&format!("crops.size[{i}]"), crops.size[i] as u64, 8, largest)?;
+        let largest = config.model.stem.largest_side().min(4096);
+        c.count(&format!("crops.size[{i}]"), crops.size[i] as u64, 8, largest as u64)?;
         c.interval(&format!("crops.scale[{i}]"), crops.scale[i], (0.0, false), 1.0)?;
     }
     let least = if config.method == Method::Swav { 2 } else { 1 };

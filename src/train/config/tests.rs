@@ -137,6 +137,19 @@ fn wrong_files_are_told_apart() {
     assert_eq!(failure("[train]\nepochs = -2", &[]), "c.toml: train.epochs: is -2: must be a whole number >= 0");
     assert_eq!(failure("[train]\nepochs = 'ten'", &[]), "c.toml: train.epochs: is \"ten\": must be a whole number >= 0");
     assert_eq!(failure("train = 3", &[]), "c.toml: train: is 3: must be a table");
+    // serde would fill keys by position.
+    assert_eq!(failure("train = [1]", &[]), "c.toml: train: is [1]: must be a table");
+    assert_eq!(failure("", &["loss=[0.5]"]), "--set: loss: is [0.5]: must be a table");
+    assert_eq!(failure("", &["data=[\"small\"]"]), "--set: data: is [\"small\"]: must be a table");
+    assert!(failure("many = [1]", &[]).starts_with("c.toml: many: unknown key; "));
+    let (_dir, linear) = folder(&[("c.toml", "kind = 'linear'\nmodel = [50]")]);
+    assert!(LinearConfig::load(&linear, &[]).unwrap_err().to_string().ends_with("model: is [50]: must be a table"));
+    for number in ["9223372036854775808", "+99_999_999_999_999_999_999"] {
+        assert_eq!(failure("", &[&format!("seed={number}")]), format!("--set: seed: is {number}: a whole number is at most 9223372036854775807"));
+        let message = failure(&format!("\nseed = {number}"), &[]);
+        assert_eq!(message, "c.toml: line 2: whole numbers are from -9223372036854775808 to 9223372036854775807");
+    }
+    assert!(failure("", &["loss.sinkhorn_iterations=5000000000"]).ends_with("is 5000000000: must be a whole number from 0 to 4294967295"));
     assert!(failure("[data]\nmean = [0.5, 0.5]", &[]).ends_with("data.mean: has a wrong length of 2: must be a list of 3"));
     assert!(failure("a = 1\nb = = 2", &[]).starts_with("c.toml: line 2: "), "{}", failure("a = 1\nb = = 2", &[]));
     assert!(failure("kind = 'linear'", &[]).contains("kind: is \"linear\", but this command takes a configuration of kind \"pretrain\""));
@@ -175,10 +188,12 @@ fn every_range_is_checked() {
         ("data.std=offical", "is \"offical\": allowed: mmpretrain, official (did you mean official?)"),
         ("data.std=[0.2,0.2]", "has a wrong length of 2: must be a list of 3"),
         ("model.feat_dim=99999999999", "must be <= 65536"),
+        ("model.width=8192", "384139141120 parameters by model.width"),
         ("crops.num=[]", "has 0 groups"),
         ("crops.num=[2]", "crops.size: is a list of 2: must have as many entries as crops.num, 1"),
         ("crops.num=[2,0]", "crops.num[1]: is 0: must be >= 1"),
         ("crops.size=[224,4]", "crops.size[1]: is 4: must be >= 8"),
+        ("crops.size=[4097,96]", "crops.size[0]: is 4097: must be <= 4096"),
         ("crops.scale=[[0.5,0.2],[0.1,0.2]]", "crops.scale[0]: is [0.5, 0.2]: must be [low, high] with low <= high, both > 0 and <= 1"),
         ("crops.scale=[[0.0,0.2],[0.1,0.2]]", "both > 0"),
         ("crops.scale=[[0.1,1.2],[0.1,0.2]]", "<= 1"),
@@ -213,6 +228,12 @@ fn every_range_is_checked() {
         assert!(message.contains(must) && (message.contains(key) || key == "model.blocks"), "{set}: {message}");
     }
     assert!(failure("[model]\ndepth = 18\nblocks = [1,1,1,1]\nblock = 'basic'", &[]).contains("cannot stand beside"));
+    let wide = failure("", &["model.hidden=1048576", "model.feat_dim=65536"]);
+    let keys = "model.hidden, model.feat_dim, model.prototypes and model.width";
+    assert_eq!(wide, format!("--set: model: has 71090287680 parameters by {keys}: must have at most 4294967295"));
+    let side = Stem::Small.largest_side();
+    let large = failure("", &["model.stem=small", &format!("crops.size=[{},96]", side + 1)]);
+    assert!(large.ends_with(&format!("must be <= {side}")), "{large}");
     assert!(failure("[crops]\nnum = [1]\nsize = [32]\nscale = [[0.5, 1.0]]", &[]).contains("at least 2 crops"));
 }
 
