@@ -49,6 +49,11 @@ fn forward_soft(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n
 
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
 
+// Labels are uploaded: whatever they are, no index leaves the row.
+fn label_of(row: u32) -> u32 {
+    return min(labels[row], params.columns - 1u);
+}
+
 @compute @workgroup_size(LANES)
 fn forward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = workgroup_index(wg, n);
@@ -56,7 +61,7 @@ fn forward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n
     let first = row * params.quads;
     let normalizer = log_sum_exp(local, first);
     if local == 0u {
-        let label = labels[row];
+        let label = label_of(row);
         losses[row] = normalizer - logits[first + label / 4u][label % 4u] / params.temperature;
         normalizers[row] = vec2(normalizer, 1.0);
     }
@@ -74,7 +79,7 @@ fn forward_weighted(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroup
     let first = row * params.quads;
     let normalizer = log_sum_exp(local, first);
     if local == 0u {
-        let label = labels[row];
+        let label = label_of(row);
         weighted_losses[row] = weights[row] * (normalizer - logits[first + label / 4u][label % 4u] / params.temperature);
         weighted_normalizers[row] = vec2(normalizer, weights[row]);
     }
@@ -102,6 +107,6 @@ fn backward_hard(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.rows * params.quads { return; }
     let row = i / params.quads;
     let first = i % params.quads * 4u;
-    let goal = select(vec4<f32>(), vec4(saved[row].y), vec4(first, first + 1u, first + 2u, first + 3u) == vec4(labels[row]));
+    let goal = select(vec4<f32>(), vec4(saved[row].y), vec4(first, first + 1u, first + 2u, first + 3u) == vec4(label_of(row)));
     grad_logits[i] = soft_gradient(i, i % params.quads, saved[row], goal);
 }

@@ -102,8 +102,8 @@ impl Ready {
         }
     }
 
-    /// Device time of every dispatch.
-    pub(super) fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, f64)>> {
+    /// Device time of every dispatch, as far as its clock could tell.
+    pub(super) fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, Option<f64>)>> {
         match &self.0 {
             Work::Device { program, .. } => program.profile(gpu),
             Work::Host(_) => Err(Error::Usage("work of the processor has no device profile".into())),

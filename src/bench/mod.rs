@@ -93,12 +93,13 @@ pub fn measure(gpu: &Gpu, variants: &dyn Variants, case: &Case, budget: Duration
     })
 }
 
-/// Device time of each kernel of one run, milliseconds, most first, summed over launches of the same label.
+/// Device time of each kernel of one run, milliseconds, most first, summed over launches of the same label; launches that the device's clock failed
+/// to time are left out.
 pub fn profile(gpu: &Gpu, variants: &dyn Variants, case: &Case) -> Result<Vec<(String, f64, usize)>> {
     let mut ready = case.prepare(gpu, variants)?;
     ready.run(gpu)?;
     let mut sums: std::collections::BTreeMap<String, (f64, usize)> = std::collections::BTreeMap::new();
-    for (label, ms) in ready.profile(gpu)? {
+    for (label, ms) in ready.profile(gpu)?.into_iter().filter_map(|(label, ms)| Some((label, ms?))) {
         // The kernel alone, without the scope before it.
         let kernel = label.rsplit(' ').next().unwrap_or(&label).to_owned();
         let sum = sums.entry(kernel).or_default();

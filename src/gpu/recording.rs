@@ -152,8 +152,9 @@ impl Recording {
         gpu.poll(wgpu::PollType::Poll)
     }
 
-    /// Runs every dispatch once between timestamps: (label, milliseconds) each. Errors where the adapter has no timestamps.
-    pub fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, f64)>> {
+    /// Runs every dispatch once between timestamps: (label, milliseconds) each, `None` where the device's clock went backwards. Errors where the
+    /// adapter has no timestamps.
+    pub fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, Option<f64>)>> {
         let Some(period) = gpu.caps().timestamp_period else {
             return Err(Error::Usage("this adapter cannot write timestamps inside a pass".into()));
         };
@@ -179,14 +180,16 @@ impl Recording {
             encoder.copy_buffer_to_buffer(&resolved, 0, readback.raw(), 0, bytes);
             readback.request(gpu.queue.submit([encoder.finish()]));
             let ticks: Vec<u64> = readback.wait(gpu)?.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
-            for (item, pair) in chunk.iter().zip(ticks.windows(2)) {
-                #[expect(clippy::cast_precision_loss, reason = "a duration")]
-                let ticks = pair[1].saturating_sub(pair[0]) as f64;
-                times.push((item.label.clone(), ticks * f64::from(period) * 1e-6));
-            }
+            times.extend(chunk.iter().zip(ticks.windows(2)).map(|(item, pair)| (item.label.clone(), elapsed(pair[0], pair[1], period))));
         }
         Ok(times)
     }
+}
+
+/// Milliseconds between two timestamps of `period` nanoseconds a tick. Some drivers give a later one that is smaller: that is no time.
+#[expect(clippy::cast_precision_loss, reason = "a duration")]
+fn elapsed(from: u64, to: u64, period: f32) -> Option<f64> {
+    to.checked_sub(from).map(|ticks| ticks as f64 * f64::from(period) * 1e-6)
 }
 
 fn prepare(gpu: &Gpu, dispatch: Dispatch, uniforms: &Buffer, offset: u64) -> Prepared {
@@ -205,4 +208,15 @@ fn prepare(gpu: &Gpu, dispatch: Dispatch, uniforms: &Buffer, offset: u64) -> Pre
 
 fn range(buffer: &Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: buffer.raw(), offset, size: wgpu::BufferSize::new(bytes) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::elapsed;
+
+    #[test]
+    fn time_that_goes_backwards_is_none() {
+        assert_eq!(elapsed(1_000_000, 3_000_000, 1.0), Some(2.0));
+        assert_eq!((elapsed(5, 5, 10.0), elapsed(5, 4, 10.0), elapsed(u64::MAX, 0, 1.0)), (Some(0.0), None, None));
+    }
 }

@@ -170,8 +170,8 @@ impl Program {
         self.finish(gpu, pending)
     }
 
-    /// Milliseconds of every dispatch, by label, measured on the device.
-    pub fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, f64)>> {
+    /// Milliseconds of every dispatch, by label, measured on the device; `None` where its clock failed.
+    pub fn profile(&self, gpu: &Gpu) -> Result<Vec<(String, Option<f64>)>> {
         self.recording.profile(gpu)
     }
 }

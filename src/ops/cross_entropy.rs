@@ -27,7 +27,8 @@ struct CrossEntropyLoss(CrossEntropy);
 struct CrossEntropyBackward(CrossEntropy);
 
 impl Tensor {
-    /// Mean cross-entropy of logits (N, K) against `labels` (N) of type u32. Every label must be below K.
+    /// Mean cross-entropy of logits (N, K) against `labels` (N) of type u32. Every label must be below K; a larger one
+    /// counts as K - 1.
     #[must_use]
     #[track_caller]
     pub fn cross_entropy(&self, labels: &Self) -> Self {

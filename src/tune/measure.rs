@@ -66,7 +66,7 @@ fn unfit(error: Error) -> Result<f64> {
     }
 }
 
-/// The fastest of several runs, on the device's own clock where it has one.
+/// The fastest of several runs, on the device's own clock where it has one; `f64::MAX` where that failed in all of them.
 fn time(gpu: &Gpu, program: &mut Program, key: &str, best: f64) -> Result<f64> {
     // The first run pays for compilation.
     once(gpu, program, key)?;
@@ -79,17 +79,18 @@ fn time(gpu: &Gpu, program: &mut Program, key: &str, best: f64) -> Result<f64> {
         for _ in 0..busy.min(256.0) as usize {
             program.run_only(gpu, &[])?;
         }
-        fastest = fastest.min(once(gpu, program, key)?);
+        fastest = fastest.min(once(gpu, program, key)?.unwrap_or(f64::MAX));
         // A variant that is far behind needs no better figure.
-        if started.elapsed() > ENOUGH || fastest > 3.0 * best {
+        let behind = fastest < f64::MAX && fastest > 3.0 * best;
+        if started.elapsed() > ENOUGH || behind {
             break;
         }
     }
     Ok(fastest)
 }
 
-/// Milliseconds of the launches that follow from the choice `key`; of all, where the device has no clock.
-fn once(gpu: &Gpu, program: &mut Program, key: &str) -> Result<f64> {
+/// Milliseconds of the launches that follow from the choice `key`; of all, where the device has no clock. `None` where its clock failed for one of them.
+fn once(gpu: &Gpu, program: &mut Program, key: &str) -> Result<Option<f64>> {
     if gpu.caps().timestamp_period.is_some() {
         let times = program.profile(gpu)?;
         let launches = program.decisions().iter().filter(|d| d.key() == key).flat_map(|d| d.launches.clone());
@@ -98,5 +99,5 @@ fn once(gpu: &Gpu, program: &mut Program, key: &str) -> Result<f64> {
     let started = Instant::now();
     program.run_only(gpu, &[])?;
     gpu.wait()?;
-    Ok(started.elapsed().as_secs_f64() * 1e3)
+    Ok(Some(started.elapsed().as_secs_f64() * 1e3))
 }

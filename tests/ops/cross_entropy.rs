@@ -40,3 +40,29 @@ fn labels_match_pytorch() {
         case.hold("gx", &got.f32("gx"), &case.tensor("gx").1);
     });
 }
+
+/// Neither reads another row or beyond the tensor.
+#[test]
+fn a_label_out_of_range_is_the_last_one() {
+    let loss = |labels: [f64; 2], weighted: bool| {
+        let mut run = Run::default();
+        let x = run.input("x", (vec![2, 3], vec![0.5, -1.0, 2.0, 9.0, 3.0, -7.0]));
+        let target = run.labels("target", (vec![2], labels.to_vec()));
+        let loss = if weighted {
+            let weights = run.input("weights", (vec![2], vec![0.5, 0.5]));
+            x.weighted_cross_entropy(&target, &weights, 1.0)
+        } else {
+            x.cross_entropy(&target)
+        };
+        run.output("loss", &loss);
+        run.output("gx", &gradients(&loss, &[x]).remove(0).unwrap());
+        let got = run.call();
+        (got.f32("loss"), got.f32("gx"))
+    };
+    for weighted in [false, true] {
+        let last = loss([2.0, 2.0], weighted);
+        for beyond in [[3.0, 2.0], [4.0, 5.0], [4e9, 1e9]] {
+            assert_eq!(loss(beyond, weighted), last, "{beyond:?}, {weighted}");
+        }
+    }
+}
