@@ -110,8 +110,7 @@ impl Rate {
 fn tell(what: &str, result: &ClassifierResult, rate: &Rate, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
     let named = |path: PathBuf| path.to_string_lossy().into_owned();
     if !global.json {
-        let ClassifierResult { top1, top5, mean_class, last_top1, epochs, .. } = result;
-        let best = result.best_epoch + 1;
+        let ClassifierResult { top1, top5, mean_class, best_epoch: best, last_top1, epochs, .. } = result;
         let scaled = rate.scaled.map(|(batch, by)| format!("; learning rate {} scaled by batch: {batch} / {by}", rate.lr)).unwrap_or_default();
         return output::line(&format!(
             "{what}: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (epoch {best} of {epochs} is the best; last {last_top1:.2} %{scaled})"

@@ -6,7 +6,7 @@ use super::signals::Signals;
 use super::{common, output};
 use crate::error::{Error, Result};
 use crate::train::config::PretrainConfig;
-use crate::train::event::Observers;
+use crate::train::event::{Finished, Observers};
 use crate::train::pretrain::{Run, prepare, pretrain};
 use crate::train::run_folder::RunFolder;
 use serde_json::json;
@@ -48,17 +48,18 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         observers.0.push(Box::new(TensorBoard::create(folder.path(), start)?));
         observers.0.push(Box::new(Html::open(folder.path(), title(&out), start)?));
     }
-    let finished = pretrain(&config, &run, prepared, &mut observers)?;
+    let Finished { steps, epochs, loss, images_per_second, checkpoint, stopped, .. } = pretrain(&config, &run, prepared, &mut observers)?;
     if global.json {
+        let checkpoint = checkpoint.as_ref().map(|path| path.to_string_lossy());
         output::json(&json!({
-            "steps": finished.steps,
-            "epochs": finished.epochs,
-            "loss": finished.loss,
-            "images_per_second": finished.images_per_second,
-            "checkpoint": finished.checkpoint.map(|path| path.to_string_lossy().into_owned()),
+            "steps": steps, "epochs": epochs, "loss": loss, "images_per_second": images_per_second, "checkpoint": checkpoint, "stopped": stopped,
         }))?;
     }
-    Ok(())
+    match (stopped, checkpoint) {
+        (false, _) => Ok(()),
+        (true, Some(_)) => Err(Error::Stopped("continue with --resume")),
+        (true, None) => Err(Error::Stopped("start it again with --resume")),
+    }
 }
 
 fn configuration(args: &TrainArgs) -> Result<(PretrainConfig, Vec<crate::train::event::Warning>)> {

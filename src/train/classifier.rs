@@ -27,7 +27,7 @@ pub struct ClassifierResult {
     pub top5: f64,
     /// Mean over classes of each class's own top-1, of that epoch.
     pub mean_class: f64,
-    /// That epoch, counted from 0.
+    /// That epoch, counted from 1.
     pub best_epoch: u64,
     /// Epochs that were judged.
     pub epochs: u64,
@@ -97,7 +97,7 @@ pub(super) fn train(
                 top1: last_top1,
                 top5: accuracy.top5(),
                 mean_class: accuracy.mean_class(),
-                best_epoch: epoch,
+                best_epoch: done,
                 epochs: done,
                 stopped: false,
                 last_top1,
@@ -114,7 +114,7 @@ pub(super) fn train(
     let seconds = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let images_per_second = (sets.train.len() as u64 * epochs) as f64 / seconds.max(1e-9);
-    let end = Finished { steps: steps * epochs, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None };
+    let end = Finished { steps: steps * epochs, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None, stopped: false };
     observer.event(&Event::Finished(end))?;
     let best = best.ok_or_else(|| Error::config("train", "train.epochs", "is 0: nothing was trained"))?;
     Ok(ClassifierResult { last_top1, epochs, ..best })

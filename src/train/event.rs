@@ -121,6 +121,8 @@ pub struct Finished {
     pub seconds: f64,
     /// The last checkpoint.
     pub checkpoint: Option<PathBuf>,
+    /// Whether a signal ended it before its last step.
+    pub stopped: bool,
 }
 
 /// One thing that happened.

@@ -24,6 +24,7 @@ use crate::swav::StepInputs;
 use crate::weights::Checkpoint;
 use memory::{advise, check_memory};
 use state::State;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +85,8 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>, init: Option<(&Path, Chec
     Ok(Prepared { data, state, steps_per_epoch, end, warnings })
 }
 
-/// Trains to the end, to `max_steps` or to a stop request. The latter is [`Error::Stopped`], after a checkpoint.
+/// Trains to the end, to `max_steps` or to a stop request: then [`Finished::stopped`] says so, and there is a checkpoint, but for a stop in
+/// DeepCluster-v2's first pass.
 pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, observer: &mut dyn Observer) -> Result<Finished> {
     let Prepared { data, state, steps_per_epoch, end, warnings } = prepared;
     #[expect(clippy::cast_precision_loss, reason = "a count of prototypes")]
@@ -157,34 +159,50 @@ struct Running {
 impl Training<'_> {
     fn go(&mut self, data: Arc<Dataset>) -> Result<Finished> {
         let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
-        self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?;
+        if self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?.is_break() {
+            return self.stopped();
+        }
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
         self.last = Instant::now();
-        if let Err(e) = self.steps(&mut loader) {
+        let outcome = self.steps(&mut loader).inspect_err(|e| {
             // What spoils an input or an output leaves the network as it was: the steps done so far are kept, if that is possible.
             if matches!(e, Error::Data { .. } | Error::Output { .. }) && self.state.step > self.started_at {
                 let kept = self.settle().and_then(|()| self.save());
                 tracing::debug!("kept at step {}: {kept:?}", self.state.step);
             }
-            return Err(e);
+        });
+        if outcome?.is_break() {
+            return self.stopped();
         }
+        let finished = self.numbers(false);
+        self.observer.event(&Event::Finished(finished.clone()))?;
+        Ok(finished)
+    }
+
+    /// Ends before the last step.
+    fn stopped(&mut self) -> Result<Finished> {
+        self.observer.event(&Event::Stopped { step: self.state.step, resumable: true })?;
+        Ok(self.numbers(true))
+    }
+
+    /// Where the run stands.
+    fn numbers(&self, stopped: bool) -> Finished {
         let seconds = self.began.elapsed().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let images = ((self.end - self.started_at.min(self.end)) * batch as u64) as f64;
-        let finished = Finished {
+        let images = ((self.state.step - self.started_at) * self.config.train.batch as u64) as f64;
+        Finished {
             steps: self.state.step,
             epochs: self.state.step / self.steps_per_epoch,
             loss: self.state.epoch.loss().unwrap_or(self.last_loss),
             images_per_second: images / seconds.max(1e-9),
             seconds,
             checkpoint: self.checkpoint.clone(),
-        };
-        self.observer.event(&Event::Finished(finished.clone()))?;
-        Ok(finished)
+            stopped,
+        }
     }
 
-    /// Runs all steps.
-    fn steps(&mut self, loader: &mut Loader) -> Result<()> {
+    /// Runs all steps, or breaks off on a stop request.
+    fn steps(&mut self, loader: &mut Loader) -> Result<ControlFlow<()>> {
         while self.state.step < self.end {
             let step = self.state.step;
             let waited = Instant::now();
@@ -223,11 +241,10 @@ impl Training<'_> {
                 self.save()?;
             }
             if stop && done < self.end {
-                self.observer.event(&Event::Stopped { step: done, resumable: true })?;
-                return Err(Error::Stopped("continue with --resume"));
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether the configuration asks for a checkpoint after `done` steps.

@@ -17,7 +17,9 @@ fn random_features_separate_colours() {
     let result = rig.run(&format!("{line} --out linear")).ok().json();
     assert_eq!((result["top1"].as_f64(), result["top5"].as_f64(), result["mean_class"].as_f64()), (Some(100.0), Some(100.0), Some(100.0)));
     assert_eq!(result["classes"], serde_json::json!(classes()));
-    assert!(result["best_epoch"].as_u64().unwrap() < 8);
+    let best = result["best_epoch"].as_u64().unwrap();
+    assert!((1..=8).contains(&best));
+    assert!(rig.run("eval-linear --config linear.toml --weights random:0 -q").ok().out.contains(&format!("(epoch {best} of 8 is the best")));
     let head = read_safetensors(rig.path(result["head"].as_str().unwrap())).unwrap();
     assert_eq!((head.f32("fc.weight").unwrap().shape, head.f32("fc.bias").unwrap().shape), (vec![3, 64], vec![3]));
     assert_eq!(rig.metric("linear", "step").len(), 8 * (TRAIN * 3).div_ceil(16));

@@ -7,13 +7,15 @@ use swav_wgpu::train::checkpoint::Checkpoint;
 #[test]
 fn a_signal_stops_after_a_checkpoint() {
     let rig = Rig::new();
-    let mut child = rig.start("run", 3, "");
-    let sent = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let line = "train --config pretrain.toml --out run -q --json --set train.epochs=5000";
+    let stopped = interrupted(&rig, line, "run", 3);
+    assert_eq!(stopped.status.code(), Some(75));
     let [file] = &rig.checkpoints("run")[..] else { panic!("one checkpoint") };
     let steps = Checkpoint::load(file).unwrap().step;
     assert_eq!(rig.metric("run", "step").len() as u64, steps);
+    let said: serde_json::Value = serde_json::from_slice(&stopped.stdout).unwrap();
+    assert!(said["stopped"] == true && said["steps"] == steps && said["epochs"] == steps / 4, "{said}");
+    assert!(rig.path(said["checkpoint"].as_str().unwrap()) == *file && said["loss"].as_f64().unwrap() > 0.0, "{said}");
     rig.run(&format!("train --out run --resume -q --max-steps {}", steps + 2)).ok();
     let expected: Vec<String> = (0..steps + 2).map(|s| s.to_string()).collect();
     assert_eq!(rig.metric("run", "step"), expected);

@@ -23,7 +23,8 @@ fn a_run_writes_what_it_promises() {
     assert!(last["loss"].as_f64().unwrap() > 0.0 && last["images_per_second"].as_f64().unwrap() > 0.0);
     assert!(rig.path(last["checkpoint"].as_str().unwrap()).is_file());
     let keys: Vec<&String> = last.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["steps", "epochs", "loss", "images_per_second", "checkpoint"]);
+    assert_eq!(keys, ["steps", "epochs", "loss", "images_per_second", "checkpoint", "stopped"]);
+    assert_eq!(last["stopped"], false);
 
     assert_eq!(rig.metric("run", "step"), ["0", "1", "2", "3", "4", "5", "6", "7"]);
     assert_eq!(rig.metric("run", "epoch"), ["0", "0", "0", "0", "1", "1", "1", "1"]);
@@ -137,6 +138,10 @@ fn starts_from_given_weights() {
     // Another architecture is refused before anything is written.
     rig.run(&format!("train --config pretrain.toml --out c -q --init {from} --set model.width=16")).fails(2, &["width 8", "width 16"]);
     assert!(!rig.path("c").exists());
+    // Neither fit the checkpoint of a run that is resumed, and the key that was changed is named.
+    for (set, key) in [("model.width=16", "model.width was 8 when"), ("queue.length=64", "queue.length was 0 when")] {
+        rig.run(&format!("train --out a --resume -q --set train.epochs=3 --set {set}")).fails(2, &["tensor ", key, "is now"]);
+    }
 }
 
 /// In f16 the scale of the loss and its history are part of the trajectory.

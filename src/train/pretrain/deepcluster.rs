@@ -15,16 +15,23 @@ use crate::train::event::{Event, Observer};
 use crate::train::plan;
 use crate::tune::Repeat;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl State {
-    /// Fills memory banks that are not full yet. A stop request ends it with [`Error::Stopped`], and nothing is kept.
-    pub(super) fn fill_memory(&mut self, config: &PretrainConfig, run: &Run<'_>, data: &Arc<Dataset>, observer: &mut dyn Observer) -> Result<()> {
-        let Self { runner: Runner::DeepCluster(runner), model, store, choices, .. } = self else { return Ok(()) };
+    /// Fills memory banks that are not full yet. A stop request breaks it off, and nothing is kept.
+    pub(super) fn fill_memory(
+        &mut self,
+        config: &PretrainConfig,
+        run: &Run<'_>,
+        data: &Arc<Dataset>,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<()>> {
+        let Self { runner: Runner::DeepCluster(runner), model, store, choices, .. } = self else { return Ok(ControlFlow::Continue(())) };
         if runner.memory().is_full() {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
         observer.event(&Event::FirstPass { images: runner.memory().rows() as u64 })?;
         let (batch, workers) = (config.train.batch, config.data.workers);
@@ -39,11 +46,10 @@ impl State {
             row += batch;
             loader.recycle(crops);
             if run.stop.load(Ordering::Relaxed) {
-                observer.event(&Event::Stopped { step: 0, resumable: true })?;
-                return Err(Error::Stopped("start it again with --resume"));
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// New prototypes and labels for `epoch`.

@@ -199,20 +199,36 @@ impl State {
     }
 
     fn restore(&mut self, config: &PretrainConfig, gpu: &Gpu, saved: &Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
-        let text = |key: &str| saved.metadata.get(key).ok_or_else(|| Error::weights(&saved.path, format!("metadata `{key}` is missing")));
-        let images = text("images")?;
+        let images = metadata(saved, "images")?;
         if *images != self.images.to_string() {
             let message = format!("was made with {images} images, the data has {} now", self.images);
             return Err(Error::weights(&saved.path, message));
         }
-        for (key, before, now) in differences(text("config")?, &config.to_toml()?) {
-            // What does not change the trajectory may change silently.
-            if !["data.workers", "checkpoint.", "data.path"].iter().any(|free| key.starts_with(free)) {
-                let jump = if key == "train.batch" { ": epochs have another length, so epoch and learning rate jump" } else { "" };
-                warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now{jump}")));
-            }
+        let mut changed = differences(metadata(saved, "config")?, &config.to_toml()?);
+        // What does not change the trajectory may change silently.
+        changed.retain(|(key, ..)| !["data.workers", "checkpoint.", "data.path"].iter().any(|free| key.starts_with(free)));
+        for (key, before, now) in &changed {
+            let jump = if key == "train.batch" { ": epochs have another length, so epoch and learning rate jump" } else { "" };
+            warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now{jump}")));
         }
         self.restore_kernels(gpu, saved, warnings)?;
+        self.restore_tensors(gpu, saved).map_err(|error| match error {
+            // The tensors fit the configuration that they were written under.
+            Error::Weights { path, message } if !changed.is_empty() => {
+                let keys: Vec<String> =
+                    changed.iter().map(|(key, before, now)| format!("{key} was {before} when it was written and is now {now}")).collect();
+                Error::weights(path, format!("{message}; {}", keys.join(", ")))
+            }
+            other => other,
+        })?;
+        self.epoch = EpochRecord::of(saved, config.model.prototypes)?;
+        self.step = saved.step;
+        self.restored = Some(saved.path.clone());
+        Ok(())
+    }
+
+    /// Takes everything that a step reads.
+    fn restore_tensors(&mut self, gpu: &Gpu, saved: &Checkpoint) -> Result<()> {
         let parameters = &self.model.parameters;
         let read = |prefix: &str| -> Result<Values> {
             let one = |name: &str| {
@@ -231,7 +247,7 @@ impl State {
                     let rows: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(&format!("queue/{i}"), Dtype::F32, &shape)?);
                     self.store.write(gpu, *queue, &pad_rows(&rows, &shape))?;
                 }
-                let pushed = text("queue_pushed")?.parse();
+                let pushed = metadata(saved, "queue_pushed")?.parse();
                 runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
             }
             Runner::DeepCluster(runner) => deepcluster::restore(runner, saved)?,
@@ -243,9 +259,6 @@ impl State {
             }
             self.store.write(gpu, id, &state)?;
         }
-        self.epoch = EpochRecord::of(saved, config.model.prototypes)?;
-        self.step = saved.step;
-        self.restored = Some(saved.path.clone());
         Ok(())
     }
 
@@ -266,4 +279,8 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn metadata<'a>(saved: &'a Checkpoint, key: &str) -> Result<&'a String> {
+    saved.metadata.get(key).ok_or_else(|| Error::weights(&saved.path, format!("metadata `{key}` is missing")))
 }
