@@ -3,7 +3,7 @@
 use super::adapter::{self, AdapterDescription, Caps, DeviceKind};
 use super::kernel::PipelineCache;
 use super::pipeline_file::PipelineFile;
-use super::{Buffer, CooperativeMatrix, Kernel, KernelSpec, Specialization, self_test};
+use super::{Buffer, CooperativeMatrix, Kernel, KernelSpec, Specialization, self_test, unbounded};
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -78,15 +78,16 @@ impl Gpu {
             features |= CooperativeMatrix::features(backend);
             experimental_features = experimental();
         }
-        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+        let request = wgpu::DeviceDescriptor {
             label: Some("swav-wgpu"),
             required_features: features,
             required_limits: adapter.limits(),
             experimental_features,
             ..Default::default()
-        });
+        };
+        let unbounded = if checked { None } else { unbounded::open(&adapter, &request) };
         let cannot = |e: wgpu::RequestDeviceError| Error::CannotOpen { name: description.name.clone(), message: e.to_string() };
-        let (device, queue) = pollster::block_on(request).map_err(cannot)?;
+        let (device, queue) = unbounded.map_or_else(|| pollster::block_on(adapter.request_device(&request)).map_err(cannot), Ok)?;
         let faults = Arc::new(Faults::default());
         let on_lost = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {

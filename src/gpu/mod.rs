@@ -18,6 +18,7 @@ mod self_test;
 mod shaders;
 mod spirv_repair;
 mod staging;
+mod unbounded;
 mod unroll;
 
 pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters, none_found};
