@@ -134,6 +134,24 @@ fn replays_allocate_nothing() {
     }
 }
 
+/// Slow devices get a step in pieces: nothing is lost, and the order stays.
+#[test]
+fn pieces_of_a_replay_run_in_order() {
+    let mut gpu = Gpu::open_checked(None).expect("an adapter");
+    let graph = Graph::new();
+    let (x, y) = (input(&graph, "x", &[1, 4]), input(&graph, "y", &[1, 4]));
+    // Doubled and added to in turn: another order gives another sum.
+    let z = (0..150).fold(y, |z, i| if i % 8 == 0 { z.add(&z) } else { z.add(&x) });
+    let store = Store::new(&gpu, Variables::new()).unwrap();
+    let mut program = Program::new(&gpu, &store, &graph, &[("z", &z)], &BestGuess).unwrap();
+    let data: [(&str, &[u8]); 2] = [("x", bytemuck::cast_slice(&[1.0_f32, 2.0, 3.0, 4.0])), ("y", bytemuck::cast_slice(&[0.5_f32; 4]))];
+    let expected = (0..150).fold(0.5_f32, |z, i| if i % 8 == 0 { z + z } else { z + 1.0 });
+    for kind in [DeviceKind::Cpu, DeviceKind::Discrete, DeviceKind::Integrated] {
+        gpu.act_as(kind);
+        assert_eq!(program.call(&gpu, &data).unwrap().f32("z")[0], expected, "{kind:?}");
+    }
+}
+
 /// The running mean moves half way towards the batch's mean each time, from one run to the next and across programs.
 #[test]
 fn variables_change_in_place_and_outlive_programs() {

@@ -1,5 +1,5 @@
 // Where an invocation keeps a tile between the transforms of its rows and of its columns: in registers, where arrays are only if all their indices are
-// known. `tile_shared` has the same functions.
+// known. `tile_shared` has the same functions, and `end`.
 const LANES: u32 = 64u;
 const WRITTEN_OUT: bool = true;
 

@@ -88,7 +88,7 @@ impl CooperativeMatrix {
         sizes.map(|subgroup| Self { tile, subgroup, vectors, memory }).collect()
     }
 
-    /// Subgroups of a workgroup along rows and columns: within 256 invocations and 32 KiB of workgroup memory. Small subgroups belong to
+    /// Subgroups of a workgroup along rows and columns: within 256 invocations. Small subgroups belong to
     /// software devices, whose compilers take long over more than a few matrices each.
     fn subgroups(self, shape: ProductShape) -> [u32; 2] {
         match (shape, self.subgroup, self.tile) {
@@ -147,8 +147,8 @@ impl CooperativeMatrix {
 
     /// The longest sum that one dispatch may compute without any invocation running more than [`MOST_ITERATIONS`].
     pub fn longest_sum(self, shape: ProductShape) -> usize {
-        // Of loops only that over slabs is not written out.
-        (MOST_ITERATIONS - 4) * self.depth(shape) as usize
+        // Of loops only that over slabs is not written out, and that of a tally, which is short.
+        (MOST_ITERATIONS - 64) * self.depth(shape) as usize
     }
 }
 

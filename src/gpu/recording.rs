@@ -45,12 +45,14 @@ impl Prepared {
     }
 }
 
-/// Threads that encode a replay at most, and dispatches that are worth one: encoding takes the host one to five microseconds each.
+/// Command buffers of a replay at most, which threads encode side by side, and dispatches that are worth one: encoding takes the host one to five
+/// microseconds each.
 const MOST_ENCODERS: usize = 4;
 const LEAST_SHARE: usize = 128;
 
-/// Dispatches of one submission at most on devices that are no large cards. A step of seconds in one go would freeze their screens, and drivers give up
-/// a device whose submission takes too long (Windows after 2 seconds, amdgpu after 10).
+/// Dispatches of one command buffer at most on devices that are neither cards nor processors. All but processors get each command buffer by itself: a
+/// step of seconds in one go would freeze screens, and drivers give up a device whose submission takes too long (Windows after 2 seconds, amdgpu
+/// after 10).
 const MOST_SUBMITTED: usize = 64;
 
 /// Dispatches ready for replay.

@@ -8,7 +8,7 @@ use half::f16;
 /// Runs of each kernel.
 const RUNS: usize = 20;
 
-// Sizes past the edges of workgroups (64, 128) and slabs (32) on every side, in vec4s but for the pixels.
+// Sizes past the edges of workgroups (64, 128) and slabs (32, 64) on every side, in vec4s but for the pixels.
 const PIXELS: usize = 203;
 const IN_QUADS: usize = 37;
 const OUT_QUADS: usize = 35;

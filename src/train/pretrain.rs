@@ -1,7 +1,7 @@
 //! Pre-training: data, steps, events, checkpoints.
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
-//! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted; an image that cannot be read or a log that
+//! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted, but for its seconds; an image that cannot be read or a log that
 //! cannot be written ends the run after a checkpoint; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that
 //! overflow are skipped instead; forty in a row end the run.
 
@@ -22,6 +22,7 @@ use crate::graph::{Pending, Variants};
 use crate::optim::overflowed;
 use crate::swav::StepInputs;
 use crate::weights::Checkpoint;
+use epoch::EpochRecord;
 use memory::{advise, check_memory};
 use state::State;
 use std::ops::ControlFlow;
@@ -167,7 +168,12 @@ impl Training<'_> {
         let outcome = self.steps(&mut loader).inspect_err(|e| {
             // What spoils an input or an output leaves the network as it was: the steps done so far are kept, if that is possible.
             if matches!(e, Error::Data { .. } | Error::Output { .. }) && self.state.step > self.started_at {
-                let kept = self.settle().and_then(|()| self.save());
+                let read = self.running.take().map(|running| self.read(running)).transpose();
+                let kept = read.and_then(|step| {
+                    // Whether anybody listens or not.
+                    let _ = step.map(|step| self.observer.event(&Event::Step(step)));
+                    self.save()
+                });
                 tracing::debug!("kept at step {}: {kept:?}", self.state.step);
             }
         });
@@ -210,6 +216,7 @@ impl Training<'_> {
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
             let epoch = step / self.steps_per_epoch;
             if step.is_multiple_of(self.steps_per_epoch) {
+                self.state.epoch = EpochRecord::default();
                 self.state.begin_epoch(self.config, self.run, epoch, self.observer).map_err(|e| advise(self.config, self.run, e))?;
             }
             let queue = epoch >= self.config.queue.start_epoch;
@@ -261,7 +268,14 @@ impl Training<'_> {
     }
 
     fn settle_one(&mut self, running: Option<Running>) -> Result<()> {
-        let Some(Running { step, lr, data_wait_ms, pending }) = running else { return Ok(()) };
+        let Some(running) = running else { return Ok(()) };
+        let step = self.read(running)?;
+        self.observer.event(&Event::Step(step))
+    }
+
+    /// Reads a step's results and takes note of them.
+    fn read(&mut self, running: Running) -> Result<Step> {
+        let Running { step, lr, data_wait_ms, pending } = running;
         let outputs = self.state.runner.finish(self.run.gpu, pending)?;
         let loss = f64::from(outputs.scalar("loss"));
         let scale = outputs.get_f32("loss_scale");
@@ -287,7 +301,7 @@ impl Training<'_> {
         let images_per_second = self.config.train.batch as f64 / seconds.max(1e-9);
         let epoch = step / self.steps_per_epoch;
         let extra = scale.map_or_else(Vec::new, |s| vec![("loss_scale", f64::from(s[0])), ("skipped_steps", f64::from(s[2]))]);
-        self.observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, data_wait_ms, extra }))
+        Ok(Step { step, epoch, loss, lr, images_per_second, data_wait_ms, extra })
     }
 
     fn end_epoch(&mut self, done: u64) -> Result<()> {

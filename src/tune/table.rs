@@ -40,18 +40,16 @@ impl Identity {
         }
     }
 
-    /// What is another now than on the same adapter before.
+    /// What has changed on an adapter since, if anything has: the first of it.
     pub fn change(&self, now: &Self) -> Option<String> {
-        let shaders = |of: &Self| format!("with shaders {}", &of.shaders[..of.shaders.len().min(8)]);
-        [
-            ("driver", self.driver.clone(), now.driver.clone()),
-            ("backend", self.backend.clone(), now.backend.clone()),
-            ("program", self.program.clone(), now.program.clone()),
-            ("program", shaders(self), shaders(now)),
-        ]
-        .into_iter()
-        .find(|(_, before, now)| before != now)
-        .map(|(what, before, now)| format!("its {what} was {before} when the checkpoint was written and is {now} now"))
+        let all = [
+            ("its driver", &self.driver, &now.driver),
+            ("its backend", &self.backend, &now.backend),
+            ("the program's version", &self.program, &now.program),
+            ("the sum of the program's shaders", &self.shaders, &now.shaders),
+        ];
+        let changed = all.into_iter().find(|(_, before, now)| before != now);
+        changed.map(|(what, before, now)| format!("{what} was {before} when the checkpoint was written and is {now} now"))
     }
 
     /// Name of its file: each identity has its own.
@@ -177,7 +175,7 @@ mod tests {
         assert_eq!(before.change(&now).as_deref(), Some("its driver was 1.0 when the checkpoint was written and is 1.1 now"));
         assert_eq!(before.change(&before), None);
         let shaders = Identity { shaders: "0123456789".into(), ..identity("1.0") };
-        assert!(before.change(&shaders).unwrap().contains("with shaders 01234567 now"));
+        assert!(before.change(&shaders).unwrap().contains("shaders was  when the checkpoint was written and is 0123456789 now"));
     }
 
     #[test]

@@ -155,8 +155,8 @@ impl Product {
 
     fn cooperative(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
         let Some(matrix) = cx.caps().cooperative_matrix else { return Vec::new() };
-        // The largest that has sums enough for all its places, and of which there are enough to keep a card busy: a weight's gradient is dealt out to
-        // as many as it takes.
+        // The largest of which there are enough to keep a card busy, with more than half of its columns; a weight's gradient, which is dealt out to as
+        // many as it takes, should fill it.
         let pays = |shape: ProductShape| {
             let [rows, columns] = shape.sides();
             let workgroups = self.rows.div_ceil(rows) * self.columns.div_ceil(columns);

@@ -175,7 +175,9 @@ impl InputGradient {
         for a in 0..stride.min(h) {
             for b in 0..stride.min(w) {
                 let first_tap = [(a + padding) % stride, (b + padding) % stride];
-                let taps = |k: usize, first: usize| k.saturating_sub(first).div_ceil(stride);
+                let along = |k: usize, first: usize| k.saturating_sub(first).div_ceil(stride);
+                // None in one direction are none at all: no kernel looks for weights then.
+                let taps = Some([along(r, first_tap[0]), along(s, first_tap[1])]).filter(|taps| !taps.contains(&0)).unwrap_or_default();
                 let grid = Gather {
                     grid: [n, (h - a).div_ceil(stride), (w - b).div_ceil(stride)],
                     output: [h, w],
@@ -185,7 +187,7 @@ impl InputGradient {
                     in_step: 1,
                     in_origin: [signed((a + padding) / stride), signed((b + padding) / stride)],
                     tap_step: -1,
-                    taps: [taps(r, first_tap[0]), taps(s, first_tap[1])],
+                    taps,
                     first_tap,
                     tap_stride: stride,
                 };

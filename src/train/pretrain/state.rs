@@ -2,11 +2,10 @@
 //!
 //! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
 //! `optimizer/NAME`, the queue as `queue/CROP` (or what [`super::deepcluster`] has instead), in f16 the state of the loss scale as
-//! `state/loss_scale`, and in its metadata the step, the
-//! state of the queue, and in mid-epoch what the epoch's steps add up to. Random choices are functions of seed and step, so there is no
-//! generator to save.
+//! `state/loss_scale`, in mid-epoch what the epoch's steps add up to ([`super::epoch`]), and in its metadata the step and the state of the
+//! queue. Random choices are functions of seed and step, so there is no generator to save.
 
-use super::epoch::EpochRecord;
+use super::epoch::{self, EpochRecord};
 use super::runner::Runner;
 use super::{Run, deepcluster};
 use crate::error::{Error, Result};
@@ -164,6 +163,10 @@ impl State {
             floats.iter().map(|(name, (shape, data))| (name.clone(), TensorRef::f32(shape, bytemuck::cast_slice(data)))).collect();
         for (name, count) in &counters {
             tensors.insert(name.clone(), TensorRef { dtype: Dtype::I64, shape: &[], bytes: bytemuck::bytes_of(count) });
+        }
+        let codes = self.epoch.tensor();
+        if let Some((codes, shape)) = &codes {
+            tensors.insert(epoch::CODES.to_owned(), TensorRef { dtype: Dtype::I64, shape, bytes: bytemuck::cast_slice(codes) });
         }
         let banks = match &self.runner {
             Runner::DeepCluster(runner) => Some((runner, deepcluster::saved_images(runner), deepcluster::shapes(runner))),
