@@ -4,7 +4,7 @@
 //! scope is free of order, so naga's line numbers stay those of the file as long as nothing is unrolled); [`Specialization::import`] puts another file of the same interface in
 //! its place. A top-level `const NAME: T = default;` or
 //! `alias NAME = type;` is a knob: [`Specialization`] replaces its value by name, and a name that no line declares is an error. A line `#unroll` has the
-//! loop below it written out.
+//! loop below it written out, `#unroll CONDITION` where that constant is true (`gpu/unroll.rs`).
 //!
 //! Adapters without f16 in shaders store it all the same, packed in words, and compute in f32 ([`Specialization::packed`]). So that each
 //! kernel stays one source, a kernel over an alias `E` declares its buffers as `array<vec4<E>>`, reads them only as `vec4<f32>(buffer[..])`,

@@ -68,9 +68,7 @@ impl CooperativeMatrix {
     /// running them tells.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
-        let able = adapter.features().contains(Self::features(info.backend))
-            && limits.max_compute_workgroup_storage_size >= Self::LEAST_MEMORY
-            && limits.max_compute_invocations_per_workgroup >= 256;
+        let able = adapter.features().contains(Self::features(info.backend)) && limits.max_compute_workgroup_storage_size >= Self::LEAST_MEMORY;
         // wgpu gives the range of all of Metal's devices; those with such matrices have 32.
         let [least, most] = if info.backend == wgpu::Backend::Metal { [32; 2] } else { [info.subgroup_min_size, info.subgroup_max_size] };
         let offered = adapter.cooperative_matrix_properties();

@@ -34,9 +34,8 @@ impl Driver {
             let mut memory = vk::PhysicalDeviceVulkan12Features::default().shader_float16(true).vulkan_memory_model(true);
             let mut matrices = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default().cooperative_matrix(true);
             let queue = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
-            // Accesses are bounded, as wgpu has them.
-            let features = vk::PhysicalDeviceFeatures::default().robust_buffer_access(true);
-            let mut info = vk::DeviceCreateInfo::default().queue_create_infos(&queue).enabled_features(&features);
+            // Accesses are not bounded, as the program opens its device.
+            let mut info = vk::DeviceCreateInfo::default().queue_create_infos(&queue);
             info = info.push_next(&mut statistics).push_next(&mut halves).push_next(&mut memory);
             if has(ash::khr::cooperative_matrix::NAME) {
                 extensions.push(ash::khr::cooperative_matrix::NAME.as_ptr());

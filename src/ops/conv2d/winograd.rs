@@ -13,7 +13,7 @@ const TILE: usize = 4;
 /// Frequencies of a tile: inputs it sees.
 const FREQUENCIES: usize = 36;
 /// Loop iterations for a tile of the kernel that transforms a row of them back.
-const TILE_ITERATIONS: usize = 27;
+const TILE_ITERATIONS: usize = 11;
 
 /// The tiles of a convolution, and in how many goes they are transformed.
 pub(super) struct Tiles {
