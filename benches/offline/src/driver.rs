@@ -65,10 +65,8 @@ impl Driver {
         let all = unsafe {
             let module = self.device.create_shader_module(&vk::ShaderModuleCreateInfo::default().code(&kernel.words), None)?;
             let stage = vk::PipelineShaderStageCreateInfo::default().stage(vk::ShaderStageFlags::COMPUTE).module(module).name(&entry);
-            let info = vk::ComputePipelineCreateInfo::default()
-                .stage(stage)
-                .layout(self.layout)
-                .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR);
+            let info =
+                vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout).flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR);
             let pipelines = self.device.create_compute_pipelines(vk::PipelineCache::null(), &[info], None).map_err(|(_, e)| e)?;
             self.properties.get_pipeline_executable_statistics(&vk::PipelineExecutableInfoKHR::default().pipeline(pipelines[0]))?
         };

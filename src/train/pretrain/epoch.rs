@@ -68,7 +68,7 @@ impl EpochRecord {
 
     /// The tensor [`CODES`] of a checkpoint, (2, prototypes); nothing between epochs.
     pub(super) fn tensor(&self) -> Option<(&[i64], [usize; 2])> {
-        (!self.codes.is_empty()).then(|| (self.codes.as_slice(), [2, self.codes.len() / 2]))
+        (!self.codes.is_empty()).then_some((self.codes.as_slice(), [2, self.codes.len() / 2]))
     }
 
     /// What else a checkpoint keeps of it: nothing between epochs.
