@@ -199,7 +199,7 @@ pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> R
     }
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
-    let (gpu, network) = network(weights, image.config.as_deref(), global)?;
+    let (gpu, network) = network(weights, image.config.as_deref(), &[], global)?;
     let frozen = Frozen {
         network,
         transform,
@@ -224,8 +224,8 @@ fn run_config(weights: &Path) -> Option<PathBuf> {
         .find(|own| own.is_file())
 }
 
-/// The network of `--weights` on the adapter the user asked for; `config` gives the architecture of random ones.
-pub(super) fn network(weights: &Weights, config: Option<&Path>, global: &Global) -> Result<(Gpu, Network)> {
+/// The network of `--weights` on the adapter the user asked for; `config`, with what is `--set`, gives the architecture of random ones.
+pub(super) fn network(weights: &Weights, config: Option<&Path>, sets: &[String], global: &Global) -> Result<(Gpu, Network)> {
     match weights {
         Weights::File(path) => {
             let checkpoint = checkpoint(path, global)?;
@@ -235,7 +235,7 @@ pub(super) fn network(weights: &Weights, config: Option<&Path>, global: &Global)
         }
         Weights::Random { seed } => {
             let path = config.ok_or_else(|| Error::Usage("--weights random needs --config, which says what network to draw".into()))?;
-            let backbone: BackboneConfig = backbone_of(path, &[])?;
+            let backbone: BackboneConfig = backbone_of(path, sets)?;
             let gpu = open(global)?;
             let network = Network::random(&gpu, backbone.architecture(), backbone.zero_init_residual, *seed)?;
             Ok((gpu, network))

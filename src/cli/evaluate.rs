@@ -27,7 +27,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, args.data.as_deref())?;
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
-    let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    let (gpu, network) = common::network(&args.weights, Some(&args.config), &args.set, global)?;
     network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
@@ -37,10 +37,8 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
     let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
-    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, backbone)).transpose()?;
-    remove_partial(folder.as_ref(), &result);
-    tell("linear", &result, &Rate::of(&config, sets.batch), [head, None], global)?;
-    complete(&result, folder.is_some())
+    let saved = folder.as_ref().map_or(Ok([None, None]), |folder| Ok([Some(save_head(folder.path(), &result, backbone)?), None]));
+    conclude("linear", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
@@ -49,23 +47,38 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
-    let (gpu, network) = common::network(&args.weights, Some(&args.config), global)?;
+    let (gpu, network) = common::network(&args.weights, Some(&args.config), &args.set, global)?;
     network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     let backbone = network.backbone.clone();
     let stop = Signals::install()?;
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
     let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
-    let head = folder.as_ref().map(|folder| save_head(folder.path(), &result, fingerprint(&backbone, &result.values))).transpose()?;
-    let tuned = folder.as_ref().map(|folder| save_network(folder.path(), backbone, &result)).transpose()?;
-    remove_partial(folder.as_ref(), &result);
-    tell("fine-tuned", &result, &Rate::of(&config, sets.batch), [head, tuned], global)?;
-    complete(&result, folder.is_some())
+    let saved = folder.as_ref().map_or(Ok([None, None]), |folder| {
+        let head = save_head(folder.path(), &result, fingerprint(&backbone, &result.values))?;
+        Ok([Some(head), Some(save_network(folder.path(), backbone, &result)?)])
+    });
+    conclude("fine-tuned", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
 }
 
-/// An evaluation that was cut short has told and kept what it has, but is no complete one.
-fn complete(result: &ClassifierResult, kept: bool) -> Result<()> {
-    match (result.stopped, kept) {
+/// Tells the result, whether its files could be saved or not. An evaluation that was cut short has told and kept what it has, but is no complete one.
+fn conclude(
+    what: &str,
+    result: ClassifierResult,
+    saved: Result<[Option<PathBuf>; 2]>,
+    rate: &Rate,
+    folder: Option<&RunFolder>,
+    global: &Global,
+) -> Result<()> {
+    let (files, unsaved) = saved.map_or_else(|e| ([None, None], Some(e)), |files| (files, None));
+    if unsaved.is_none() {
+        remove_partial(folder, &result);
+    }
+    tell(what, &result, rate, files, global)?;
+    if let Some(failure) = result.failure.and_then(Arc::into_inner).or(unsaved) {
+        return Err(failure);
+    }
+    match (result.stopped, folder.is_some()) {
         (false, _) => Ok(()),
         (true, false) => Err(Error::Stopped("the result is that of the epochs before")),
         (true, true) => Err(Error::Stopped("the result, kept in files named partial-, is that of the epochs before")),

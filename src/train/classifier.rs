@@ -15,6 +15,7 @@ use crate::gpu::Gpu;
 use crate::nn::Values;
 use serde::Serialize;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -31,8 +32,12 @@ pub struct ClassifierResult {
     pub best_epoch: u64,
     /// Epochs that were judged.
     pub epochs: u64,
-    /// Whether a signal ended it before the last epoch.
+    /// Whether it ended before the last epoch.
     pub stopped: bool,
+    /// What spoilt it, if not a signal: an image that could not be read, say, or a log that could not be written. The result is that of the epochs
+    /// before.
+    #[serde(skip)]
+    pub failure: Option<Arc<Error>>,
     /// Top-1 of the last epoch.
     pub last_top1: f64,
     /// Class names.
@@ -60,7 +65,8 @@ pub(super) trait Learner {
     fn judge(&mut self) -> Result<Accuracy>;
 }
 
-/// Trains to the end of the schedule, or to a stop request; the result is the best epoch's. [`Error::StoppedEmpty`] when no epoch was complete.
+/// Trains to the end of the schedule, to a stop request, or until something fails; the result is the best epoch's.
+/// [`Error::StoppedEmpty`] or the failure when no epoch was complete.
 pub(super) fn train(
     gpu: &Gpu,
     config: &LinearConfig,
@@ -73,25 +79,24 @@ pub(super) fn train(
     let (epochs, steps, began) = (config.train.epochs, learner.steps_per_epoch(), Instant::now());
     let mut best: Option<ClassifierResult> = None;
     let mut last = Epoch::default();
-    let (mut last_top1, mut done, mut told, mut stopped) = (0.0, 0, 0, false);
+    let (mut last_top1, mut done, mut told, mut stopped, mut failure) = (0.0, 0, 0, false, None);
     for epoch in 0..epochs {
-        let Some(trained) = one_epoch(config, sets, learner, epoch, stop, observer, &mut told)? else {
-            stopped = true;
-            break;
+        let trained = one_epoch(config, sets, learner, epoch, stop, observer, &mut told);
+        let judged = trained.and_then(|trained| trained.map(|trained| Ok((trained, learner.judge()?))).transpose());
+        let (trained, accuracy) = match judged {
+            Ok(Some(judged)) => judged,
+            Ok(None) => {
+                stopped = true;
+                break;
+            }
+            Err(e) => {
+                failure = Some(e);
+                break;
+            }
         };
         last = trained;
         done = epoch + 1;
-        let accuracy = learner.judge()?;
         last_top1 = accuracy.top1();
-        observer.event(&Event::Epoch(last.clone()))?;
-        observer.event(&Event::Evaluated(Evaluated {
-            name: learner.name().into(),
-            step: last.step,
-            epoch: Some(epoch),
-            top1: last_top1,
-            top5: accuracy.top5(),
-            loss: None,
-        }))?;
         if best.as_ref().is_none_or(|b| last_top1 > b.top1) {
             best = Some(ClassifierResult {
                 top1: last_top1,
@@ -100,11 +105,31 @@ pub(super) fn train(
                 best_epoch: done,
                 epochs: done,
                 stopped: false,
+                failure: None,
                 last_top1,
                 classes: sets.classes().to_vec(),
                 values: learner.trainer().values(gpu)?,
             });
         }
+        let evaluated = Evaluated {
+            name: learner.name().into(),
+            step: last.step,
+            epoch: Some(epoch),
+            top1: last_top1,
+            top5: accuracy.top5(),
+            loss: None,
+        };
+        failure = observer.event(&Event::Epoch(last.clone())).and_then(|()| observer.event(&Event::Evaluated(evaluated))).err();
+        if failure.is_some() {
+            break;
+        }
+    }
+    if let Some(failure) = failure {
+        // The best epoch is in the host's memory, whatever became of a later one.
+        return match best {
+            Some(best) => Ok(ClassifierResult { last_top1, epochs: done, stopped: done < epochs, failure: Some(Arc::new(failure)), ..best }),
+            None => Err(failure),
+        };
     }
     if stopped {
         observer.event(&Event::Stopped { step: told, resumable: false })?;
@@ -115,9 +140,9 @@ pub(super) fn train(
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let images_per_second = (sets.train.len() as u64 * epochs) as f64 / seconds.max(1e-9);
     let end = Finished { steps: steps * epochs, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None, stopped: false };
-    observer.event(&Event::Finished(end))?;
+    let failure = observer.event(&Event::Finished(end)).err().map(Arc::new);
     let best = best.ok_or_else(|| Error::config("train", "train.epochs", "is 0: nothing was trained"))?;
-    Ok(ClassifierResult { last_top1, epochs, ..best })
+    Ok(ClassifierResult { last_top1, epochs, failure, ..best })
 }
 
 fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learner, observer: &mut dyn Observer) -> Result<()> {

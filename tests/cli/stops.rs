@@ -250,3 +250,16 @@ fn steps_are_kept_when_an_image_or_a_log_fails() {
     rig.train("whole", "");
     assert_eq!(ends(&rig, "full"), ends(&rig, "whole")[1..]);
 }
+
+/// What an evaluation has is told and kept, whatever becomes of a later epoch.
+#[test]
+fn an_evaluation_that_fails_keeps_its_best_epoch() {
+    let rig = Rig::new();
+    // Weights grow a millionfold in each step: a few epochs later the loss is no number.
+    let spoil = "--set optimizer.lr=1000 --set optimizer.weight_decay=1000 --set train.epochs=50";
+    let ran = rig.run(&format!("eval-linear --config linear.toml --weights random:0 --out linear --json -q {spoil}"));
+    let result: serde_json::Value = serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {} {}", ran.out, ran.err));
+    assert!(result["stopped"] == true && result["epochs"].as_u64().unwrap() >= 1, "{result}");
+    assert!(rig.path("linear/partial-head.safetensors").is_file());
+    ran.fails(6, &["the loss of linear is not finite", "hint: "]);
+}
