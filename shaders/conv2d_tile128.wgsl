@@ -59,7 +59,8 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     if tile >= params.tiles { return; }
     let first_row = tile / params.column_tiles * 128u;
     let first_column = tile % params.column_tiles * QUADS;
-    // Loading: depth quad local % 4 of rows local / 4 and every INVOCATIONS / 4 further; column quad local % QUADS of two depths, the first of which is local / QUADS * 2.
+    // Loading: depth quad local % 4 of rows local / 4 and every INVOCATIONS / 4 further; column quad local % QUADS of two depths, the first of which
+    // is local / QUADS * 2.
     let load_row = local / 4u;
     var rows: array<InputRow, ROW_LOADS>;
     #unroll

@@ -1,9 +1,11 @@
 //! Loops that are written out before a shader is compiled.
 //!
 //! A line `#unroll` stands before `for (var NAME = 0u; NAME < END; NAME++) {` or `.. NAME += STEP) {`, where `END` and `STEP` are numbers (`4u`) or
-//! top-level constants with plain values (`const END: u32 = 4u;`). A line `#unroll CONDITION` before a loop to `end(END)` counts where the top-level
-//! constant `CONDITION` is true; elsewhere the loop stays as it is, and a function `end` may hide from compilers where it ends. Compilers unroll such loops as they please, and arrays that are walked in those that stay are kept in
-//! memory: on an NVIDIA H200 the sums of a weight's gradient were, at less than half the speed.
+//! top-level constants with plain values (`const END: u32 = 4u;`). `#unroll CONDITION` does so if the top-level constant `CONDITION` is `true`, and
+//! nothing if it is `false`; the loop may then be one to `end(END)`, with a function that hides its end from the compiler.
+//!
+//! Compilers unroll as they please, and keep an array in memory that is walked in a loop that stays one: on an NVIDIA H200 the sums of a weight's
+//! gradient were, at less than half the speed.
 
 /// A line `#unroll`, and what is around it.
 struct Directive<'a> {
