@@ -18,6 +18,8 @@ alias Weight = f32;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
 const QUADS: u32 = DEPTH / 4u;
+// Whether a row may look beside its image, or a slab beyond the depth.
+const PADDED: bool = true;
 const_assert RIGHT_LOADS % 4u == 0u || 4u % RIGHT_LOADS == 0u;
 
 // What an invocation brings of a slab: of LEFT_LOADS rows a depth quad, and of a column quad RIGHT_LOADS depths, one after another.
@@ -85,7 +87,7 @@ fn gather(
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < LEFT_LOADS; i++) {
-            put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, rounded(loaded.n, loaded.a[i], loaded.there[i]));
+            put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, rounded(loaded.n, loaded.a[i], loaded.there[i] || !PADDED));
         }
         #unroll
         for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((depth + i) * COLUMN_STRIDE + slot * 4u, vec4<f16>(loaded.b[i])); }

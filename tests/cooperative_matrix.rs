@@ -88,6 +88,22 @@ fn large_products_use_large_tiles() {
     }
 }
 
+/// Where every row has its pixel and every slab its channels, none is looked for.
+#[test]
+fn padding_is_left_out_only_where_there_is_some() {
+    // Forward, and the gradient of the input.
+    for (layer, expected) in [
+        ([128, 512, 1, 1, 0], [true, true]),
+        ([128, 128, 3, 1, 1], [false, false]),
+        // 100 channels are no whole slabs.
+        ([100, 512, 1, 1, 0], [false, true]),
+    ] {
+        let used = kernels(&caps(32), [64, 28, 28], layer, DType::F16);
+        let all: Vec<bool> = used.iter().filter(|k| k.starts_with("conv2d_coop/gather")).map(|k| k.contains("PADDED=false")).collect();
+        assert_eq!(all, expected, "{layer:?}: {used:?}");
+    }
+}
+
 /// Every convolution of ResNet-50, and its projection head's first layer.
 fn shapes() -> BTreeSet<Shape> {
     let net = Backbone::resnet(50).unwrap();

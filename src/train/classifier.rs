@@ -111,14 +111,8 @@ pub(super) fn train(
                 values: learner.trainer().values(gpu)?,
             });
         }
-        let evaluated = Evaluated {
-            name: learner.name().into(),
-            step: last.step,
-            epoch: Some(epoch),
-            top1: last_top1,
-            top5: accuracy.top5(),
-            loss: None,
-        };
+        let evaluated =
+            Evaluated { name: learner.name().into(), step: last.step, epoch: Some(epoch), top1: last_top1, top5: accuracy.top5(), loss: None };
         failure = observer.event(&Event::Epoch(last.clone())).and_then(|()| observer.event(&Event::Evaluated(evaluated))).err();
         if failure.is_some() {
             break;

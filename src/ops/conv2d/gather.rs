@@ -206,6 +206,15 @@ impl Gather {
         self.launch(cx, &kernel, &windows, (input, weights, output), (epilogue, first_chunk), None)
     }
 
+    /// Whether there is an input pixel under every row, and whole slabs of its channels.
+    fn sees_all(&self, in_channels: usize, slab: usize) -> bool {
+        let inside = |d: usize| {
+            let last = self.in_origin[d] + signed((self.grid[d + 1] - 1) * self.in_step);
+            self.in_origin[d] >= 0 && last < signed(self.input[d])
+        };
+        self.taps == [1, 1] && inside(0) && inside(1) && in_channels.is_multiple_of(slab)
+    }
+
     /// What it does with pixels, where its window is 3x3 and has no stride.
     fn three_by_three(&self) -> Option<Pixels> {
         let plain = self.taps == [3, 3] && self.first_tap == [0, 0] && [self.tap_stride, self.in_step, self.out_step] == [1; 3];
@@ -231,6 +240,9 @@ impl Gather {
         let dtype = cx.info(input.tensor).dtype;
         let knobs = element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
         let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&epilogue.knobs());
+        if kernel.slab.is_some_and(|slab| self.sees_all(in_channels, slab)) {
+            knobs = knobs.bool("PADDED", false);
+        }
         let turned = kernel.turns_weights && matches!(weights, Weights::Turned { .. });
         // More rows an invocation, so that it has something to tally.
         let span =
