@@ -11,6 +11,8 @@ enable wgpu_cooperative_matrix;
 #import store_weight
 
 alias Element = f32;
+// Whether a pixel may look beside its image, or a slab beyond the split's last.
+const PADDED: bool = true;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
@@ -75,7 +77,7 @@ fn reduce(
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < LEFT_LOADS; i++) {
-            put_left((row_pixel + i) * ROW_STRIDE + row_slot * 4u, rounded(n, loaded.a[i], loaded.there[i]));
+            put_left((row_pixel + i) * ROW_STRIDE + row_slot * 4u, rounded(n, loaded.a[i], loaded.there[i] || !PADDED));
         }
         #unroll
         for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((column_pixel + i) * COLUMN_STRIDE + column_slot * 4u, vec4<f16>(loaded.b[i])); }

@@ -91,15 +91,16 @@ fn large_products_use_large_tiles() {
 /// Where every row has its pixel and every slab its channels, none is looked for.
 #[test]
 fn padding_is_left_out_only_where_there_is_some() {
-    // Forward, and the gradient of the input.
-    for (layer, expected) in [
-        ([128, 512, 1, 1, 0], [true, true]),
-        ([128, 128, 3, 1, 1], [false, false]),
-        // 100 channels are no whole slabs.
-        ([100, 512, 1, 1, 0], [false, true]),
+    // Forward, the gradient of the input, that of the weight.
+    for (images, layer, expected) in [
+        ([64, 28, 28], [128, 512, 1, 1, 0], [true, true, true]),
+        ([64, 28, 28], [128, 128, 3, 1, 1], [false, false, false]),
+        // 100 channels are no whole slabs, and 63 x 27 x 27 pixels neither.
+        ([64, 28, 28], [100, 512, 1, 1, 0], [false, true, true]),
+        ([63, 27, 27], [128, 512, 1, 1, 0], [true, true, false]),
     ] {
-        let used = kernels(&caps(32), [64, 28, 28], layer, DType::F16);
-        let all: Vec<bool> = used.iter().filter(|k| k.starts_with("conv2d_coop/gather")).map(|k| k.contains("PADDED=false")).collect();
+        let used = kernels(&caps(32), images, layer, DType::F16);
+        let all: Vec<bool> = used.iter().filter(|k| k.contains("_coop/")).map(|k| k.contains("PADDED=false")).collect();
         assert_eq!(all, expected, "{layer:?}: {used:?}");
     }
 }
@@ -164,9 +165,12 @@ fn run(gpu: &Gpu, images: [usize; 3], shape: Shape, variant: &str) -> ([Vec<f32>
 fn agrees_with_the_plain_kernels_on_every_convolution_of_resnet50() {
     let Some(gpu) = open() else { return };
     assert_eq!(gpu.cooperative_matrix_status().as_deref(), Some("in use"));
-    let images = [2, 4, 5];
     let (mut work, mut seconds) = (0.0, [0.0; 3]);
-    for shape in shapes() {
+    // 1x1 products of few channels once more with three slabs of pixels, where nothing is looked for.
+    let whole = shapes().into_iter().filter(|[inputs, outputs, k, stride, _]| inputs + outputs <= 384 && [*k, *stride] == [1, 1]);
+    let all: Vec<([usize; 3], Shape)> = shapes().into_iter().map(|s| ([2, 4, 5], s)).chain(whole.map(|s| ([2, 8, 12], s))).collect();
+    assert!(all.len() > shapes().len());
+    for (images, shape) in all {
         let (want, _) = run(&gpu, images, shape, "plain");
         for (variant, spent) in ["coop", "coop128x64", "coop128"].into_iter().zip(&mut seconds) {
             let (got, time) = run(&gpu, images, shape, variant);

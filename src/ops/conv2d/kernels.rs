@@ -27,7 +27,7 @@ pub(super) struct Kernel {
     /// Rows of which a gather tallies its results together; `None` where the host says.
     pub(super) chunk: Option<usize>,
     pub(super) knobs: Specialization,
-    /// Terms that a gather adds in a turn, where it can do without looking whether they are there.
+    /// Terms that it adds in a turn, where it can do without looking whether they are there.
     pub(super) slab: Option<usize>,
     /// Whether it can read weights (tap, out, in) as (tap, in, out), where it is told they are turned.
     pub(super) turns_weights: bool,
@@ -68,7 +68,7 @@ impl Kernel {
             tile: Some([shape.sides()[0], shape.sides()[1] / 4]),
             chunk: Some(matrix.tallied_rows(shape)),
             knobs: matrix.knobs(shape),
-            slab: (!reduces).then(|| matrix.depth(shape) as usize),
+            slab: Some(matrix.depth(shape) as usize),
             turns_weights: false,
             longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - depth),
         };

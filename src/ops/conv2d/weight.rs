@@ -117,7 +117,12 @@ impl WeightGradient {
         let target = if splits == 1 { dw } else { cx.scratch("partial_sums", &[splits, r * s * i, o], DType::F32) };
         // What is added last adds the other gradient too.
         let (at_once, at_last) = if splits == 1 { (addend, None) } else { (None, addend) };
-        let knobs = element(cx.info(input.tensor).dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes)).and(&onto(at_once));
+        let mut knobs = element(cx.info(input.tensor).dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes)).and(&onto(at_once));
+        // Pixels in order, dealt out by whole slabs.
+        let whole = |slab: usize| SEGMENT.is_multiple_of(slab) && windows.iter().all(|w| (w.count * p * q).is_multiple_of(slab));
+        if self.pointwise([r, s, i, o]) && kernel.slab.is_some_and(whole) {
+            knobs = knobs.bool("PADDED", false);
+        }
         let spec = KernelSpec::new(kernel.shader, "reduce").with(knobs);
         let mut first_split = 0;
         for (images, part) in windows.iter().zip(parts) {
