@@ -1,8 +1,7 @@
 //! A Vulkan device that does not bound accesses to buffers.
 //!
 //! wgpu asks for robust buffer access wherever it is to be had. Drivers whose hardware has no bounds (NVIDIA's) test every access for it, number by
-//! number: Mesa's compiler makes 4 loads of each vec4, and takes a fifth more registers. Kernels stay within their bindings by themselves, which the
-//! tests see to with checks on.
+//! number: Mesa's compiler makes 4 loads of each vec4, and takes a fifth more registers. Kernels must stay within their bindings by themselves.
 
 /// Opens `adapter` so. `None` where it is not Vulkan's, or does not let itself be opened so: then wgpu's own way may serve.
 #[cfg(not(target_vendor = "apple"))]

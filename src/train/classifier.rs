@@ -98,6 +98,18 @@ pub(super) fn train(
         done = epoch + 1;
         last_top1 = accuracy.top1();
         if best.as_ref().is_none_or(|b| last_top1 > b.top1) {
+            let values = match learner.trainer().values(gpu) {
+                Ok(values) if values.values().flatten().all(|v| v.is_finite()) => values,
+                // Its losses were fine: each is computed before its step's update.
+                Ok(_) => {
+                    failure = Some(Error::NonFinite { what: format!("a weight of {}", learner.name()), step: last.step });
+                    break;
+                }
+                Err(e) => {
+                    failure = Some(e);
+                    break;
+                }
+            };
             best = Some(ClassifierResult {
                 top1: last_top1,
                 top5: accuracy.top5(),
@@ -108,7 +120,7 @@ pub(super) fn train(
                 failure: None,
                 last_top1,
                 classes: sets.classes().to_vec(),
-                values: learner.trainer().values(gpu)?,
+                values,
             });
         }
         let evaluated =
@@ -126,9 +138,9 @@ pub(super) fn train(
         };
     }
     if stopped {
-        observer.event(&Event::Stopped { step: told, resumable: false })?;
+        let failure = observer.event(&Event::Stopped { step: told, resumable: false }).err().map(Arc::new);
         let best = best.ok_or(Error::StoppedEmpty)?;
-        return Ok(ClassifierResult { last_top1, epochs: done, stopped, ..best });
+        return Ok(ClassifierResult { last_top1, epochs: done, stopped, failure, ..best });
     }
     let seconds = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate")]

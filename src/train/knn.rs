@@ -107,13 +107,13 @@ impl Accuracy {
         Self { right: vec![0; classes], seen: vec![0; classes], within5: 0 }
     }
 
-    /// Adds one image's class scores. Of equal scores the lower class comes first.
+    /// Adds one image's class scores. Of equal scores the lower class comes first; a score that is not a number is right of nothing.
     pub fn add(&mut self, scores: &[f64], label: usize) {
         let own = scores[label];
         let ahead = scores.iter().enumerate().filter(|(c, s)| **s > own || (**s == own && *c < label)).count();
         self.seen[label] += 1;
-        self.right[label] += u64::from(ahead == 0);
-        self.within5 += u64::from(ahead < 5);
+        self.right[label] += u64::from(ahead == 0 && !own.is_nan());
+        self.within5 += u64::from(ahead < 5 && !own.is_nan());
     }
 
     /// Per cent right.
@@ -165,6 +165,14 @@ fn transposed(rows: &[f32], channels: usize, columns: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_number_is_not_right() {
+        let mut accuracy = Accuracy::new(2);
+        accuracy.add(&[f64::NAN, f64::NAN], 0);
+        accuracy.add(&[0.0, 1.0], 1);
+        assert_eq!((accuracy.top1(), accuracy.top5()), (50.0, 50.0));
+    }
 
     #[test]
     fn accuracy_counts() {
