@@ -75,7 +75,18 @@ fn conclude(
         remove_partial(folder, &result);
     }
     tell(what, &result, rate, files, global)?;
-    if let Some(failure) = result.failure.and_then(Arc::into_inner).or(unsaved) {
+    let failure = result.failure.and_then(Arc::into_inner);
+    if failure.is_some() {
+        match &unsaved {
+            Some(e) => common::warn(format!("the result was not kept: {e}")),
+            None if result.stopped => {
+                let place = if folder.is_some() { ", kept in files named partial-," } else { "" };
+                common::warn(format!("the result{place} is that of the epochs before"));
+            }
+            None => {}
+        }
+    }
+    if let Some(failure) = failure.or(unsaved) {
         return Err(failure);
     }
     match (result.stopped, folder.is_some()) {
