@@ -75,8 +75,7 @@ fn conclude(
         remove_partial(folder, &result);
     }
     tell(what, &result, rate, files, global)?;
-    let failure = result.failure.and_then(Arc::into_inner);
-    if failure.is_some() {
+    if result.failure.is_some() {
         match &unsaved {
             Some(e) => common::warn(format!("the result was not kept: {e}")),
             None if result.stopped => {
@@ -86,7 +85,7 @@ fn conclude(
             None => {}
         }
     }
-    if let Some(failure) = failure.or(unsaved) {
+    if let Some(failure) = result.failure.or(unsaved) {
         return Err(failure);
     }
     match (result.stopped, folder.is_some()) {

@@ -127,7 +127,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
 }
 
 /// What kernels take for granted: invocations and bytes of memory of a workgroup, storage buffers of a kernel.
-const LEAST: [(u32, &str); 3] = [(256, "invocations"), (32 << 10, "bytes of workgroup memory"), (8, "storage buffers")];
+const LEAST: [(u32, &str); 3] = [(256, "invocations"), (CooperativeMatrix::LEAST_MEMORY, "bytes of workgroup memory"), (8, "storage buffers")];
 
 /// What an adapter has too little of, if anything.
 fn lacks(limits: &wgpu::Limits) -> Option<String> {

@@ -54,7 +54,7 @@ impl ProductShape {
 }
 
 impl CooperativeMatrix {
-    /// Bytes of workgroup memory that all kernels fit.
+    /// Bytes of workgroup memory that all kernels fit: no adapter has less.
     pub const LEAST_MEMORY: u32 = 32 << 10;
 
     /// Features a device must be opened with, on this backend. Vulkan needs its SPIR-V repaired, so passed through.
@@ -68,7 +68,7 @@ impl CooperativeMatrix {
     /// running them tells.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
-        let able = adapter.features().contains(Self::features(info.backend)) && limits.max_compute_workgroup_storage_size >= Self::LEAST_MEMORY;
+        let able = adapter.features().contains(Self::features(info.backend));
         // wgpu gives the range of all of Metal's devices; those with such matrices have 32.
         let [least, most] = if info.backend == wgpu::Backend::Metal { [32; 2] } else { [info.subgroup_min_size, info.subgroup_max_size] };
         let offered = adapter.cooperative_matrix_properties();

@@ -34,7 +34,7 @@ pub struct StepPart {
     pub part: Part,
     /// What it computes.
     pub graph: Graph,
-    /// `loss`, `codes` and the optimiser's `norms` (see [`crate::optim::overflowed`]) of the last part, in f16 also the state of the `loss_scale`;
+    /// `loss`, `codes` and the optimiser's `norms` (see [`crate::optim::overflowed`]) of the last part, in f16 the state of the `loss_scale` instead;
     /// `scores` of a whole step when asked for.
     pub outputs: Vec<(&'static str, Tensor)>,
 }
@@ -218,7 +218,8 @@ impl Recorder<'_> {
 
     fn outputs(&self, loss: Tensor, codes: Tensor, norms: Option<Tensor>) -> Vec<(&'static str, Tensor)> {
         let scale = self.scale(loss.graph()).map(|state| ("loss_scale", state));
-        [("loss", loss), ("codes", codes)].into_iter().chain(norms.map(|norms| ("norms", norms))).chain(scale).collect()
+        let told = scale.or_else(|| norms.map(|norms| ("norms", norms)));
+        [("loss", loss), ("codes", codes)].into_iter().chain(told).collect()
     }
 
     fn loss_scale(&self, graph: &Graph) -> Option<LossScale> {

@@ -152,7 +152,7 @@ impl StepRunner {
         self.settings.crops.iter().zip(crops).map(one).collect()
     }
 
-    /// Waits for a step: `loss`, `codes` and the optimiser's `norms`, in f16 also `loss_scale` (see [`LossScale::state`](crate::optim::LossScale::state)), and
+    /// Waits for a step: `loss`, `codes` and the optimiser's `norms`, in f16 `loss_scale` instead (see [`LossScale::state`](crate::optim::LossScale::state)), and
     /// `scores` when they are kept.
     ///
     /// # Panics

@@ -15,12 +15,11 @@ use crate::gpu::Gpu;
 use crate::nn::Values;
 use serde::Serialize;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Outcome of a linear evaluation or a fine-tuning, per cent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct ClassifierResult {
     /// Best top-1 over the epochs.
     pub top1: f64,
@@ -37,7 +36,7 @@ pub struct ClassifierResult {
     /// What spoilt it, if not a signal: an image that could not be read, say, or a log that could not be written. The result is that of the epochs
     /// before.
     #[serde(skip)]
-    pub failure: Option<Arc<Error>>,
+    pub failure: Option<Error>,
     /// Top-1 of the last epoch.
     pub last_top1: f64,
     /// Class names.
@@ -133,12 +132,12 @@ pub(super) fn train(
     if let Some(failure) = failure {
         // The best epoch is in the host's memory, whatever became of a later one.
         return match best {
-            Some(best) => Ok(ClassifierResult { last_top1, epochs: done, stopped: done < epochs, failure: Some(Arc::new(failure)), ..best }),
+            Some(best) => Ok(ClassifierResult { last_top1, epochs: done, stopped: done < epochs, failure: Some(failure), ..best }),
             None => Err(failure),
         };
     }
     if stopped {
-        let failure = observer.event(&Event::Stopped { step: told, resumable: false }).err().map(Arc::new);
+        let failure = observer.event(&Event::Stopped { step: told, resumable: false }).err();
         let best = best.ok_or(Error::StoppedEmpty)?;
         return Ok(ClassifierResult { last_top1, epochs: done, stopped, failure, ..best });
     }
@@ -146,7 +145,7 @@ pub(super) fn train(
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let images_per_second = (sets.train.len() as u64 * epochs) as f64 / seconds.max(1e-9);
     let end = Finished { steps: steps * epochs, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None, stopped: false };
-    let failure = observer.event(&Event::Finished(end)).err().map(Arc::new);
+    let failure = observer.event(&Event::Finished(end)).err();
     let best = best.ok_or_else(|| Error::config("train", "train.epochs", "is 0: nothing was trained"))?;
     Ok(ClassifierResult { last_top1, epochs, failure, ..best })
 }

@@ -172,6 +172,9 @@ impl Training<'_> {
                 let kept = read.and_then(|step| {
                     // Whether anybody listens or not.
                     let _ = step.map(|step| self.observer.event(&Event::Step(step)));
+                    if self.state.step.is_multiple_of(self.steps_per_epoch) {
+                        let _ = self.end_epoch(self.state.step);
+                    }
                     self.save()
                 });
                 tracing::debug!("kept at step {}: {kept:?}", self.state.step);
@@ -283,7 +286,7 @@ impl Training<'_> {
         let skipped = scale.as_ref().is_some_and(|state| state[3] > 0.0);
         self.skipped = if skipped { self.skipped + 1 } else { 0 };
         // What is not a number can get lost on its way to the loss: the larger of it and 0 is 0 on many devices.
-        let spoiled = scale.is_none() && outputs.get_f32("norms").is_some_and(|sums| overflowed(&sums));
+        let spoiled = outputs.get_f32("norms").is_some_and(|sums| overflowed(&sums));
         if spoiled || !loss.is_finite() && !skipped || self.skipped == MOST_SKIPPED {
             let what = match (loss.is_finite(), spoiled) {
                 (false, _) => "the loss".into(),
