@@ -1,6 +1,6 @@
 //! Compute pipelines: one per (shader, entry point, specialisation), built on first use, several at a time, and kept.
 
-use super::passthrough::Translated;
+use super::passthrough::{MATRICES, Translated};
 use super::{Gpu, Specialization, compose, source};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -127,7 +127,7 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let text = compose(spec.shader, source, &constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
     let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
     let checked = gpu.checked();
-    let pipeline = if gpu.repairs_spirv() && text.contains("enable wgpu_cooperative_matrix;") {
+    let pipeline = if gpu.repairs_spirv() && text.contains(MATRICES) {
         let named = |message| Error::Gpu { context: label.clone(), message };
         let translated = Translated::new(&text, spec.entry, checked).map_err(named)?;
         gpu.scoped(&label, || translated.pipeline(&gpu.device, &label, spec.entry))?.map_err(named)?

@@ -28,6 +28,7 @@ pub use compose::{ShaderError, Specialization, compose};
 pub use cooperative::{CooperativeMatrix, ProductShape};
 pub use device::{AllocationReport, Gpu};
 pub use kernel::{Kernel, KernelSpec, Params};
+pub use passthrough::spirv;
 pub use recording::{Binding, Dispatch, Recording};
 pub use shaders::{SHADERS, source};
 pub use staging::{Readback, UploadRing};

@@ -1,16 +1,27 @@
 //! WGSL to SPIR-V in this process, handed to Vulkan as it is: the way of kernels whose SPIR-V needs repair.
 
 use super::spirv_repair::order_workgroup_memory;
+use super::{KernelSpec, compose, source};
 use wgpu::naga::back::spv;
 use wgpu::naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use wgpu::naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use wgpu::naga::{AddressSpace, Module, ShaderStage, StorageAccess, front::wgsl};
+
+/// The line of kernels on cooperative matrices.
+pub(super) const MATRICES: &str = "enable wgpu_cooperative_matrix;";
 
 /// A kernel in SPIR-V, and what wgpu would have read from its WGSL.
 pub(super) struct Translated {
     pub(super) words: Vec<u32>,
     bindings: Vec<(u32, wgpu::BufferBindingType)>,
     workgroup_size: [u32; 3],
+}
+
+/// A kernel as a release build gives it to Vulkan, for tools that look at what becomes of it. Errors name the kernel.
+pub fn spirv(spec: &KernelSpec) -> Result<Vec<u32>, String> {
+    let text = compose(spec.shader, source, &spec.constants).map_err(|e| format!("{}: {e}", spec.label()))?;
+    let words = Translated::new(&text, spec.entry, false)?.words;
+    if text.contains(MATRICES) { order_workgroup_memory(&words) } else { Ok(words) }
 }
 
 impl Translated {

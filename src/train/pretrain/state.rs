@@ -224,7 +224,10 @@ impl State {
             }
             other => other,
         })?;
-        self.epoch = EpochRecord::of(saved, config.model.prototypes)?;
+        // Sums of an epoch of another length are of no use.
+        if !changed.iter().any(|(key, ..)| key == "train.batch") {
+            self.epoch = EpochRecord::of(saved, config.model.prototypes)?;
+        }
         self.step = saved.step;
         self.restored = Some(saved.path.clone());
         Ok(())
