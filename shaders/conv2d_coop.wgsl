@@ -13,19 +13,22 @@ enable wgpu_cooperative_matrix;
 
 alias Element = f32;
 alias Weight = f32;
+// What a load brings.
+alias LeftPiece = vec4<Element>;
+alias RightPiece = vec4<Weight>;
 
 @group(0) @binding(0) var<uniform> params: Gather;
-@group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
+@group(0) @binding(2) var<storage, read> weight: array<RightPiece>;
 
-const QUADS: u32 = DEPTH / 4u;
+const PIECES: u32 = DEPTH / WIDTH;
 // Whether a row may look beside its image, or a slab beyond the depth.
 const PADDED: bool = true;
-const_assert RIGHT_LOADS % 4u == 0u || 4u % RIGHT_LOADS == 0u;
+const_assert RIGHT_LOADS % WIDTH == 0u || WIDTH % RIGHT_LOADS == 0u;
 
-// What an invocation brings of a slab: of LEFT_LOADS rows a depth quad, and of a column quad RIGHT_LOADS depths, one after another.
-struct Loaded { n: Norm, a: array<vec4<Element>, LEFT_LOADS>, there: array<bool, LEFT_LOADS>, b: array<vec4<Weight>, RIGHT_LOADS> }
+// What an invocation brings of a slab: of LEFT_LOADS rows a piece of the depth, and of a piece of columns RIGHT_LOADS depths, one after another.
+struct Loaded { n: array<Norm, WIDTH / 4u>, a: array<LeftPiece, LEFT_LOADS>, there: array<bool, LEFT_LOADS>, b: array<RightPiece, RIGHT_LOADS> }
 
-// Of the input depth quad `left_at`, of the weights depths from number `depth` of quad `right_at` on. Addresses come before all loads, so that none
+// Of the input the depth `left_at`, of the weights depths from number `depth` of `right_at` on. Addresses come before all loads, so that none
 // waits for another.
 fn load(rows: array<InputRow, LEFT_LOADS>, left_at: Depth, right_at: Depth, depth: u32, next: Depth, column: u32) -> Loaded {
     var from_a: array<Source, LEFT_LOADS>;
@@ -35,19 +38,19 @@ fn load(rows: array<InputRow, LEFT_LOADS>, left_at: Depth, right_at: Depth, dept
     for (var i = 0u; i < LEFT_LOADS; i++) { from_a[i] = source_a(rows[i], step); }
     var at = right_at;
     #unroll
-    for (var i = 0u; i < RIGHT_LOADS; i += 4u) {
+    for (var i = 0u; i < RIGHT_LOADS; i += WIDTH) {
         from_b[i] = source_b(at, 0u, column);
         at = deeper(at, next);
     }
     var to: Loaded;
-    to.n = norm_of(left_at.channel);
+    to.n = norms_of(left_at.channel);
     #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) {
         to.a[i] = input[from_a[i].start];
         to.there[i] = from_a[i].there;
     }
     #unroll
-    for (var i = 0u; i < RIGHT_LOADS; i++) { to.b[i] = weight[from_b[i / 4u * 4u] + (depth + i % 4u) * params.out_quads]; }
+    for (var i = 0u; i < RIGHT_LOADS; i++) { to.b[i] = weight[from_b[i / WIDTH * WIDTH] + (depth + i % WIDTH) * out_pieces()]; }
     return to;
 }
 
@@ -65,40 +68,42 @@ fn gather(
     if tile >= params.tiles { return; }
     let first_row = tile / params.column_tiles * ROWS;
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
-    // Loading the input: rows local / QUADS and every INVOCATIONS / QUADS further, vec4 local % QUADS of the depth.
-    let row_step = INVOCATIONS / QUADS;
+    // Loading the input: rows local / PIECES and every INVOCATIONS / PIECES further, piece local % PIECES of the depth.
+    let row_step = INVOCATIONS / PIECES;
     var rows: array<InputRow, LEFT_LOADS>;
     #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) {
-        rows[i] = input_row(gather_row(params, min(first_row + local / QUADS + i * row_step, params.rows - 1u)));
+        rows[i] = input_row(gather_row(params, min(first_row + local / PIECES + i * row_step, params.rows - 1u)));
     }
-    // Loading weights: depths from `depth` on, of a column quad.
-    let depth = local / (COLUMNS / 4u) * RIGHT_LOADS;
-    let slot = local % (COLUMNS / 4u);
-    let column = first_column + slot;
+    // Loading weights: depths from `depth` on, of a piece of columns.
+    let depth = local / (COLUMNS / WIDTH) * RIGHT_LOADS;
+    let slot = local % (COLUMNS / WIDTH);
+    let column = first_column * 4u / WIDTH + slot;
     let next = depth_of(1u);
-    let next_slab = depth_of(QUADS);
-    var left_at = depth_of(local % QUADS);
-    var right_at = depth_of(depth / 4u);
-    var loaded = load(rows, left_at, right_at, depth % 4u, next, column);
+    let next_slab = depth_of(PIECES);
+    var left_at = depth_of(local % PIECES);
+    var right_at = depth_of(depth / WIDTH);
+    var loaded = load(rows, left_at, right_at, depth % WIDTH, next, column);
+    let left_at_first = first_left_by_rows(subgroup);
+    let right_at_first = first_right(subgroup);
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
-    let slabs = (params.taps_h * params.taps_w * params.in_quads + QUADS - 1u) / QUADS;
+    let slabs = (params.taps_h * params.taps_w * in_pieces() + PIECES - 1u) / PIECES;
     for (var slab = 0u; slab < slabs; slab++) {
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < LEFT_LOADS; i++) {
-            put_left((local / QUADS + i * row_step) * DEPTH_STRIDE + local % QUADS * 4u, rounded(loaded.n, loaded.a[i], loaded.there[i] || !PADDED));
+            put_left((local / PIECES + i * row_step) * DEPTH_STRIDE + local % PIECES * WIDTH, rounded(loaded.n, loaded.a[i], loaded.there[i] || !PADDED));
         }
         #unroll
-        for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((depth + i) * COLUMN_STRIDE + slot * 4u, vec4<f16>(loaded.b[i])); }
+        for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((depth + i) * COLUMN_STRIDE + slot * WIDTH, rounded_right(loaded.b[i])); }
         workgroupBarrier();
         // The next slab comes while this one is multiplied; behind the last comes what is not used.
         left_at = deeper(left_at, next_slab);
         right_at = deeper(right_at, next_slab);
-        loaded = load(rows, left_at, right_at, depth % 4u, next, column);
+        loaded = load(rows, left_at, right_at, depth % WIDTH, next, column);
         #unroll
         for (var k = 0u; k < DEPTH; k += STEP) {
-            multiply(&sums, left_by_rows(subgroup, k), subgroup, k);
+            multiply(&sums, left_by_rows(left_at_first, k), right_at_first, k);
         }
     }
     var ats: array<array<u32, PUTS>, ROW_TILES>;

@@ -11,14 +11,17 @@ enable wgpu_cooperative_matrix;
 #import store_weight
 
 alias Element = f32;
+// What a load brings.
+alias LeftPiece = vec4<Element>;
+alias RightPiece = vec4<Element>;
 // Whether a pixel may look beside its image, or a slab beyond the split's last.
 const PADDED: bool = true;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
-@group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
+@group(0) @binding(2) var<storage, read> grad_output: array<RightPiece>;
 
-// What an invocation brings of a slab: LEFT_LOADS pixels of a quad of weight rows, and RIGHT_LOADS of a column quad, one after another.
-struct Loaded { a: array<vec4<Element>, LEFT_LOADS>, there: array<bool, LEFT_LOADS>, b: array<vec4<Element>, RIGHT_LOADS> }
+// What an invocation brings of a slab: LEFT_LOADS pixels of a piece of weight rows, and RIGHT_LOADS of one of columns, one after another.
+struct Loaded { a: array<LeftPiece, LEFT_LOADS>, there: array<bool, LEFT_LOADS>, b: array<RightPiece, RIGHT_LOADS> }
 
 // From pixel `row_at` on, which is `at`, and from `column_at` on. Addresses come before all loads, so that none waits for another.
 fn load(at: Pixel, next: Pixel, quad: Quad, row_at: u32, end: u32, column_at: u32, column: u32) -> Loaded {
@@ -58,36 +61,38 @@ fn reduce(
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
     let split = tile / params.column_tiles % params.splits;
     let first_quad = tile / (params.column_tiles * params.splits) * (ROWS / 4u);
-    // Loading: one quad of weight rows and one of columns, of so many pixels one after another.
-    let row_slot = local % (ROWS / 4u);
-    let row_pixel = local / (ROWS / 4u) * LEFT_LOADS;
-    let quad = reduce_quad(params, min(first_quad + row_slot, params.quads - 1u));
-    let n = norm_of(quad.channel);
-    let column_slot = local % (COLUMNS / 4u);
-    let column_pixel = local / (COLUMNS / 4u) * RIGHT_LOADS;
-    let column = first_column + column_slot;
+    // Loading: one piece of weight rows and one of columns, of so many pixels one after another.
+    let row_slot = local % (ROWS / WIDTH);
+    let row_pixel = local / (ROWS / WIDTH) * LEFT_LOADS;
+    let quad = reduce_quad(params, min(first_quad * 4u / WIDTH + row_slot, params.quads * 4u / WIDTH - 1u));
+    let n = norms_of(quad.channel);
+    let column_slot = local % (COLUMNS / WIDTH);
+    let column_pixel = local / (COLUMNS / WIDTH) * RIGHT_LOADS;
+    let column = first_column * 4u / WIDTH + column_slot;
     let first = split * params.segments_per_split * params.segment_pixels;
     let end = min(min((split + 1u) * params.segments_per_split, params.segments) * params.segment_pixels, params.pixels);
     let next = pixel_of(1u);
     let next_slab = pixel_of(DEPTH);
     var pixel = pixel_of(first + row_pixel);
     var loaded = load(pixel, next, quad, first + row_pixel, end, first + column_pixel, column);
+    let left_at_first = first_left_by_depth(subgroup);
+    let right_at_first = first_right(subgroup);
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
     for (var at = first; at < end; at += DEPTH) {
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < LEFT_LOADS; i++) {
-            put_left((row_pixel + i) * ROW_STRIDE + row_slot * 4u, rounded(n, loaded.a[i], loaded.there[i] || !PADDED));
+            put_left((row_pixel + i) * ROW_STRIDE + row_slot * WIDTH, rounded(n, loaded.a[i], loaded.there[i] || !PADDED));
         }
         #unroll
-        for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((column_pixel + i) * COLUMN_STRIDE + column_slot * 4u, vec4<f16>(loaded.b[i])); }
+        for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((column_pixel + i) * COLUMN_STRIDE + column_slot * WIDTH, rounded_right(loaded.b[i])); }
         workgroupBarrier();
         // The next slab comes while this one is multiplied; behind the last comes what is not used.
         pixel = further(pixel, next_slab);
         loaded = load(pixel, next, quad, at + DEPTH + row_pixel, end, at + DEPTH + column_pixel, column);
         #unroll
         for (var k = 0u; k < DEPTH; k += STEP) {
-            multiply(&sums, left_by_depth(subgroup, k), subgroup, k);
+            multiply(&sums, left_by_depth(left_at_first, k), right_at_first, k);
         }
     }
     #unroll

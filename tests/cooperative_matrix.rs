@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 use swav_wgpu::check::Force;
-use swav_wgpu::gpu::{Caps, CooperativeMatrix, DeviceKind, Gpu, Specialization};
+use swav_wgpu::gpu::{Access, Caps, CooperativeMatrix, DeviceKind, Gpu, Specialization};
 use swav_wgpu::graph::{DType, Graph, Program, Store, Tensor, Variables, differentiate, lower, stored_elements};
 use swav_wgpu::nn::architecture::Backbone;
 use swav_wgpu::tune::BestGuess;
@@ -17,7 +17,7 @@ fn caps(subgroup: u32) -> Caps {
         kind: DeviceKind::Discrete,
         f16: true,
         subgroup_size: Some(subgroup),
-        cooperative_matrix: Some(CooperativeMatrix { tile: 16, subgroup, vectors: true, memory: CooperativeMatrix::LEAST_MEMORY }),
+        cooperative_matrix: Some(CooperativeMatrix { tile: 16, subgroup, access: Access::Octs, memory: CooperativeMatrix::LEAST_MEMORY }),
         max_binding_bytes: 1 << 31,
         max_buffer_bytes: 1 << 31,
         memory_bytes: None,
@@ -105,6 +105,20 @@ fn padding_is_left_out_only_where_there_is_some() {
     }
 }
 
+/// Eight numbers are moved at a time where channels come in eights.
+#[test]
+fn wide_accesses_need_channels_in_eights() {
+    let wide = |layer, access| -> Vec<bool> {
+        let matrix = CooperativeMatrix { access, ..caps(32).cooperative_matrix.unwrap() };
+        let used = kernels(&Caps { cooperative_matrix: Some(matrix), ..caps(32) }, [64, 28, 28], layer, DType::F16);
+        used.iter().filter(|k| k.contains("_coop/")).map(|k| k.contains("WIDTH=8u")).collect()
+    };
+    for (layer, expected) in [([136, 72, 3, 1, 1], true), ([132, 72, 3, 1, 1], false), ([136, 68, 3, 1, 1], false)] {
+        assert_eq!(wide(layer, Access::Octs), [expected; 3], "{layer:?}");
+        assert_eq!(wide(layer, Access::Quads), [false; 3], "{layer:?}");
+    }
+}
+
 /// Every convolution of ResNet-50, and its projection head's first layer.
 fn shapes() -> BTreeSet<Shape> {
     let net = Backbone::resnet(50).unwrap();
@@ -165,6 +179,8 @@ fn run(gpu: &Gpu, images: [usize; 3], shape: Shape, variant: &str) -> ([Vec<f32>
 fn agrees_with_the_plain_kernels_on_every_convolution_of_resnet50() {
     let Some(gpu) = open() else { return };
     assert_eq!(gpu.cooperative_matrix_status().as_deref(), Some("in use"));
+    // Right at once: what would be tried next is slower.
+    assert_eq!(gpu.tested_caps().cooperative_matrix, gpu.caps().cooperative_matrix);
     let (mut work, mut seconds) = (0.0, [0.0; 3]);
     // 1x1 products of few channels once more with three slabs of pixels, where nothing is looked for.
     let whole = shapes().into_iter().filter(|[inputs, outputs, k, stride, _]| inputs + outputs <= 384 && [*k, *stride] == [1, 1]);

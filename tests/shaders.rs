@@ -1,6 +1,6 @@
 //! Every shader as data, without a GPU: parses, validates, and translates to what Vulkan, Metal and DX12 compile.
 
-use swav_wgpu::gpu::{CooperativeMatrix, ProductShape, SHADERS, Specialization, compose, source};
+use swav_wgpu::gpu::{Access, CooperativeMatrix, ProductShape, SHADERS, Specialization, compose, source};
 use wgpu::naga;
 use wgpu::naga::back::{hlsl, msl, spv};
 
@@ -14,8 +14,10 @@ fn specializations(text: &str) -> Vec<Specialization> {
     if text.contains("#import coop") {
         for (tile, subgroup) in [(8, 8), (8, 16), (8, 32), (8, 64), (16, 8), (16, 16), (16, 32), (16, 64)] {
             for memory in [CooperativeMatrix::LEAST_MEMORY, MORE_MEMORY] {
-                let matrix = CooperativeMatrix { tile, subgroup, vectors: tile == 16, memory };
+                let access = if tile == 16 { Access::Octs } else { Access::Single };
+                let matrix = CooperativeMatrix { tile, subgroup, access, memory };
                 all.extend(ProductShape::ALL.map(|shape| matrix.knobs(shape)));
+                all.extend(ProductShape::ALL.iter().filter_map(|&shape| Some(matrix.knobs(shape).and(&matrix.octs(shape)?))));
             }
         }
         // Deeper slabs are all that comes of more memory.

@@ -22,6 +22,13 @@ struct Gather {
     group_rows: u32,        // rows that share weights: the next as many have the next tap's. A multiple of a kernel's tile
 }
 
+// Neighbouring channels that a load brings: 4, or 8 in f16. The kernels on cooperative matrices have the choice; addresses count in so many.
+const WIDTH: u32 = 4u;
+
+fn in_pieces() -> u32 { return params.in_quads * 4u / WIDTH; }
+
+fn out_pieces() -> u32 { return params.out_quads * 4u / WIDTH; }
+
 // Input pixel of the first tap and output position of a row.
 struct Row { n: i32, h: i32, w: i32, out: u32 }
 
@@ -83,11 +90,12 @@ struct Reduce {
     group_rows: u32,        // where not 0, each tap has as many pixels of its own, in order, in place of what it sees of an image
 }
 
-// Where a quad of weight rows reads its input: offset of its tap from the output pixel, its channels, and the first pixel of its group.
+// Where WIDTH weight rows read their input: offset of its tap from the output pixel, its channels, and the first pixel of its group.
 struct Quad { dh: i32, dw: i32, channel: u32, first: u32 }
 
 fn reduce_quad(p: Reduce, quad: u32) -> Quad {
-    let tap = quad / p.in_quads;
-    if p.group_rows > 0u { return Quad(0, 0, quad % p.in_quads, tap * p.group_rows); }
-    return Quad(i32(tap / p.kernel_w) - p.padding, i32(tap % p.kernel_w) - p.padding, quad % p.in_quads, 0u);
+    let pieces = in_pieces();
+    let tap = quad / pieces;
+    if p.group_rows > 0u { return Quad(0, 0, quad % pieces, tap * p.group_rows); }
+    return Quad(i32(tap / p.kernel_w) - p.padding, i32(tap % p.kernel_w) - p.padding, quad % pieces, 0u);
 }

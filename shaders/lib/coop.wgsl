@@ -18,13 +18,13 @@ const INVOCATIONS: u32 = LANES * SUBGROUP_ROWS * SUBGROUP_COLUMNS;
 // Ends of loops that are written out before anything is compiled (`#unroll`): where drivers keep a loop, they keep arrays of matrices in memory.
 const ROW_TILES: u32 = 4u; // matrices of one subgroup
 const COLUMN_TILES: u32 = 4u;
-const LEFT_LOADS: u32 = 16u; // vec4s that an invocation brings
+const LEFT_LOADS: u32 = 16u; // pieces of WIDTH numbers that an invocation brings
 const RIGHT_LOADS: u32 = 16u;
 const PUTS: u32 = 2u; // vec4s of a matrix that an invocation writes
 const_assert ROW_TILES == ROWS / SUBGROUP_ROWS / TILE;
 const_assert COLUMN_TILES == COLUMNS / SUBGROUP_COLUMNS / TILE;
-const_assert LEFT_LOADS == ROWS * DEPTH / 4u / INVOCATIONS;
-const_assert RIGHT_LOADS == COLUMNS * DEPTH / 4u / INVOCATIONS;
+const_assert LEFT_LOADS == ROWS * DEPTH / WIDTH / INVOCATIONS;
+const_assert RIGHT_LOADS == COLUMNS * DEPTH / WIDTH / INVOCATIONS;
 const_assert LEFT_LOADS > 0u && RIGHT_LOADS > 0u;
 const_assert PUTS * LANES >= TILE * TILE / 4u;
 
@@ -37,38 +37,45 @@ const STAGED_STRIDE: u32 = TILE + 4u;
 // the first the larger), `right` [depth][column].
 const LEFT: u32 = ROWS * DEPTH_STRIDE / UNIT;
 const RIGHT: u32 = DEPTH * COLUMN_STRIDE / UNIT;
-const STAGE: u32 = SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE / UNIT;
+const STAGE: u32 = SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE / STAGE_UNIT;
 
 // Where matrix (i, j) of a subgroup begins: row and column within the workgroup's sums.
 fn corner(subgroup: u32, i: u32, j: u32) -> vec2<u32> {
     return vec2(subgroup / SUBGROUP_COLUMNS * ROW_TILES + i, subgroup % SUBGROUP_COLUMNS * COLUMN_TILES + j) * TILE;
 }
 
+// Where a subgroup's matrices begin in workgroup memory. All of them are so many elements further as is known before anything is compiled.
+fn first_left_by_rows(subgroup: u32) -> u32 { return subgroup / SUBGROUP_COLUMNS * (ROW_TILES * TILE * DEPTH_STRIDE / UNIT); }
+
+fn first_left_by_depth(subgroup: u32) -> u32 { return subgroup / SUBGROUP_COLUMNS * (ROW_TILES * TILE / UNIT); }
+
+fn first_right(subgroup: u32) -> u32 { return subgroup % SUBGROUP_COLUMNS * (COLUMN_TILES * TILE / UNIT); }
+
 // A subgroup's left matrices at depth k, from [row][depth].
-fn left_by_rows(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
+fn left_by_rows(first: u32, k: u32) -> array<Left, ROW_TILES> {
     var a: array<Left, ROW_TILES>;
     #unroll
     for (var i = 0u; i < ROW_TILES; i++) {
-        a[i] = coopLoadT<Left>(&left[(corner(subgroup, i, 0u).x * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT);
+        a[i] = coopLoadT<Left>(&left[first + (i * TILE * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT);
     }
     return a;
 }
 
 // The same from [depth][row].
-fn left_by_depth(subgroup: u32, k: u32) -> array<Left, ROW_TILES> {
+fn left_by_depth(first: u32, k: u32) -> array<Left, ROW_TILES> {
     var a: array<Left, ROW_TILES>;
     #unroll
     for (var i = 0u; i < ROW_TILES; i++) {
-        a[i] = coopLoad<Left>(&left[(k * ROW_STRIDE + corner(subgroup, i, 0u).x) / UNIT], ROW_STRIDE / UNIT);
+        a[i] = coopLoad<Left>(&left[first + (k * ROW_STRIDE + i * TILE) / UNIT], ROW_STRIDE / UNIT);
     }
     return a;
 }
 
 // Adds the products of `a` with what lies in `right` at depth k.
-fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: array<Left, ROW_TILES>, subgroup: u32, k: u32) {
+fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: array<Left, ROW_TILES>, first: u32, k: u32) {
     #unroll
     for (var j = 0u; j < COLUMN_TILES; j++) {
-        let b = coopLoadT<Right>(&right[(k * COLUMN_STRIDE + corner(subgroup, 0u, j).y) / UNIT], COLUMN_STRIDE / UNIT);
+        let b = coopLoadT<Right>(&right[first + (k * COLUMN_STRIDE + j * TILE) / UNIT], COLUMN_STRIDE / UNIT);
         #unroll
         for (var i = 0u; i < ROW_TILES; i++) {
             (*sums)[i][j] = coopMultiplyAdd(a[i], b, (*sums)[i][j]);
@@ -79,7 +86,7 @@ fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: 
 // Brings a matrix of the subgroup to where its invocations, and no others, can read it with `staged`. All subgroups must call.
 fn put_stage(sum: Sum, subgroup: u32) {
     between();
-    coopStoreT(sum, &stage[subgroup * TILE * STAGED_STRIDE / UNIT], STAGED_STRIDE / UNIT);
+    coopStoreT(sum, &stage[subgroup * TILE * STAGED_STRIDE / STAGE_UNIT], STAGED_STRIDE / STAGE_UNIT);
     between();
 }
 

@@ -1,5 +1,6 @@
-// Workgroup memory of matrices as scalars: of vectors, Metal cannot load matrices. `coop_vectors` has the same.
+// Workgroup memory of matrices as scalars: of vectors, Metal cannot load matrices. `coop_vectors` and `coop_octs` have the same.
 const UNIT: u32 = 1u;
+const STAGE_UNIT: u32 = 1u;
 
 var<workgroup> left: array<f16, LEFT>;
 var<workgroup> right: array<f16, RIGHT>;

@@ -1,5 +1,6 @@
 // Workgroup memory of matrices as vectors, which are stored and loaded in one go. `coop_scalars` has the same.
 const UNIT: u32 = 4u;
+const STAGE_UNIT: u32 = 4u;
 
 var<workgroup> left: array<vec4<f16>, LEFT>;
 var<workgroup> right: array<vec4<f16>, RIGHT>;

@@ -1,16 +1,16 @@
-// Where a quad of the depth of a gather's product is: its tap and its quad of input channels. Divided before a loop, then counted up.
+// Where a piece of the depth of a gather's product is: its tap and its piece of input channels. Divided before a loop, then counted up.
 #import count_up
 
 struct Depth { r: u32, s: u32, channel: u32 }
 
 fn depth_of(k: u32) -> Depth {
-    let tap = k / params.in_quads;
+    let tap = k / in_pieces();
     let taps_w = max(params.taps_w, 1u); // a class of pixels may see no tap
-    return Depth(tap / taps_w, tap % taps_w, k % params.in_quads);
+    return Depth(tap / taps_w, tap % taps_w, k % in_pieces());
 }
 
-// As many quads further as `by` has from the first.
+// As many pieces further as `by` has from the first.
 fn deeper(k: Depth, by: Depth) -> Depth {
-    let next = count_up(vec3(k.r, k.s, k.channel), vec3(by.r, by.s, by.channel), vec2(params.taps_w, params.in_quads));
+    let next = count_up(vec3(k.r, k.s, k.channel), vec3(by.r, by.s, by.channel), vec2(params.taps_w, in_pieces()));
     return Depth(next.x, next.y, next.z);
 }

@@ -1,8 +1,9 @@
 // As `load`, for an input relu(batch_norm(x)) that is nowhere in memory: x is read, and normalised every time.
+#import input
+
 struct Norm { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32> }
 const NORMALIZES: bool = true;
 
-@group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(3) var<storage, read> input_moments: array<vec4<f32>>; // mean, then 1/sqrt(variance + eps)
 @group(0) @binding(4) var<storage, read> input_gamma: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> input_beta: array<vec4<f32>>;
@@ -12,5 +13,3 @@ fn norm_of(quad: u32) -> Norm {
 }
 
 fn normalized_by(n: Norm, x: vec4<f32>) -> vec4<f32> { return max((x - n.mean) * n.scale + n.offset, vec4<f32>()); }
-
-fn input_at(at: u32, n: Norm) -> vec4<f32> { return normalized_by(n, vec4<f32>(input[at])); }

@@ -1,31 +1,31 @@
 // What kernels that stage both factors of a gather in workgroup memory load of them. Addresses come before all loads and without a branch, and what of
 // the input is not there is left out after (`there`): no load waits for another, and the values may come while something else is multiplied.
 
-// A row as the loads see it: the first quad of the first tap's pixel, which may lie outside the image, and where in the image that is.
+// A row as the loads see it: the first piece of the first tap's pixel, which may lie outside the image, and where in the image that is.
 struct InputRow { first: u32, h: i32, w: i32 }
 
 fn input_row(row: Row) -> InputRow {
-    return InputRow(u32((row.n * i32(params.in_h) + row.h) * i32(params.in_w) + row.w) * params.in_quads, row.h, row.w);
+    return InputRow(u32((row.n * i32(params.in_h) + row.h) * i32(params.in_w) + row.w) * in_pieces(), row.h, row.w);
 }
 
-// From there to depth quad `k`: so many quads, and pixels.
-struct Step { quads: u32, h: i32, w: i32 }
+// From there to depth `k`: so many pieces, and pixels.
+struct Step { pieces: u32, h: i32, w: i32 }
 
 fn step_of(k: Depth) -> Step {
     let h = i32(k.r) * params.tap_step;
     let w = i32(k.s) * params.tap_step;
     // Beyond the last tap all pixels are outside.
-    return Step(u32(h * i32(params.in_w) + w) * params.in_quads + k.channel, select(1 << 30u, h, k.r < params.taps_h), w);
+    return Step(u32(h * i32(params.in_w) + w) * in_pieces() + k.channel, select(1 << 30u, h, k.r < params.taps_h), w);
 }
 
 fn source_a(row: InputRow, step: Step) -> Source {
     let there = inside_unsigned(row.h + step.h, row.w + step.w, params.in_h, params.in_w);
-    return Source(select(0u, row.first + step.quads, there), there);
+    return Source(select(0u, row.first + step.pieces, there), there);
 }
 
-// Where the weights of depth quad `k` and a column quad are: the first depth's; each further one is `out_quads` behind. Others that exist beyond the last
+// Where the weights of depth `k` and a piece of columns are: the first channel's; each further one is `out_pieces()` behind. Others that exist beyond the last
 // tap, where the input is left out, and beyond the last column, where the result is.
 fn source_b(k: Depth, group: u32, column: u32) -> u32 {
     let tap = tap_of(params, k.r, k.s, group);
-    return select(0u, (tap * params.in_quads + k.channel) * 4u * params.out_quads, k.r < params.taps_h) + min(column, params.out_quads - 1u);
+    return select(0u, (tap * in_pieces() + k.channel) * WIDTH * out_pieces(), k.r < params.taps_h) + min(column, out_pieces() - 1u);
 }

@@ -14,17 +14,17 @@ fn further(p: Pixel, by: Pixel) -> Pixel {
     return Pixel(next.x, next.y, next.z);
 }
 
-// Where the gradient of output pixel `at` is that of a column quad, behind the first of its `group`. Another that exists beyond the last pixel, where the
+// Where the gradient of output pixel `at` is that of a piece of columns, behind the first of its `group`. Another that exists beyond the last pixel, where the
 // input is left out, and beyond the last column, where the sum is.
 fn gradient_of(group: u32, at: u32, column: u32) -> u32 {
-    return (group + min(at, params.pixels - 1u)) * params.out_quads + min(column, params.out_quads - 1u);
+    return (group + min(at, params.pixels - 1u)) * out_pieces() + min(column, out_pieces() - 1u);
 }
 
-// Where a quad of weight rows reads under a pixel, one of the split's where `counts`.
+// Where WIDTH weight rows read under a pixel, one of the split's where `counts`.
 fn seen(p: Pixel, quad: Quad, counts: bool) -> Source {
     let h = i32(p.h * params.stride) + quad.dh;
     let w = i32(p.w * params.stride) + quad.dw;
     let there = counts & inside_unsigned(h, w, params.in_h, params.in_w);
-    let at = u32((i32(p.image * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * params.in_quads + quad.channel;
+    let at = u32((i32(p.image * params.in_h) + h) * i32(params.in_w) + w + i32(quad.first)) * in_pieces() + quad.channel;
     return Source(select(0u, at, there), there);
 }

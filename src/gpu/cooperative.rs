@@ -9,10 +9,21 @@ pub struct CooperativeMatrix {
     pub tile: u32,
     /// Invocations that share a matrix.
     pub subgroup: u32,
-    /// Whether they can be loaded from vectors in workgroup memory.
-    pub vectors: bool,
+    /// How their numbers can be moved.
+    pub access: Access,
     /// Bytes of workgroup memory, at least [`Self::LEAST_MEMORY`].
     pub memory: u32,
+}
+
+/// Neighbouring f16 that one access to a kernel's factors moves, in workgroup memory and from buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Four from buffers, one at a time in workgroup memory: Metal loads no matrices from vectors.
+    Single,
+    /// Four.
+    Quads,
+    /// Eight, 16 bytes as cards like it, where channels are multiples of 8; else four. Takes SPIR-V of our own (`spirv_repair`).
+    Octs,
 }
 
 /// How much of a product a workgroup computes.
@@ -64,8 +75,8 @@ impl CooperativeMatrix {
     }
 
     /// What kernels may use on `adapter`: the largest square matrices with f16 factors and f32 sums, where workgroups are large enough.
-    /// Where subgroups may have several sizes (AMD: 32 and 64), each of them, largest first: which one a driver takes for these kernels only
-    /// running them tells.
+    /// Where subgroups may have several sizes (AMD: 32 and 64), each of them, largest first, and each with the widest access first: what is right
+    /// on a driver only running them tells.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let able = adapter.features().contains(Self::features(info.backend));
@@ -82,8 +93,9 @@ impl CooperativeMatrix {
         };
         let Some(tile) = [16, 8].into_iter().find(|&tile| able && usable(tile)) else { return Vec::new() };
         let sizes = [64, 32, 16, 8].into_iter().filter(|size| (least..=most).contains(size));
-        let (vectors, memory) = (info.backend == wgpu::Backend::Vulkan, limits.max_compute_workgroup_storage_size);
-        sizes.map(|subgroup| Self { tile, subgroup, vectors, memory }).collect()
+        let accesses: &[Access] = if info.backend == wgpu::Backend::Vulkan { &[Access::Octs, Access::Quads] } else { &[Access::Single] };
+        let memory = limits.max_compute_workgroup_storage_size;
+        sizes.flat_map(|subgroup| accesses.iter().map(move |&access| Self { tile, subgroup, access, memory })).collect()
     }
 
     /// Subgroups of a workgroup along rows and columns: within 256 invocations. Small subgroups belong to
@@ -107,7 +119,7 @@ impl CooperativeMatrix {
         if bytes(64) <= self.memory && loads <= 16 { 64 } else { 32 }
     }
 
-    /// vec4s that an invocation brings of so many rows or columns.
+    /// vec4s that an invocation brings of so many rows or columns: even numbers.
     fn loads(self, side: u32, depth: u32, shape: ProductShape) -> u32 {
         let [rows, columns] = self.subgroups(shape);
         side * depth / 4 / (self.subgroup * rows * columns)
@@ -123,7 +135,8 @@ impl CooperativeMatrix {
         let (tile, [height, width], [rows, columns]) = (self.tile, shape.sides32(), self.subgroups(shape));
         let loads = |side: u32| self.loads(side, self.depth(shape), shape);
         let matrix = |of: &str| format!("coop_mat{tile}x{tile}<{of}>");
-        let memory = if self.vectors { Specialization::default().import("coop_scalars", "coop_vectors") } else { Specialization::default() };
+        let single = self.access == Access::Single;
+        let memory = if single { Specialization::default() } else { Specialization::default().import("coop_scalars", "coop_vectors") };
         memory
             .alias("Left", &matrix("f16,A"))
             .alias("Right", &matrix("f16,B"))
@@ -143,6 +156,25 @@ impl CooperativeMatrix {
             .u32("PUTS", (tile * tile / 4).div_ceil(self.subgroup))
     }
 
+    /// Knobs on top of [`Self::knobs`] for factors in f16 whose channels are multiples of 8; none without [`Access::Octs`].
+    pub fn octs(self, shape: ProductShape) -> Option<Specialization> {
+        let [left, right] = shape.sides32().map(|side| self.loads(side, self.depth(shape), shape));
+        let matrix = |role: &str| format!("coop_mat{0}x{0}<f32,{role}>", self.tile);
+        (self.access == Access::Octs).then(|| {
+            Specialization::default()
+                .import("coop_scalars", "coop_octs")
+                .import("coop_input", "coop_input_octs")
+                .import("input", "input_octs")
+                .alias("Left", &matrix("A"))
+                .alias("Right", &matrix("B"))
+                .alias("LeftPiece", "vec4<u32>")
+                .alias("RightPiece", "vec4<u32>")
+                .u32("WIDTH", 8)
+                .u32("LEFT_LOADS", left / 2)
+                .u32("RIGHT_LOADS", right / 2)
+        })
+    }
+
     /// The longest sum that one dispatch may compute without any invocation running more than [`MOST_ITERATIONS`].
     pub fn longest_sum(self, shape: ProductShape) -> usize {
         // Of loops only that over slabs is not written out, and that of a tally, which is short.
@@ -156,7 +188,8 @@ mod tests {
 
     #[test]
     fn slabs_are_as_deep_as_memory_allows() {
-        let depths = |memory: u32| ProductShape::ALL.map(|shape| CooperativeMatrix { tile: 16, subgroup: 32, vectors: true, memory }.depth(shape));
+        let depths =
+            |memory: u32| ProductShape::ALL.map(|shape| CooperativeMatrix { tile: 16, subgroup: 32, access: Access::Quads, memory }.depth(shape));
         assert_eq!((depths(CooperativeMatrix::LEAST_MEMORY), depths(48 << 10)), ([64, 32, 32], [64, 32, 64]));
     }
 
@@ -164,7 +197,7 @@ mod tests {
     #[test]
     fn wide_networks_are_summed_in_one_go() {
         for (tile, subgroup) in [(8, 32), (16, 32), (16, 64)] {
-            let matrix = CooperativeMatrix { tile, subgroup, vectors: true, memory: CooperativeMatrix::LEAST_MEMORY };
+            let matrix = CooperativeMatrix { tile, subgroup, access: Access::Quads, memory: CooperativeMatrix::LEAST_MEMORY };
             for shape in ProductShape::ALL {
                 assert!(matrix.longest_sum(shape) >= 9 * 2_048, "{matrix:?} {shape:?}: {}", matrix.longest_sum(shape));
             }

@@ -25,7 +25,7 @@ pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters, none_found};
 pub use buffer::Buffer;
 pub(crate) use buffer::megabytes;
 pub use compose::{ShaderError, Specialization, compose};
-pub use cooperative::{CooperativeMatrix, ProductShape};
+pub use cooperative::{Access, CooperativeMatrix, ProductShape};
 pub use device::{AllocationReport, Gpu};
 pub use kernel::{Kernel, KernelSpec, Params};
 pub use passthrough::spirv;

@@ -1,6 +1,6 @@
 //! WGSL to SPIR-V in this process, handed to Vulkan as it is: the way of kernels whose SPIR-V needs repair.
 
-use super::spirv_repair::order_workgroup_memory;
+use super::spirv_repair::repair;
 use super::{KernelSpec, compose, source};
 use wgpu::naga::back::spv;
 use wgpu::naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -21,7 +21,7 @@ pub(super) struct Translated {
 pub fn spirv(spec: &KernelSpec) -> Result<Vec<u32>, String> {
     let text = compose(spec.shader, source, &spec.constants).map_err(|e| format!("{}: {e}", spec.label()))?;
     let words = Translated::new(&text, spec.entry, false)?.words;
-    if text.contains(MATRICES) { order_workgroup_memory(&words) } else { Ok(words) }
+    if text.contains(MATRICES) { repair(&words) } else { Ok(words) }
 }
 
 impl Translated {
@@ -39,7 +39,7 @@ impl Translated {
     /// The pipeline with ordered accesses to workgroup memory. Errors of wgpu go to the caller's error scope.
     #[expect(unsafe_code, reason = "wgpu validates no SPIR-V")]
     pub(super) fn pipeline(self, device: &wgpu::Device, label: &str, entry: &str) -> Result<wgpu::ComputePipeline, String> {
-        let words = order_workgroup_memory(&self.words)?;
+        let words = repair(&self.words)?;
         let [x, y, z] = self.workgroup_size;
         let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
             label: Some(label),

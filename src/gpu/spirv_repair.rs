@@ -15,7 +15,9 @@ const HEADER: usize = 5;
 const BOUND: usize = 3;
 
 const OP_UNDEF: u32 = 1;
+const OP_CAPABILITY: u32 = 17;
 const OP_TYPE_INT: u32 = 21;
+const OP_TYPE_FLOAT: u32 = 22;
 const OP_TYPE_POINTER: u32 = 32;
 const OP_CONSTANT: u32 = 43;
 const OP_FUNCTION: u32 = 54;
@@ -32,9 +34,13 @@ const OP_COPY_OBJECT: u32 = 83;
 const OP_SELECT: u32 = 169;
 const OP_CONTROL_BARRIER: u32 = 224;
 const OP_PHI: u32 = 245;
+const OP_TYPE_COOPERATIVE_MATRIX: u32 = 4456;
 const OP_COOPERATIVE_MATRIX_LOAD: u32 = 4457;
 const OP_COOPERATIVE_MATRIX_STORE: u32 = 4458;
 
+const CAPABILITY_FLOAT16: u32 = 9;
+/// Of a cooperative matrix, the accumulator.
+const ROLE_SUM: u32 = 2;
 const STORAGE_CLASS_WORKGROUP: u32 = 4;
 const SCOPE_WORKGROUP: u32 = 2;
 const SCOPE_SUBGROUP: u32 = 3;
@@ -64,14 +70,14 @@ fn instructions(module: &[u32]) -> Result<Vec<Instruction<'_>>, String> {
 }
 
 /// How an instruction touches memory through a pointer.
-struct Access {
+struct MemoryAccess {
     pointer: u32,
     /// Word count without memory operands.
     bare: usize,
     make: u32,
 }
 
-fn access(i: &Instruction<'_>) -> Option<Access> {
+fn access(i: &Instruction<'_>) -> Option<MemoryAccess> {
     let (at, bare, make) = match i.op {
         OP_LOAD => (3, 4, MAKE_POINTER_VISIBLE),
         OP_STORE => (1, 3, MAKE_POINTER_AVAILABLE),
@@ -80,7 +86,7 @@ fn access(i: &Instruction<'_>) -> Option<Access> {
         OP_COOPERATIVE_MATRIX_STORE => (1, 5, MAKE_POINTER_AVAILABLE),
         _ => return None,
     };
-    Some(Access { pointer: *i.words.get(at)?, bare, make })
+    Some(MemoryAccess { pointer: *i.words.get(at)?, bare, make })
 }
 
 /// Ids of the pointers into workgroup memory.
@@ -109,8 +115,57 @@ fn constants(all: &[Instruction<'_>]) -> HashMap<u32, u32> {
     all.iter().filter(|i| i.op == OP_CONSTANT && i.words.len() == 4).map(|i| (i.words[2], i.words[3])).collect()
 }
 
-/// The module with every access to workgroup memory ordered by barriers. Errors say what was met that the repair does not know.
-pub(super) fn order_workgroup_memory(module: &[u32]) -> Result<Vec<u32>, String> {
+/// The module as kernels with cooperative matrices mean it. Errors say what was met that the repair does not know.
+pub(super) fn repair(module: &[u32]) -> Result<Vec<u32>, String> {
+    order_workgroup_memory(&half_factors(module)?)
+}
+
+/// The module with factors in f16 where naga has them in f32: it gives matrices the type of the memory they are loaded from, where SPIR-V lets memory
+/// be of any vectors. Strides count in those.
+fn half_factors(module: &[u32]) -> Result<Vec<u32>, String> {
+    let all = instructions(module)?;
+    let known = constants(&all);
+    let float = |bits: u32| all.iter().find(|i| i.op == OP_TYPE_FLOAT && i.words[2] == bits).map(|i| i.words[1]);
+    let is_wide_factor = |i: &Instruction<'_>| {
+        let factor = i.op == OP_TYPE_COOPERATIVE_MATRIX && known.get(&i.words[6]).is_some_and(|role| *role != ROLE_SUM);
+        factor && Some(i.words[2]) == float(32)
+    };
+    if !all.iter().any(is_wide_factor) {
+        return Ok(module.to_vec());
+    }
+    let mut out = module[..HEADER].to_vec();
+    let half = float(16).unwrap_or_else(|| {
+        out[BOUND] += 1;
+        module[BOUND]
+    });
+    let declares_half = |i: &Instruction<'_>| i.op == OP_CAPABILITY && i.words[1] == CAPABILITY_FLOAT16;
+    if !all.iter().any(declares_half) {
+        out.extend([(2 << 16) | OP_CAPABILITY, CAPABILITY_FLOAT16]);
+    }
+    let mut declared = false;
+    for i in &all {
+        if i.op == OP_TYPE_FLOAT && i.words[1] == half {
+            // Before the first matrix, or here if that comes later.
+            if declared {
+                continue;
+            }
+            declared = true;
+        }
+        if is_wide_factor(i) {
+            if !declared {
+                out.extend([(3 << 16) | OP_TYPE_FLOAT, half, 16]);
+                declared = true;
+            }
+            out.extend([&i.words[..2], &[half], &i.words[3..]].concat());
+        } else {
+            out.extend(i.words);
+        }
+    }
+    Ok(out)
+}
+
+/// The module with every access to workgroup memory ordered by barriers.
+fn order_workgroup_memory(module: &[u32]) -> Result<Vec<u32>, String> {
     let all = instructions(module)?;
     let pointers = workgroup_pointers(&all);
     let uint = all.iter().find(|i| i.op == OP_TYPE_INT && i.words[2..] == [32, 0]).map(|i| i.words[1]);
@@ -154,8 +209,9 @@ pub(super) fn order_workgroup_memory(module: &[u32]) -> Result<Vec<u32>, String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::cooperative::{CooperativeMatrix, ProductShape};
+    use crate::gpu::cooperative::{Access, CooperativeMatrix, ProductShape};
     use crate::gpu::{compose, passthrough, source};
+    use std::collections::BTreeSet;
 
     /// Accesses to workgroup memory by opcode: all, and those that barriers order.
     fn count(module: &[u32]) -> HashMap<u32, [usize; 2]> {
@@ -223,17 +279,69 @@ mod tests {
         assert_eq!([barriers(&before), barriers(&after)], [vec![(2, 0x108), (3, 0x88)], vec![(2, 0x108), (3, WORKGROUP_MEMORY_ORDERED)]]);
     }
 
+    /// Bits of the numbers of a module's matrices by role, and whether it says that it has f16, and once.
+    fn matrices(module: &[u32]) -> (BTreeSet<(u32, u32)>, bool) {
+        let all = instructions(module).unwrap();
+        let known = constants(&all);
+        let floats: Vec<(u32, u32)> = all.iter().filter(|i| i.op == OP_TYPE_FLOAT).map(|i| (i.words[1], i.words[2])).collect();
+        let bits: HashMap<u32, u32> = floats.iter().copied().collect();
+        let types = all.iter().enumerate().filter(|(_, i)| i.op == OP_TYPE_COOPERATIVE_MATRIX);
+        let of = types.map(|(at, i)| {
+            let declared = all[..at].iter().any(|d| d.op == OP_TYPE_FLOAT && d.words[1] == i.words[2]);
+            assert!(declared, "a matrix of numbers that come later");
+            (known[&i.words[6]], bits[&i.words[2]])
+        });
+        let halves = floats.iter().filter(|(_, bits)| *bits == 16).count();
+        let capabilities = all.iter().filter(|i| i.op == OP_CAPABILITY && i.words[1] == CAPABILITY_FLOAT16).count();
+        (of.collect(), [halves, capabilities] == [1, 1])
+    }
+
+    /// Whether the module has other f16 before its matrices, behind them or not at all.
+    #[test]
+    fn factors_in_memory_of_f32_are_of_f16() {
+        let text = |first: &str, last: &str| {
+            format!(
+                "enable f16; enable wgpu_cooperative_matrix;
+                {first}
+                var<workgroup> factor: array<vec4<f32>, 16>;
+                var<workgroup> stage: array<vec4<f32>, 16>;
+                @group(0) @binding(0) var<storage, read_write> y: array<vec4<f32>>;
+                {last}
+                @compute @workgroup_size(8)
+                fn main(@builtin(local_invocation_index) local: u32) {{
+                    factor[local] = y[local];
+                    workgroupBarrier();
+                    let a = coopLoadT<coop_mat8x8<f32, A>>(&factor[0], 1u);
+                    let b = coopLoad<coop_mat8x8<f32, B>>(&factor[8], 1u);
+                    coopStoreT(coopMultiplyAdd(a, b, coop_mat8x8<f32, C>()), &stage[0], 2u);
+                    workgroupBarrier();
+                    y[local] = vec4<f32>(stage[local] {});
+                }}",
+                if last.is_empty() { "" } else { "+ vec4(f32(z[local]))" }
+            )
+        };
+        let halves = "@group(0) @binding(1) var<storage, read> z: array<f16>;";
+        let first = text(&format!("alias Half = vec2<f16>; const_assert Half(1h).x == 1h; {halves}"), " ");
+        for text in [first, text("", halves), text("", "")] {
+            let before = words(&text, false);
+            assert_eq!(matrices(&before).0, [(0, 32), (1, 32), (2, 32)].into());
+            let after = repair(&before).unwrap();
+            assert_eq!(matrices(&after), ([(0, 16), (1, 16), (2, 32)].into(), true), "{text}");
+            assert_eq!(repair(&after).unwrap(), order_workgroup_memory(&after).unwrap(), "nothing is left to do");
+        }
+    }
+
     #[test]
     fn orders_the_kernels_for_both_matrix_sizes() {
         for (tile, subgroup) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
             for shape in ProductShape::ALL {
-                let knobs =
-                    CooperativeMatrix { tile, subgroup, vectors: true, memory: CooperativeMatrix::LEAST_MEMORY }.knobs(shape).alias("Element", "f16");
+                let matrix = CooperativeMatrix { tile, subgroup, access: Access::Octs, memory: CooperativeMatrix::LEAST_MEMORY };
+                let knobs = matrix.knobs(shape).and(&matrix.octs(shape).unwrap()).alias("Element", "f16");
                 for (shader, entry) in [("conv2d_coop", "gather"), ("conv2d_weight_coop", "reduce")] {
                     for checked in [false, true] {
                         let text = compose(shader, source, &knobs).unwrap();
                         let module = passthrough::Translated::new(&text, entry, checked).unwrap();
-                        let counts = count(&order_workgroup_memory(&module.words).unwrap());
+                        let counts = count(&repair(&module.words).unwrap());
                         assert!(counts.values().all(|[all, ordered]| all == ordered), "{shader}: {counts:?}");
                         for op in [OP_LOAD, OP_STORE, OP_COOPERATIVE_MATRIX_LOAD, OP_COOPERATIVE_MATRIX_STORE] {
                             assert!(counts.get(&op).is_some_and(|n| n[0] > 0), "{shader}: {counts:?}");

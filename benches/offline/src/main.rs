@@ -9,7 +9,7 @@ mod kernels;
 use clap::Parser;
 use std::error::Error;
 use std::path::PathBuf;
-use swav_wgpu::gpu::{Caps, CooperativeMatrix, DeviceKind};
+use swav_wgpu::gpu::{Access, Caps, CooperativeMatrix, DeviceKind};
 
 #[derive(Parser)]
 struct Args {
@@ -39,7 +39,7 @@ struct Args {
 impl Args {
     /// A card as the flags say.
     fn caps(&self) -> Caps {
-        let matrix = CooperativeMatrix { tile: self.matrix, subgroup: self.subgroup, vectors: true, memory: self.memory << 10 };
+        let matrix = CooperativeMatrix { tile: self.matrix, subgroup: self.subgroup, access: Access::Octs, memory: self.memory << 10 };
         Caps {
             kind: DeviceKind::Discrete,
             f16: true,

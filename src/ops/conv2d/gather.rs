@@ -240,6 +240,9 @@ impl Gather {
         let dtype = cx.info(input.tensor).dtype;
         let knobs = element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
         let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&epilogue.knobs());
+        if let Some(octs) = kernel.octs(&[dtype, cx.info(weights.stored()).dtype], [in_channels, out_channels]) {
+            knobs = knobs.and(octs);
+        }
         if kernel.slab.is_some_and(|slab| self.sees_all(in_channels, slab)) {
             knobs = knobs.bool("PADDED", false);
         }

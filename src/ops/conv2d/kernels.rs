@@ -27,6 +27,8 @@ pub(super) struct Kernel {
     /// Rows of which a gather tallies its results together; `None` where the host says.
     pub(super) chunk: Option<usize>,
     pub(super) knobs: Specialization,
+    /// More knobs for factors in f16 of which eight neighbours can be loaded at a time.
+    pub(super) octs: Option<Specialization>,
     /// Terms that it adds in a turn, where it can do without looking whether they are there.
     pub(super) slab: Option<usize>,
     /// Whether it can read weights (tap, out, in) as (tap, in, out), where it is told they are turned.
@@ -59,6 +61,7 @@ impl Kernel {
             tile,
             chunk: tile.map(|[rows, _]| rows),
             knobs: Specialization::default(),
+            octs: None,
             slab: None,
             turns_weights: shader == "conv2d_broadcast",
             longest_sum: LONGEST_SUM,
@@ -68,6 +71,7 @@ impl Kernel {
             tile: Some([shape.sides()[0], shape.sides()[1] / 4]),
             chunk: Some(matrix.tallied_rows(shape)),
             knobs: matrix.knobs(shape),
+            octs: matrix.octs(shape),
             slab: Some(matrix.depth(shape) as usize),
             turns_weights: false,
             longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - depth),
@@ -91,6 +95,14 @@ impl Kernel {
             ("plain", true, _) => plain("conv2d_weight_plain", None),
             _ => panic!("there is no convolution kernel {name:?} here"),
         }
+    }
+}
+
+impl Kernel {
+    /// Knobs by which it loads eight neighbouring channels at a time, where its factors are such.
+    pub(super) fn octs(&self, factors: &[DType; 2], channels: [usize; 2]) -> Option<&Specialization> {
+        let able = *factors == [DType::F16; 2] && channels.iter().all(|c| c.is_multiple_of(8));
+        self.octs.as_ref().filter(|_| able)
     }
 }
 

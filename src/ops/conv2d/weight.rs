@@ -118,6 +118,9 @@ impl WeightGradient {
         // What is added last adds the other gradient too.
         let (at_once, at_last) = if splits == 1 { (addend, None) } else { (None, addend) };
         let mut knobs = element(cx.info(input.tensor).dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes)).and(&onto(at_once));
+        if let Some(octs) = kernel.octs(&[cx.info(input.tensor).dtype, cx.info(dy).dtype], [i, o]) {
+            knobs = knobs.and(octs);
+        }
         // Pixels in order, dealt out by whole slabs.
         let whole = |slab: usize| SEGMENT.is_multiple_of(slab) && windows.iter().all(|w| (w.count * p * q).is_multiple_of(slab));
         if self.pointwise([r, s, i, o]) && kernel.slab.is_some_and(whole) {
