@@ -21,8 +21,6 @@ alias RightPiece = vec4<Weight>;
 @group(0) @binding(2) var<storage, read> weight: array<RightPiece>;
 
 const PIECES: u32 = DEPTH / WIDTH;
-// Whether a row may look beside its image, or a slab beyond the depth.
-const PADDED: bool = true;
 const_assert RIGHT_LOADS % WIDTH == 0u || WIDTH % RIGHT_LOADS == 0u;
 
 // What an invocation brings of a slab: of LEFT_LOADS rows a piece of the depth, and of a piece of columns RIGHT_LOADS depths, one after another.
@@ -73,7 +71,7 @@ fn gather(
     var rows: array<InputRow, LEFT_LOADS>;
     #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) {
-        rows[i] = input_row(gather_row(params, min(first_row + local / PIECES + i * row_step, params.rows - 1u)));
+        rows[i] = input_row(min(first_row + local / PIECES + i * row_step, params.rows - 1u));
     }
     // Loading weights: depths from `depth` on, of a piece of columns.
     let depth = local / (COLUMNS / WIDTH) * RIGHT_LOADS;
@@ -92,7 +90,7 @@ fn gather(
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < LEFT_LOADS; i++) {
-            put_left((local / PIECES + i * row_step) * DEPTH_STRIDE + local % PIECES * WIDTH, rounded(loaded.n, loaded.a[i], loaded.there[i] || !PADDED));
+            put_left((local / PIECES + i * row_step) * DEPTH_STRIDE + local % PIECES * WIDTH, rounded(loaded.n, loaded.a[i], loaded.there[i]));
         }
         #unroll
         for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((depth + i) * COLUMN_STRIDE + slot * WIDTH, rounded_right(loaded.b[i])); }
@@ -131,7 +129,7 @@ fn gather(
             for (var e = 0u; e < PUTS; e++) {
                 let r = (lane + e * LANES) / (TILE / 4u);
                 // There may be more lanes than vec4s of a matrix.
-                if r < TILE {
+                if PUTS * LANES == TILE * TILE / 4u || r < TILE {
                     let value = staged(subgroup, r, lane % (TILE / 4u));
                     if i + e == 0u { begin(quad, value); }
                     put(first_row + corner.x + i * TILE + r, ats[i][e], quad, value, besides[i][e]);

@@ -29,7 +29,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     // Loading: invocation `local` brings quad local % 4 of row local / 4, and column local % 16 of depth local / 16.
     let load_row = first_row + local / 4u;
     let load_quad = local % 4u;
-    let row = input_row(gather_row(params, min(load_row, params.rows - 1u)));
+    let row = input_row(min(load_row, params.rows - 1u));
     let group = first_row / params.group_rows;
     let depth = local / 16u;
     let load_column = first_column + local % 16u;

@@ -64,7 +64,7 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let load_row = local / 4u;
     var rows: array<InputRow, ROW_LOADS>;
     #unroll
-    for (var i = 0u; i < ROW_LOADS; i++) { rows[i] = input_row(gather_row(params, min(first_row + load_row + i * (INVOCATIONS / 4u), params.rows - 1u))); }
+    for (var i = 0u; i < ROW_LOADS; i++) { rows[i] = input_row(min(first_row + load_row + i * (INVOCATIONS / 4u), params.rows - 1u)); }
     let group = first_row / params.group_rows;
     let depth = local / QUADS * 2u;
     let load_column = first_column + local % QUADS;

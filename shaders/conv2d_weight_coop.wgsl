@@ -14,8 +14,6 @@ alias Element = f32;
 // What a load brings.
 alias LeftPiece = vec4<Element>;
 alias RightPiece = vec4<Element>;
-// Whether a pixel may look beside its image, or a slab beyond the split's last.
-const PADDED: bool = true;
 
 @group(0) @binding(0) var<uniform> params: Reduce;
 @group(0) @binding(2) var<storage, read> grad_output: array<RightPiece>;
@@ -30,7 +28,7 @@ fn load(at: Pixel, next: Pixel, quad: Quad, row_at: u32, end: u32, column_at: u3
     var pixel = at;
     #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) {
-        from_a[i] = seen(pixel, quad, row_at + i < end);
+        from_a[i] = seen(pixel, quad, row_at + i, end);
         pixel = further(pixel, next);
     }
     #unroll
@@ -82,7 +80,7 @@ fn reduce(
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < LEFT_LOADS; i++) {
-            put_left((row_pixel + i) * ROW_STRIDE + row_slot * WIDTH, rounded(n, loaded.a[i], loaded.there[i] || !PADDED));
+            put_left((row_pixel + i) * ROW_STRIDE + row_slot * WIDTH, rounded(n, loaded.a[i], loaded.there[i]));
         }
         #unroll
         for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((column_pixel + i) * COLUMN_STRIDE + column_slot * WIDTH, rounded_right(loaded.b[i])); }
@@ -107,7 +105,7 @@ fn reduce(
                 let at = corner(subgroup, i, j);
                 let row = first_quad * 4u + at.x + r;
                 let target_column = first_column + at.y / 4u + q;
-                if r < TILE && row < params.quads * 4u && target_column < params.out_quads {
+                if (PUTS * LANES == TILE * TILE / 4u || r < TILE) & (row < params.quads * 4u) & (target_column < params.out_quads) {
                     put(((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column, staged(subgroup, r, q));
                 }
             }

@@ -40,7 +40,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let all = pixel_of(16u);
     var pixel = pixel_of(at);
     for (var slab = first; slab < last_pixel; slab += 16u) {
-        let from_a = seen(pixel, quad, at < last_pixel);
+        let from_a = seen(pixel, quad, at, last_pixel);
         let b = vec4<f32>(grad_output[gradient_of(group, at, column)]);
         let a = select(vec4<f32>(), input_at(from_a.start, n), from_a.there);
         at += 16u;

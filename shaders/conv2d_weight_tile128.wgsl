@@ -9,6 +9,9 @@
 #import store_quad
 
 alias Element = f32;
+// Ends of loops that are written out.
+const EACH: u32 = 8u; // weight rows of an invocation
+const HALVES: u32 = 2u; // its column quads
 
 @group(0) @binding(0) var<uniform> params: Reduce;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
@@ -21,7 +24,7 @@ struct Loaded { a: array<vec4<f32>, 2>, there: array<bool, 2>, b: array<vec4<f32
 
 // Addresses come before all loads, so that none waits for another.
 fn load(pixel: Pixel, next: Pixel, quad: Quad, group: u32, at: u32, end: u32, column: u32) -> Loaded {
-    let from_a = array(seen(pixel, quad, at < end), seen(further(pixel, next), quad, at + 1u < end));
+    let from_a = array(seen(pixel, quad, at, end), seen(further(pixel, next), quad, at + 1u, end));
     let from_b = array(gradient_of(group, at, column), gradient_of(group, at + 1u, column));
     return Loaded(
         array(vec4<f32>(input[from_a[0].start]), vec4<f32>(input[from_a[1].start])),
@@ -58,14 +61,7 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
     let next_slab = pixel_of(16u);
     var pixel = pixel_of(at);
     var loaded = load(pixel, next, quad, group, at, end, column);
-    var p0 = vec4<f32>(); var q0 = vec4<f32>();
-    var p1 = vec4<f32>(); var q1 = vec4<f32>();
-    var p2 = vec4<f32>(); var q2 = vec4<f32>();
-    var p3 = vec4<f32>(); var q3 = vec4<f32>();
-    var p4 = vec4<f32>(); var q4 = vec4<f32>();
-    var p5 = vec4<f32>(); var q5 = vec4<f32>();
-    var p6 = vec4<f32>(); var q6 = vec4<f32>();
-    var p7 = vec4<f32>(); var q7 = vec4<f32>();
+    var sums: array<array<vec4<f32>, HALVES>, EACH>;
     for (var slab = first; slab < end; slab += 16u) {
         workgroupBarrier();
         tile_a[lane_pixel][slot] = select(vec4<f32>(), normalized_by(n, loaded.a[0]), loaded.there[0]);
@@ -78,22 +74,21 @@ fn reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups:
         pixel = further(pixel, next_slab);
         loaded = load(pixel, next, quad, group, at, end, column);
         for (var d = 0u; d < 16u; d++) {
-            let x = tile_a[d][my_quad];
-            let y = tile_a[d][my_quad + 16u];
-            let b = tile_b[d][my_column];
-            let c = tile_b[d][my_column + 16u];
-            p0 = fma(vec4(x.x), b, p0); q0 = fma(vec4(x.x), c, q0);
-            p1 = fma(vec4(x.y), b, p1); q1 = fma(vec4(x.y), c, q1);
-            p2 = fma(vec4(x.z), b, p2); q2 = fma(vec4(x.z), c, q2);
-            p3 = fma(vec4(x.w), b, p3); q3 = fma(vec4(x.w), c, q3);
-            p4 = fma(vec4(y.x), b, p4); q4 = fma(vec4(y.x), c, q4);
-            p5 = fma(vec4(y.y), b, p5); q5 = fma(vec4(y.y), c, q5);
-            p6 = fma(vec4(y.z), b, p6); q6 = fma(vec4(y.z), c, q6);
-            p7 = fma(vec4(y.w), b, p7); q7 = fma(vec4(y.w), c, q7);
+            let x = array(tile_a[d][my_quad], tile_a[d][my_quad + 16u]);
+            let y = array(tile_b[d][my_column], tile_b[d][my_column + 16u]);
+            #unroll
+            for (var i = 0u; i < EACH; i++) {
+                #unroll
+                for (var half = 0u; half < HALVES; half++) { sums[i][half] = fma(vec4(x[i / 4u][i % 4u]), y[half], sums[i][half]); }
+            }
         }
     }
-    store(split, first_quad + my_quad + 0u, first_column + my_column + 0u, p0, p1, p2, p3);
-    store(split, first_quad + my_quad + 0u, first_column + my_column + 16u, q0, q1, q2, q3);
-    store(split, first_quad + my_quad + 16u, first_column + my_column + 0u, p4, p5, p6, p7);
-    store(split, first_quad + my_quad + 16u, first_column + my_column + 16u, q4, q5, q6, q7);
+    #unroll
+    for (var i = 0u; i < EACH; i += 4u) {
+        #unroll
+        for (var half = 0u; half < HALVES; half++) {
+            let column = first_column + my_column + 16u * half;
+            store(split, first_quad + my_quad + 4u * i, column, sums[i][half], sums[i + 1u][half], sums[i + 2u][half], sums[i + 3u][half]);
+        }
+    }
 }

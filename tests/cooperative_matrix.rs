@@ -94,15 +94,26 @@ fn padding_is_left_out_only_where_there_is_some() {
     // Forward, the gradient of the input, that of the weight.
     for (images, layer, expected) in [
         ([64, 28, 28], [128, 512, 1, 1, 0], [true, true, true]),
-        ([64, 28, 28], [128, 128, 3, 1, 1], [false, false, false]),
+        ([64, 28, 28], [128, 128, 3, 2, 1], [false, false, false]),
         // 100 channels are no whole slabs, and 63 x 27 x 27 pixels neither.
         ([64, 28, 28], [100, 512, 1, 1, 0], [false, true, true]),
         ([63, 27, 27], [128, 512, 1, 1, 0], [true, true, false]),
     ] {
-        let used = kernels(&caps(32), images, layer, DType::F16);
-        let all: Vec<bool> = used.iter().filter(|k| k.contains("_coop/")).map(|k| k.contains("PADDED=false")).collect();
-        assert_eq!(all, expected, "{layer:?}: {used:?}");
+        for (dtype, kind) in [(DType::F16, "_coop/"), (DType::F32, "_tile")] {
+            let used = kernels(&caps(32), images, layer, dtype);
+            let all: Vec<bool> = used.iter().filter(|k| k.contains(kind)).map(|k| k.contains("PADDED=false")).collect();
+            // A stride leaves a class of input pixels a single tap, which sees them all.
+            let [forward, of_input @ .., of_weight] = all.as_slice() else { panic!("{used:?}") };
+            let classes = layer[3] * layer[3];
+            assert_eq!((*forward, of_input.len(), *of_weight), (expected[0], classes, expected[2]), "{layer:?}: {used:?}");
+            let whole = of_input.iter().filter(|whole| **whole).count();
+            assert_eq!(whole, if expected[1] { classes } else { classes / 4 }, "{layer:?}: {used:?}");
+        }
     }
+    // Products of tiles transformed by Winograd's way: all three.
+    let used = kernels(&caps(32), [64, 28, 28], [128, 128, 3, 1, 1], DType::F32);
+    let tiles: Vec<&String> = used.iter().filter(|k| k.contains("_tile")).collect();
+    assert!(tiles.len() >= 3 && tiles.iter().all(|k| k.contains("PADDED=false")), "{used:?}");
 }
 
 /// Eight numbers are moved at a time where channels come in eights.

@@ -4,7 +4,10 @@
 // A row as the loads see it: the first piece of the first tap's pixel, which may lie outside the image, and where in the image that is.
 struct InputRow { first: u32, h: i32, w: i32 }
 
-fn input_row(row: Row) -> InputRow {
+fn input_row(at: u32) -> InputRow {
+    // Without padding, where the grid is the input, rows are pixels.
+    if !PADDED && params.in_step == 1 && params.grid_w == params.in_w && params.grid_h == params.in_h { return InputRow(at * in_pieces(), 0, 0); }
+    let row = gather_row(params, at);
     return InputRow(u32((row.n * i32(params.in_h) + row.h) * i32(params.in_w) + row.w) * in_pieces(), row.h, row.w);
 }
 
@@ -12,6 +15,7 @@ fn input_row(row: Row) -> InputRow {
 struct Step { pieces: u32, h: i32, w: i32 }
 
 fn step_of(k: Depth) -> Step {
+    if !PADDED { return Step(k.channel, 0, 0); }
     let h = i32(k.r) * params.tap_step;
     let w = i32(k.s) * params.tap_step;
     // Beyond the last tap all pixels are outside.
@@ -19,6 +23,7 @@ fn step_of(k: Depth) -> Step {
 }
 
 fn source_a(row: InputRow, step: Step) -> Source {
+    if !PADDED { return Source(row.first + step.pieces, true); }
     let there = inside_unsigned(row.h + step.h, row.w + step.w, params.in_h, params.in_w);
     return Source(select(0u, row.first + step.pieces, there), there);
 }
@@ -27,5 +32,6 @@ fn source_a(row: InputRow, step: Step) -> Source {
 // tap, where the input is left out, and beyond the last column, where the result is.
 fn source_b(k: Depth, group: u32, column: u32) -> u32 {
     let tap = tap_of(params, k.r, k.s, group);
-    return select(0u, (tap * in_pieces() + k.channel) * WIDTH * out_pieces(), k.r < params.taps_h) + min(column, out_pieces() - 1u);
+    let there = !PADDED || k.r < params.taps_h;
+    return select(0u, (tap * in_pieces() + k.channel) * WIDTH * out_pieces(), there) + min(column, out_pieces() - 1u);
 }

@@ -18,7 +18,7 @@ struct Beside { unused: u32 }
 fn beside(at: u32, column: u32) -> Beside { return Beside(); }
 
 fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
-    if row < params.rows && column < params.out_quads {
+    if (row < params.rows) & (column < params.out_quads) {
         output[at * params.out_quads + column] = vec4<Element>(value);
     }
 }

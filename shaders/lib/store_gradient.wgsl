@@ -31,7 +31,7 @@ fn beside(at: u32, column: u32) -> Beside {
 }
 
 fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
-    if row < params.rows && column < params.out_quads {
+    if (row < params.rows) & (column < params.out_quads) {
         let d = b.x - mean;
         var g = value;
         if RELU { g = select(vec4<f32>(), value, d * scale + offset > vec4<f32>()); }

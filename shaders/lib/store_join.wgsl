@@ -26,7 +26,7 @@ fn beside(at: u32, column: u32) -> Beside {
 }
 
 fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
-    if row < params.rows && column < params.out_quads {
+    if (row < params.rows) & (column < params.out_quads) {
         let g = select(vec4<f32>(), value + b.addend, b.y > vec4<f32>());
         output[at * params.out_quads + column] = vec4<Element>(g);
         sums = Tally(0.0, sums.first + g, sums.second + g * (b.x - mean));

@@ -21,7 +21,7 @@ struct Beside { unused: u32 }
 fn beside(at: u32, column: u32) -> Beside { return Beside(); }
 
 fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
-    if row < params.rows && column < params.out_quads {
+    if (row < params.rows) & (column < params.out_quads) {
         output[at * params.out_quads + column] = vec4<Element>(value);
         let d = value - shift;
         sums = Tally(sums.count + 1.0, sums.first + d, sums.second + d * d);

@@ -13,7 +13,7 @@ fn beside(at: u32, column: u32) -> Beside {
 }
 
 fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
-    if row < params.rows && column < params.out_quads {
+    if (row < params.rows) & (column < params.out_quads) {
         output[at * params.out_quads + column] = vec4<Element>(value + b.addend);
     }
 }

@@ -34,6 +34,10 @@ const SIZES: &[Size] = &[
     [2, 9, 6, 12, 8, 3, 1, 0],
     // As many channels as the largest tiles have rows, and more tiles of 4x4 than a segment of pixels has.
     [3, 33, 37, 128, 8, 3, 1, 1],
+    // Whole slabs of 16, 32 and 64 terms, so that nothing is looked for: every pixel, every other one, and where a stride leaves classes of them a single tap.
+    [2, 8, 8, 128, 72, 1, 1, 0],
+    [1, 9, 15, 64, 48, 1, 2, 0],
+    [1, 6, 7, 24, 64, 3, 2, 1],
 ];
 
 /// Beyond what a driver that cuts loops lets one invocation count, and beyond 65,535 workgroups of the plain kernel.

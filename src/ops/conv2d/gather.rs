@@ -206,13 +206,13 @@ impl Gather {
         self.launch(cx, &kernel, &windows, (input, weights, output), (epilogue, first_chunk), None)
     }
 
-    /// Whether there is an input pixel under every row, and whole slabs of its channels.
-    fn sees_all(&self, in_channels: usize, slab: usize) -> bool {
+    /// Whether there is one input pixel under every row.
+    fn sees_all(&self) -> bool {
         let inside = |d: usize| {
             let last = self.in_origin[d] + signed((self.grid[d + 1] - 1) * self.in_step);
             self.in_origin[d] >= 0 && last < signed(self.input[d])
         };
-        self.taps == [1, 1] && inside(0) && inside(1) && in_channels.is_multiple_of(slab)
+        self.taps == [1, 1] && inside(0) && inside(1)
     }
 
     /// What it does with pixels, where its window is 3x3 and has no stride.
@@ -243,8 +243,8 @@ impl Gather {
         if let Some(octs) = kernel.octs(&[dtype, cx.info(weights.stored()).dtype], [in_channels, out_channels]) {
             knobs = knobs.and(octs);
         }
-        if kernel.slab.is_some_and(|slab| self.sees_all(in_channels, slab)) {
-            knobs = knobs.bool("PADDED", false);
+        if self.sees_all() {
+            knobs = knobs.and(&kernel.whole_slabs([in_channels]));
         }
         let turned = kernel.turns_weights && matches!(weights, Weights::Turned { .. });
         // More rows an invocation, so that it has something to tally.

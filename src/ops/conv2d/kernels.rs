@@ -66,6 +66,7 @@ impl Kernel {
             turns_weights: shader == "conv2d_broadcast",
             longest_sum: LONGEST_SUM,
         };
+        let tiled = |shader, tile| Self { slab: Some(16), ..plain(shader, Some(tile)) };
         let coop = |matrix: CooperativeMatrix, shape: ProductShape| Self {
             shader: if reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
             tile: Some([shape.sides()[0], shape.sides()[1] / 4]),
@@ -84,13 +85,13 @@ impl Kernel {
             ("broadcast", false, _) => plain("conv2d_broadcast", Some([16, 8])),
             ("broadcast32", false, _) => plain("conv2d_broadcast", Some([32, 8])),
             ("broadcast", true, _) => plain("conv2d_weight_broadcast", Some([32, 8])),
-            ("tile", false, _) => plain("conv2d_tile", Some([64, 16])),
-            ("tile", true, _) => plain("conv2d_weight_tile", Some([64, 16])),
-            ("tile128", false, _) => plain("conv2d_tile128", Some([128, 32])),
+            ("tile", false, _) => tiled("conv2d_tile", [64, 16]),
+            ("tile", true, _) => tiled("conv2d_weight_tile", [64, 16]),
+            ("tile128", false, _) => tiled("conv2d_tile128", [128, 32]),
             ("tile128x64", false, _) => {
-                Self { knobs: Specialization::default().u32("QUADS", 16).u32("ROW_LOADS", 4), ..plain("conv2d_tile128", Some([128, 16])) }
+                Self { knobs: Specialization::default().u32("QUADS", 16).u32("ROW_LOADS", 4), ..tiled("conv2d_tile128", [128, 16]) }
             }
-            ("tile128", true, _) => plain("conv2d_weight_tile128", Some([128, 32])),
+            ("tile128", true, _) => tiled("conv2d_weight_tile128", [128, 32]),
             ("plain", false, _) => plain("conv2d_plain", None),
             ("plain", true, _) => plain("conv2d_weight_plain", None),
             _ => panic!("there is no convolution kernel {name:?} here"),
@@ -103,6 +104,12 @@ impl Kernel {
     pub(super) fn octs(&self, factors: &[DType; 2], channels: [usize; 2]) -> Option<&Specialization> {
         let able = *factors == [DType::F16; 2] && channels.iter().all(|c| c.is_multiple_of(8));
         self.octs.as_ref().filter(|_| able)
+    }
+
+    /// Knobs for sums of so many terms, all of which are there: without a look for others, where they come in whole slabs.
+    pub(super) fn whole_slabs(&self, terms: impl IntoIterator<Item = usize>) -> Specialization {
+        let whole = self.slab.is_some_and(|slab| terms.into_iter().all(|n| n.is_multiple_of(slab)));
+        if whole { Specialization::default().bool("PADDED", false) } else { Specialization::default() }
     }
 }
 

@@ -121,10 +121,9 @@ impl WeightGradient {
         if let Some(octs) = kernel.octs(&[cx.info(input.tensor).dtype, cx.info(dy).dtype], [i, o]) {
             knobs = knobs.and(octs);
         }
-        // Pixels in order, dealt out by whole slabs.
-        let whole = |slab: usize| SEGMENT.is_multiple_of(slab) && windows.iter().all(|w| (w.count * p * q).is_multiple_of(slab));
-        if self.pointwise([r, s, i, o]) && kernel.slab.is_some_and(whole) {
-            knobs = knobs.bool("PADDED", false);
+        if self.pointwise([r, s, i, o]) {
+            // Pixels in order, dealt out by segments.
+            knobs = knobs.and(&kernel.whole_slabs(windows.iter().map(|w| w.count * p * q).chain([SEGMENT])));
         }
         let spec = KernelSpec::new(kernel.shader, "reduce").with(knobs);
         let mut first_split = 0;

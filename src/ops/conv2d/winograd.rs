@@ -231,6 +231,7 @@ impl Tiles {
         let parts: Vec<Splits> = self.windows.iter().map(|w| geometry.splits(cx, &kernel, (self.of(*w), SEGMENT), room)).collect();
         let splits = parts.iter().map(|part| part.splits).sum();
         let sums = cx.scratch("partial_sums", &[splits, FREQUENCIES * i, o], DType::F32);
+        let knobs = kernel.knobs.clone().and(&kernel.whole_slabs(self.windows.iter().map(|w| self.of(*w)).chain([SEGMENT])));
         let mut first_split = 0;
         for (&images, part) in self.windows.iter().zip(parts) {
             self.transform_input(cx, input, images, pixels, x_tiles);
@@ -243,13 +244,13 @@ impl Tiles {
                 &[View::from(dy_tiles)],
             );
             let (params, launched) = geometry.params(&kernel, &part, first_split);
-            cx.launch(KernelSpec::new(kernel.shader, "reduce").with(kernel.knobs.clone()), params, launched, &[x_tiles, dy_tiles], &[sums]);
+            cx.launch(KernelSpec::new(kernel.shader, "reduce").with(knobs.clone()), params, launched, &[x_tiles, dy_tiles], &[sums]);
             first_split += part.splits;
         }
-        let knobs = Specialization::default().u32("STORE", 2).and(&onto(addend));
+        let onto = Specialization::default().u32("STORE", 2).and(&onto(addend));
         let reads: Vec<TensorId> = [sums].into_iter().chain(addend).collect();
         let visit = Visit { count: i * o / 4, splits, ..Visit::default() };
-        let spec = transform(cx, "conv2d_winograd_weight", "finish", knobs);
+        let spec = transform(cx, "conv2d_winograd_weight", "finish", onto);
         cx.launch(spec, self.params(&visit), workgroups(cx, i * o / 4), &reads, &[dw]);
     }
 }
