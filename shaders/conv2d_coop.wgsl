@@ -5,6 +5,7 @@ enable wgpu_cooperative_matrix;
 #import conv2d
 #import coop
 #import coop_input
+#import coop_weights
 #import depth
 #import load
 #import load_tiles
@@ -20,35 +21,25 @@ alias RightPiece = vec4<Weight>;
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(2) var<storage, read> weight: array<RightPiece>;
 
-const PIECES: u32 = DEPTH / WIDTH;
-const_assert RIGHT_LOADS % WIDTH == 0u || WIDTH % RIGHT_LOADS == 0u;
-
-// What an invocation brings of a slab: of LEFT_LOADS rows a piece of the depth, and of a piece of columns RIGHT_LOADS depths, one after another.
+// What an invocation brings of a slab: of LEFT_LOADS rows a piece of the depth, and weights.
 struct Loaded { n: array<Norm, WIDTH / 4u>, a: array<LeftPiece, LEFT_LOADS>, there: array<bool, LEFT_LOADS>, b: array<RightPiece, RIGHT_LOADS> }
 
-// Of the input the depth `left_at`, of the weights depths from number `depth` of `right_at` on. Addresses come before all loads, so that none
-// waits for another.
-fn load(rows: array<InputRow, LEFT_LOADS>, left_at: Depth, right_at: Depth, depth: u32, next: Depth, column: u32) -> Loaded {
+// Of the input the depth `at`. Addresses come before all loads, so that none waits for another.
+fn load(rows: array<InputRow, LEFT_LOADS>, at: Depth, weights: Weights, next: Depth, local: u32) -> Loaded {
     var from_a: array<Source, LEFT_LOADS>;
-    var from_b: array<u32, RIGHT_LOADS>;
-    let step = step_of(left_at);
+    let step = step_of(at);
     #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) { from_a[i] = source_a(rows[i], step); }
-    var at = right_at;
-    #unroll
-    for (var i = 0u; i < RIGHT_LOADS; i += WIDTH) {
-        from_b[i] = source_b(at, 0u, column);
-        at = deeper(at, next);
-    }
+    let from_b = sources_b(weights, next, local);
     var to: Loaded;
-    to.n = norms_of(left_at.channel);
+    to.n = norms_of(at.channel);
     #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) {
         to.a[i] = input[from_a[i].start];
         to.there[i] = from_a[i].there;
     }
     #unroll
-    for (var i = 0u; i < RIGHT_LOADS; i++) { to.b[i] = weight[from_b[i / WIDTH * WIDTH] + (depth + i % WIDTH) * out_pieces()]; }
+    for (var i = 0u; i < RIGHT_LOADS; i++) { to.b[i] = weight[from_b[i]]; }
     return to;
 }
 
@@ -67,21 +58,16 @@ fn gather(
     let first_row = tile / params.column_tiles * ROWS;
     let first_column = tile % params.column_tiles * (COLUMNS / 4u);
     // Loading the input: rows local / PIECES and every INVOCATIONS / PIECES further, piece local % PIECES of the depth.
-    let row_step = INVOCATIONS / PIECES;
     var rows: array<InputRow, LEFT_LOADS>;
     #unroll
     for (var i = 0u; i < LEFT_LOADS; i++) {
-        rows[i] = input_row(min(first_row + local / PIECES + i * row_step, params.rows - 1u));
+        rows[i] = input_row(min(first_row + local / PIECES + i * ROW_STEP, params.rows - 1u));
     }
-    // Loading weights: depths from `depth` on, of a piece of columns.
-    let depth = local / (COLUMNS / WIDTH) * RIGHT_LOADS;
-    let slot = local % (COLUMNS / WIDTH);
-    let column = first_column * 4u / WIDTH + slot;
     let next = depth_of(1u);
     let next_slab = depth_of(PIECES);
-    var left_at = depth_of(local % PIECES);
-    var right_at = depth_of(depth / WIDTH);
-    var loaded = load(rows, left_at, right_at, depth % WIDTH, next, column);
+    var at = depth_of(local % PIECES);
+    var weights = weights_of(local, first_column * 4u);
+    var loaded = load(rows, at, weights, next, local);
     let left_at_first = first_left_by_rows(subgroup);
     let right_at_first = first_right(subgroup);
     var sums: array<array<Sum, COLUMN_TILES>, ROW_TILES>;
@@ -90,15 +76,15 @@ fn gather(
         workgroupBarrier();
         #unroll
         for (var i = 0u; i < LEFT_LOADS; i++) {
-            put_left((local / PIECES + i * row_step) * DEPTH_STRIDE + local % PIECES * WIDTH, rounded(loaded.n, loaded.a[i], loaded.there[i]));
+            put_left((local / PIECES + i * ROW_STEP) * DEPTH_STRIDE + local % PIECES * WIDTH, rounded(loaded.n, loaded.a[i], loaded.there[i]));
         }
         #unroll
-        for (var i = 0u; i < RIGHT_LOADS; i++) { put_right((depth + i) * COLUMN_STRIDE + slot * WIDTH, rounded_right(loaded.b[i])); }
+        for (var i = 0u; i < RIGHT_LOADS; i++) { put_right(place_b(local, i), rounded_right(loaded.b[i])); }
         workgroupBarrier();
         // The next slab comes while this one is multiplied; behind the last comes what is not used.
-        left_at = deeper(left_at, next_slab);
-        right_at = deeper(right_at, next_slab);
-        loaded = load(rows, left_at, right_at, depth % WIDTH, next, column);
+        at = deeper(at, next_slab);
+        weights.at = deeper(weights.at, next_slab);
+        loaded = load(rows, at, weights, next, local);
         #unroll
         for (var k = 0u; k < DEPTH; k += STEP) {
             multiply(&sums, left_by_rows(left_at_first, k), right_at_first, k);

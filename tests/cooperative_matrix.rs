@@ -67,6 +67,11 @@ fn only_activations_in_f16_are_multiplied_in_f16() {
     for product in ["conv2d_coop/gather", "conv2d_weight_coop/reduce"] {
         assert!(halves.iter().any(|k| k.starts_with(product)), "{halves:?}");
     }
+    // The gradient of the input has weights the other way round: matrices are loaded so, and nothing is copied.
+    assert_eq!(
+        halves.iter().map(|k| (k.contains("TURNED=true"), k.contains("transpose"))).filter(|k| *k != (false, false)).collect::<Vec<_>>(),
+        [(true, false)]
+    );
     let without = kernels(&Caps { cooperative_matrix: None, ..caps(32) }, [32, 56, 56], layer, DType::F16);
     assert!(without.iter().all(|k| !k.contains("coop")), "{without:?}");
 }

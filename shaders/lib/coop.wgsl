@@ -34,9 +34,10 @@ const ROW_STRIDE: u32 = ROWS + 8u;
 const COLUMN_STRIDE: u32 = COLUMNS + 8u;
 const STAGED_STRIDE: u32 = TILE + 4u;
 // Of workgroup memory, which is elements of UNIT numbers: `left` is [row][depth] or [depth][row], whichever way its vec4s come (ROWS >= DEPTH makes
-// the first the larger), `right` [depth][column].
+// the first the larger), `right` [depth][column] or, TURNED, [column][depth].
 const LEFT: u32 = ROWS * DEPTH_STRIDE / UNIT;
-const RIGHT: u32 = DEPTH * COLUMN_STRIDE / UNIT;
+const RIGHT: u32 = max(DEPTH * COLUMN_STRIDE, COLUMNS * DEPTH_STRIDE) / UNIT;
+const TURNED: bool = false;
 const STAGE: u32 = SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE / STAGE_UNIT;
 
 // Where matrix (i, j) of a subgroup begins: row and column within the workgroup's sums.
@@ -49,7 +50,7 @@ fn first_left_by_rows(subgroup: u32) -> u32 { return subgroup / SUBGROUP_COLUMNS
 
 fn first_left_by_depth(subgroup: u32) -> u32 { return subgroup / SUBGROUP_COLUMNS * (ROW_TILES * TILE / UNIT); }
 
-fn first_right(subgroup: u32) -> u32 { return subgroup % SUBGROUP_COLUMNS * (COLUMN_TILES * TILE / UNIT); }
+fn first_right(subgroup: u32) -> u32 { return subgroup % SUBGROUP_COLUMNS * (COLUMN_TILES * TILE * select(1u, DEPTH_STRIDE, TURNED) / UNIT); }
 
 // A subgroup's left matrices at depth k, from [row][depth].
 fn left_by_rows(first: u32, k: u32) -> array<Left, ROW_TILES> {
@@ -71,11 +72,17 @@ fn left_by_depth(first: u32, k: u32) -> array<Left, ROW_TILES> {
     return a;
 }
 
+// A subgroup's right matrix of number j at depth k.
+fn right_matrix(first: u32, k: u32, j: u32) -> Right {
+    if TURNED { return coopLoad<Right>(&right[first + (j * TILE * DEPTH_STRIDE + k) / UNIT], DEPTH_STRIDE / UNIT); }
+    return coopLoadT<Right>(&right[first + (k * COLUMN_STRIDE + j * TILE) / UNIT], COLUMN_STRIDE / UNIT);
+}
+
 // Adds the products of `a` with what lies in `right` at depth k.
 fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: array<Left, ROW_TILES>, first: u32, k: u32) {
     #unroll
     for (var j = 0u; j < COLUMN_TILES; j++) {
-        let b = coopLoadT<Right>(&right[first + (k * COLUMN_STRIDE + j * TILE) / UNIT], COLUMN_STRIDE / UNIT);
+        let b = right_matrix(first, k, j);
         #unroll
         for (var i = 0u; i < ROW_TILES; i++) {
             (*sums)[i][j] = coopMultiplyAdd(a[i], b, (*sums)[i][j]);

@@ -114,7 +114,8 @@ impl CooperativeMatrix {
     pub fn depth(self, shape: ProductShape) -> u32 {
         let [rows, columns] = self.subgroups(shape);
         let [height, width] = shape.sides32();
-        let bytes = |depth: u32| 2 * (height * (depth + 8) + depth * (width + 8)) + rows * columns * self.tile * (self.tile + 4) * 4;
+        let right = |depth: u32| (depth * (width + 8)).max(width * (depth + 8));
+        let bytes = |depth: u32| 2 * (height * (depth + 8) + right(depth)) + rows * columns * self.tile * (self.tile + 4) * 4;
         let loads = self.loads(height, 64, shape) + self.loads(width, 64, shape);
         if bytes(64) <= self.memory && loads <= 16 { 64 } else { 32 }
     }

@@ -22,7 +22,7 @@ pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization
     let tests: Vec<Test> = ProductShape::ALL
         .into_iter()
         .flat_map(widths)
-        .flat_map(|(shape, knobs)| [forward, weight_gradient].map(|test| test(shape, &knobs)))
+        .flat_map(|(shape, knobs)| [forward, input_gradient, weight_gradient].map(|test| test(shape, &knobs)))
         .collect();
     let failed = |e: crate::Error| Some(e.to_string());
     // Built side by side; what cannot be is named by the test that needs it.
@@ -47,6 +47,7 @@ fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
     let plain = tiles(1, 1);
     Test {
         factors: [PIXELS * IN_QUADS, 4 * IN_QUADS * OUT_QUADS],
+        turned: None,
         products: PIXELS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_plain", "gather").with(types.clone()), params(plain), plain[1].div_ceil(64)),
         tested: {
@@ -56,6 +57,12 @@ fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
         },
         half: true,
     }
+}
+
+/// The same with weights in the other order, as the gradient of an input has them.
+fn input_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
+    let test = forward(shape, &knobs.clone().bool("TURNED", true));
+    Test { turned: Some([4 * IN_QUADS, 4 * OUT_QUADS]), ..test }
 }
 
 /// The gradient of its weight.
@@ -81,6 +88,7 @@ fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
     let plain = tiles(1, 1);
     Test {
         factors: [PIXELS * IN_QUADS, PIXELS * OUT_QUADS],
+        turned: None,
         products: 4 * IN_QUADS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_weight_plain", "reduce").with(types.clone()), params(plain), plain[1].div_ceil(64)),
         tested: {
@@ -99,6 +107,8 @@ type Launch = (KernelSpec, Params, usize);
 struct Test {
     /// vec4s of both factors, in f16.
     factors: [usize; 2],
+    /// Rows and columns of the second factor, where the kernel under test has them the other way round.
+    turned: Option<[usize; 2]>,
     /// Values of the product.
     products: usize,
     oracle: Launch,
@@ -111,26 +121,30 @@ impl Test {
     /// What is wrong with the kernel under test.
     fn run(&self, gpu: &Gpu) -> Result<Option<String>> {
         let mut state = 1;
-        let mut factors = Vec::new();
-        for vec4s in self.factors {
-            let values: Vec<f16> = (0..4 * vec4s).map(|_| random(&mut state)).collect();
-            let buffer = Buffer::new(gpu, "self-test factor", 8 * vec4s as u64)?;
-            gpu.write(&buffer, 0, bytemuck::cast_slice(&values))?;
-            factors.push(Binding { bytes: 8 * vec4s as u64, offset: 0, buffer });
-        }
+        let factors = self.factors.map(|vec4s| (0..4 * vec4s).map(|_| random(&mut state)).collect::<Vec<f16>>());
+        let bind = |values: &[f16]| -> Result<Binding> {
+            let bytes = size_of_val(values) as u64;
+            let buffer = Buffer::new(gpu, "self-test factor", bytes)?;
+            gpu.write(&buffer, 0, bytemuck::cast_slice(values))?;
+            Ok(Binding { bytes, offset: 0, buffer })
+        };
+        let [first, second] = [bind(&factors[0])?, bind(&factors[1])?];
+        let other = match self.turned {
+            Some([rows, columns]) => bind(&(0..rows * columns).map(|i| factors[1][i % rows * columns + i / rows]).collect::<Vec<f16>>())?,
+            None => second.clone(),
+        };
         let bytes = (self.products * if self.half { 2 } else { 4 }) as u64;
         let each = bytes.next_multiple_of(gpu.caps().offset_alignment.max(16));
         let products = Buffer::new(gpu, "self-test products", each * (RUNS as u64 + 1))?;
-        let dispatch = |(spec, params, groups): &Launch, run: u64| -> Result<Dispatch> {
-            let mut bindings = factors.clone();
-            bindings.push(Binding { buffer: products.clone(), offset: run * each, bytes });
+        let dispatch = |(spec, params, groups): &Launch, second: &Binding, run: u64| -> Result<Dispatch> {
+            let bindings = vec![first.clone(), second.clone(), Binding { buffer: products.clone(), offset: run * each, bytes }];
             let grid = grid_fold(*groups as u64, gpu.caps().max_workgroups);
             let kernel = gpu.kernels(&[spec])?.remove(0);
             Ok(Dispatch { kernel, params: params.clone(), bindings, grid, label: "self-test".into() })
         };
-        let mut dispatches = vec![dispatch(&self.oracle, 0)?];
+        let mut dispatches = vec![dispatch(&self.oracle, &second, 0)?];
         for run in 1..=RUNS {
-            dispatches.push(dispatch(&self.tested, run as u64)?);
+            dispatches.push(dispatch(&self.tested, &other, run as u64)?);
         }
         Recording::new(gpu, dispatches)?.replay(gpu, &mut UploadRing::new(gpu, 16)?, &[], &[], None)?;
         let read = |run: u64| gpu.read(&products, run * each, bytes.next_multiple_of(16)).map(|stored| self.values(&stored));

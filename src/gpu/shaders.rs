@@ -44,6 +44,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/coop_octs", include_str!("../../shaders/lib/coop_octs.wgsl")),
     ("lib/coop_scalars", include_str!("../../shaders/lib/coop_scalars.wgsl")),
     ("lib/coop_vectors", include_str!("../../shaders/lib/coop_vectors.wgsl")),
+    ("lib/coop_weights", include_str!("../../shaders/lib/coop_weights.wgsl")),
     ("lib/count_up", include_str!("../../shaders/lib/count_up.wgsl")),
     ("lib/depth", include_str!("../../shaders/lib/depth.wgsl")),
     ("lib/finite", include_str!("../../shaders/lib/finite.wgsl")),

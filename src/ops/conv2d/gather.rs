@@ -246,14 +246,17 @@ impl Gather {
         if self.sees_all() {
             knobs = knobs.and(&kernel.whole_slabs([in_channels]));
         }
-        let turned = kernel.turns_weights && matches!(weights, Weights::Turned { .. });
+        let turned = kernel.turns_weights.as_ref().filter(|_| matches!(weights, Weights::Turned { .. }));
+        if let Some(turned) = turned {
+            knobs = knobs.and(turned);
+        }
         // More rows an invocation, so that it has something to tally.
         let span =
             if kernel.tile.is_none() && epilogue.chunks().is_some() { (MOST_ITERATIONS / (taps * (in_quads + 1) + 1)).clamp(1, 16) } else { 1 };
         if span > 1 {
             knobs = knobs.u32("SPAN", u32::try_from(span).expect("at most 16"));
         }
-        let weight = weights.bind(cx, kernel.turns_weights);
+        let weight = weights.bind(cx, kernel.turns_weights.is_some());
         let [tile_rows, tile_quads] = kernel.tile.unwrap_or([span, 1]);
         let column_tiles = out_quads.div_ceil(tile_quads);
         let chunk = kernel.chunk.unwrap_or(span);
@@ -269,7 +272,7 @@ impl Gather {
                 .u32("tiles", tiles)
                 .u32("first_chunk", first_chunk + tallied.chunks)
                 .u32("tile_rows", tile_rows)
-                .u32("turned", usize::from(turned))
+                .u32("turned", usize::from(turned.is_some()))
                 .u32("group_rows", group.unwrap_or(u32::MAX as usize));
             let launched = if kernel.tile.is_none() { groups(tiles) } else { tiles };
             let mut reads = vec![images.of(input.tensor), weight.into()];

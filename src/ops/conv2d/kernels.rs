@@ -31,8 +31,8 @@ pub(super) struct Kernel {
     pub(super) octs: Option<Specialization>,
     /// Terms that it adds in a turn, where it can do without looking whether they are there.
     pub(super) slab: Option<usize>,
-    /// Whether it can read weights (tap, out, in) as (tap, in, out), where it is told they are turned.
-    pub(super) turns_weights: bool,
+    /// Knobs with which it reads weights (tap, out, in) as (tap, in, out), where it can and is told they are turned.
+    pub(super) turns_weights: Option<Specialization>,
     /// Pixels to sum at most, give or take a segment, within the loop iterations that every driver allows.
     pub(super) longest_sum: usize,
 }
@@ -63,7 +63,7 @@ impl Kernel {
             knobs: Specialization::default(),
             octs: None,
             slab: None,
-            turns_weights: shader == "conv2d_broadcast",
+            turns_weights: (shader == "conv2d_broadcast").then(Specialization::default),
             longest_sum: LONGEST_SUM,
         };
         let tiled = |shader, tile| Self { slab: Some(16), ..plain(shader, Some(tile)) };
@@ -74,7 +74,7 @@ impl Kernel {
             knobs: matrix.knobs(shape),
             octs: matrix.octs(shape),
             slab: Some(matrix.depth(shape) as usize),
-            turns_weights: false,
+            turns_weights: (!reduces).then(|| Specialization::default().bool("TURNED", true)),
             longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - depth),
         };
         if let (Some(matrix), Some(shape)) = (matrix, ProductShape::ALL.into_iter().find(|shape| shape.variant() == name)) {
