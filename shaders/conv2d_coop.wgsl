@@ -117,7 +117,7 @@ fn gather(
                 // There may be more lanes than vec4s of a matrix.
                 if PUTS * LANES == TILE * TILE / 4u || r < TILE {
                     let value = staged(subgroup, r, lane % (TILE / 4u));
-                    if i + e == 0u { begin(quad, value); }
+                    if i + e == 0u { begin(quad, subgroupShuffle(value, lane % (TILE / 4u))); }
                     put(first_row + corner.x + i * TILE + r, ats[i][e], quad, value, besides[i][e]);
                 }
             }

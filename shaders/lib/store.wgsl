@@ -2,9 +2,9 @@
 // the host says which file that is.
 //
 // For each column quad an invocation calls `begin` once, with the first of its results; `put` for each row; then has the tally merged with
-// others of the same column where there are any (`merged`), and one of them calls `write_tally`, with the first row of the chunk that the
-// tally is of. Rows and columns beyond the last are left out here. What `put` needs to know besides, `beside` reads: several at once hide
-// each other's latency.
+// others of the same column where there are any (`merged`; the `sums` of those that began with the same value may just be added), and one of them calls
+// `write_tally`, with the first row of the chunk that the tally is of. Rows and columns beyond the last are left out here. What `put` needs to know besides,
+// `beside` reads: several at once hide each other's latency.
 #import no_tally
 
 // The first binding of what becomes of results.

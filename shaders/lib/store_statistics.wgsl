@@ -9,7 +9,6 @@ const STORE: u32 = 3u;
 
 // Deviations are from the first value, so that large means do no harm.
 var<private> shift: vec4<f32>;
-var<private> sums: Tally;
 
 fn begin(column: u32, value: vec4<f32>) {
     shift = value;
