@@ -269,6 +269,7 @@ fn windows_change_no_result() {
                 assert_eq!(a, b, "{name}");
             }
         }
+        assert_eq!(small.overruns().unwrap(), Some(0), "accesses beyond a window");
     }
 }
 

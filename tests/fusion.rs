@@ -71,6 +71,7 @@ fn run(backbone: &Backbone, settings: &StepSettings, variants: &dyn Variants) ->
     let gradients = model.parameters.read_gradients(&GPU, &store).unwrap();
     all.extend(gradients.into_iter().map(|(name, v)| (format!("gradient of {name}"), v)));
     all.extend(model.parameters.read(&GPU, &store).unwrap());
+    assert_eq!(GPU.overruns().unwrap(), Some(0), "accesses beyond a binding");
     (all, program)
 }
 
@@ -251,6 +252,7 @@ fn random_graphs_compute_the_same_fused() {
             }
         }
     }
+    assert_eq!(GPU.overruns().unwrap(), Some(0), "accesses beyond a binding");
     assert!(fused > 60, "{fused} graphs had something to fuse");
 }
 

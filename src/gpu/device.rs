@@ -23,6 +23,8 @@ pub struct Gpu {
     faults: Arc<Faults>,
     checked: bool,
     repairs_spirv: bool,
+    /// Where kernels count their accesses beyond a binding, if they do.
+    overruns: Option<Buffer>,
 }
 
 /// What wgpu reported outside any error scope.
@@ -57,14 +59,21 @@ impl Gpu {
         Self::open_as(selector, false, WANTED)
     }
 
-    /// As [`Gpu::open`], but every kernel is built with bounds checks and zeroed workgroup memory. For tests: slower.
+    /// As [`Gpu::open`], but every kernel is built with bounds checks and zeroed workgroup memory, and counts its accesses beyond a binding
+    /// ([`Gpu::overruns`]), which checks only hide. For tests: slower.
     pub fn open_checked(selector: Option<&str>) -> Result<Self> {
-        Self::open_as(selector, true, WANTED)
+        Self::open_counting(selector, WANTED)
     }
 
     /// As [`Gpu::open_checked`], but without f16 in shaders, as adapters that have none.
     pub fn open_without_f16(selector: Option<&str>) -> Result<Self> {
-        Self::open_as(selector, true, WANTED.difference(wgpu::Features::SHADER_F16))
+        Self::open_counting(selector, WANTED.difference(wgpu::Features::SHADER_F16))
+    }
+
+    fn open_counting(selector: Option<&str>, wanted: wgpu::Features) -> Result<Self> {
+        let mut gpu = Self::open_as(selector, true, wanted)?;
+        gpu.overruns = Some(Buffer::new(&gpu, "overruns", 16)?);
+        Ok(gpu)
     }
 
     fn open_as(selector: Option<&str>, checked: bool, wanted: wgpu::Features) -> Result<Self> {
@@ -102,7 +111,21 @@ impl Gpu {
         tracing::debug!(?caps, adapter = description.name, "opened");
         let (info, pipelines, repairs_spirv) = (adapter.get_info(), PipelineCache::default(), backend == wgpu::Backend::Vulkan);
         let (tested, pipeline_file) = (OnceLock::new(), None);
-        Ok(Self { device, queue, caps, matrices, tested, description, info, pipelines, pipeline_file, faults, checked, repairs_spirv })
+        Ok(Self {
+            device,
+            queue,
+            caps,
+            matrices,
+            tested,
+            description,
+            info,
+            pipelines,
+            pipeline_file,
+            faults,
+            checked,
+            repairs_spirv,
+            overruns: None,
+        })
     }
 
     /// What the adapter can do, as it says.
@@ -166,6 +189,17 @@ impl Gpu {
     /// Whether kernels are built with runtime checks.
     pub(super) fn checked(&self) -> bool {
         self.checked
+    }
+
+    /// Accesses of kernels beyond a binding so far, where they are counted: there must be none, for the kernels of a release have no checks.
+    pub fn overruns(&self) -> Result<Option<u32>> {
+        let count = |buffer: &Buffer| self.read(buffer, 0, 16).map(|bytes| bytemuck::pod_read_unaligned(&bytes[..4]));
+        self.overruns.as_ref().map(count).transpose()
+    }
+
+    /// Where they are counted.
+    pub(super) fn overrun_counter(&self) -> Option<&Buffer> {
+        self.overruns.as_ref()
     }
 
     /// Whether kernels with cooperative matrices go round wgpu's own translation, which is not ordered by barriers.

@@ -1,6 +1,7 @@
 //! Compute pipelines: one per (shader, entry point, specialisation), built on first use, several at a time, and kept.
 
 use super::passthrough::{MATRICES, Translated};
+use super::watch::watched;
 use super::{Gpu, Specialization, compose, source};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -85,6 +86,8 @@ pub struct Kernel {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) label: Arc<str>,
     fields: Arc<[String]>,
+    /// Binding of the counter of accesses beyond a binding, where they are counted.
+    pub(super) counter: Option<u32>,
 }
 
 impl Kernel {
@@ -126,6 +129,12 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let constants = if gpu.caps().f16 { spec.constants.clone() } else { spec.constants.clone().packed() };
     let text = compose(spec.shader, source, &constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
     let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
+    let (text, counter) = if gpu.overrun_counter().is_some() {
+        let watched = watched(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
+        (watched.text, Some(watched.binding))
+    } else {
+        (text, None)
+    };
     let checked = gpu.checked();
     let pipeline = if gpu.repairs_spirv() && text.contains(MATRICES) {
         let named = |message| Error::Gpu { context: label.clone(), message };
@@ -137,8 +146,9 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
             let module = if checked {
                 gpu.device.create_shader_module(descriptor)
             } else {
-                // SAFETY: every kernel is tested with the checks on (`tests/ops`), and no index depends on data: labels and the position of a queue are
-                // kept in their range by the shaders, and the tables of the optimiser are made by the host for the arenas they are bound with.
+                // SAFETY: tests of every kernel count its accesses beyond a binding (`watch`, `tests/ops`), and no index depends on data: labels and the
+                // position of a queue are kept in their range by the shaders, and the tables of the optimiser are made by the host for the arenas they
+                // are bound with.
                 unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
             };
             gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -151,7 +161,7 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
             })
         })?
     };
-    Ok(Kernel { pipeline, label: label.into(), fields: fields.into() })
+    Ok(Kernel { pipeline, label: label.into(), fields: fields.into(), counter })
 }
 
 /// Field names of the uniform `params`, in order; empty when the shader has none.

@@ -20,6 +20,7 @@ mod spirv_repair;
 mod staging;
 mod unbounded;
 mod unroll;
+mod watch;
 
 pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters, none_found};
 pub use buffer::Buffer;

@@ -48,7 +48,7 @@ impl Translated {
             ..Default::default()
         };
         // SAFETY: the words are naga's translation of a validated module; the repair only adds memory operands. The layout below names
-        // exactly the bindings of the entry point. Every kernel is tested with bounds checks on, and no index of these depends on data.
+        // exactly the bindings of the entry point. Tests count accesses beyond a binding (`Gpu::overruns`), and no index of these depends on data.
         let module = unsafe { device.create_shader_module_passthrough(descriptor) };
         let entries: Vec<wgpu::BindGroupLayoutEntry> = self
             .bindings

@@ -203,6 +203,9 @@ fn prepare(gpu: &Gpu, dispatch: Dispatch, uniforms: &Buffer, offset: u64) -> Pre
     for (i, b) in (1..).zip(&dispatch.bindings) {
         entries.push(wgpu::BindGroupEntry { binding: i, resource: range(&b.buffer, b.offset, b.bytes) });
     }
+    if let (Some(binding), Some(counter)) = (dispatch.kernel.counter, gpu.overrun_counter()) {
+        entries.push(wgpu::BindGroupEntry { binding, resource: range(counter, 0, 16) });
+    }
     let layout = dispatch.kernel.pipeline.get_bind_group_layout(0);
     let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(&dispatch.label), layout: &layout, entries: &entries });
     Prepared { pipeline: dispatch.kernel.pipeline, group, grid: dispatch.grid, label: dispatch.label }

@@ -1,5 +1,5 @@
 //! Every op against naive loops in f64 (`swav_wgpu::check`) and against PyTorch's values (`tests/golden/ops`), on a real adapter with
-//! runtime checks on in every kernel.
+//! runtime checks on in every kernel, none of which may be needed: the kernels of a release have none.
 
 mod add;
 mod argmax;
@@ -13,6 +13,7 @@ mod linear;
 mod log_softmax;
 mod max_pool2d;
 mod normalize;
+mod overruns;
 mod packed;
 mod queue;
 mod relu;
@@ -44,5 +45,7 @@ pub fn check_on(gpu: &Gpu, pattern: &str) {
         .filter(|c| !c.pass)
         .map(|c| format!("{} [{}] {}: {:.2e} > {:.2e}", c.op, c.variant, c.shape, c.max_error, c.tolerance))
         .collect();
+    // Of all tests so far on this device.
+    assert_eq!(gpu.overruns().unwrap(), Some(0), "accesses beyond a binding");
     assert!(failures.is_empty(), "{}: {} of {} failed\n{}", report.adapter, report.failed, report.cases.len(), failures.join("\n"));
 }
