@@ -95,7 +95,7 @@ fn large_products_use_large_tiles() {
 
 /// Where every row has its pixel and every slab its channels, none is looked for.
 #[test]
-fn padding_is_left_out_only_where_there_is_some() {
+fn padding_is_looked_for_only_where_there_may_be_some() {
     // Forward, the gradient of the input, that of the weight.
     for (images, layer, expected) in [
         ([64, 28, 28], [128, 512, 1, 1, 0], [true, true, true]),

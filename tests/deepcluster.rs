@@ -177,6 +177,7 @@ fn a_recorded_run_is_reproduced() {
         let error = relative(&joined(&ours, |n| n.ends_with(part)), &joined(&theirs, |n| n.ends_with(part)));
         assert!(error < 1e-4, "{part} is off by {error:.1e}: the first pass must move it too");
     }
+    assert_eq!(gpu.overruns().unwrap(), Some(0), "accesses beyond a binding");
 }
 
 #[test]
@@ -214,4 +215,5 @@ fn assignment_in_tiles_is_that_of_plain_loops() {
     let other = unit(clusters);
     assert_ne!(assigner.assign(&GPU, &bank, &other).unwrap(), labels);
     assert_eq!(assigner.assign(&GPU, &bank, &centroids).unwrap(), labels);
+    assert_eq!(GPU.overruns().unwrap(), Some(0), "accesses beyond a binding");
 }

@@ -186,6 +186,7 @@ fn rows_join_in_order() {
     let got = program.call(&GPU, &[("a", bytemuck::cast_slice(&three))]).unwrap().f32("joined");
     assert_eq!(got[10..15], [7.0; 5]);
     assert_eq!(got[..10], got[15..]);
+    assert_eq!(GPU.overruns().unwrap(), Some(0), "accesses beyond a binding");
 }
 
 #[test]

@@ -26,7 +26,7 @@ struct Rig {
 
 impl Rig {
     fn new(specs: &[TensorSpec], fixed: &str, optimizer: Optimizer, treatment: impl Fn(&str) -> Treatment) -> Self {
-        let gpu = Gpu::open(None).unwrap();
+        let gpu = Gpu::open_checked(None).unwrap();
         let parameters = Parameters::new(specs, |s| s.name != fixed, gpu.caps().max_binding_bytes);
         let store = parameters.allocate(&gpu).unwrap();
         let graph = Graph::new();
@@ -48,6 +48,7 @@ impl Rig {
             }
         }
         self.program.run_only(&self.gpu, &[("step", bytemuck::cast_slice(&step))]).unwrap();
+        assert_eq!(self.gpu.overruns().unwrap(), Some(0), "accesses beyond a binding");
     }
 }
 
@@ -155,7 +156,7 @@ const LAYERWISE: Optimizer = Optimizer { kind: OptimizerKind::Larc, momentum: 0.
 
 impl ScaledRig {
     fn new(specs: &[TensorSpec]) -> Self {
-        let gpu = Gpu::open(None).unwrap();
+        let gpu = Gpu::open_checked(None).unwrap();
         let mut parameters = Parameters::new(specs, |_| true, 256);
         assert_eq!(parameters.arenas().len(), specs.len());
         let state = LossScaling::variable(parameters.variables_mut());

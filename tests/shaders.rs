@@ -46,6 +46,9 @@ fn specializations(text: &str) -> Vec<Specialization> {
     if text.contains("#import coop_weights") {
         all = all.into_iter().flat_map(|s| [s.clone(), s.bool("TURNED", true)]).collect();
     }
+    if text.contains("#import depth") || text.contains("#import pixels") {
+        all = all.into_iter().flat_map(|s| [s.clone(), s.bool("PADDED", false)]).collect();
+    }
     if text.contains("const ROW_LOADS: u32") {
         all = all.into_iter().flat_map(|s| [s.clone(), s.u32("QUADS", 16).u32("ROW_LOADS", 4)]).collect();
     }

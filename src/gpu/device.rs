@@ -177,7 +177,10 @@ impl Gpu {
                 reason = reason.take().or(found);
                 right
             });
-            // That another size of subgroups was right is no fault.
+            if let (Some(reason), Some(right)) = (&reason, right) {
+                tracing::info!("{}: of the ways to use cooperative matrices, {right:?} is the first that is right; {reason}", self.description.name);
+            }
+            // That another size of subgroups or width of access was right is no fault.
             let reason = reason.filter(|_| right.is_none());
             if let Some(reason) = &reason {
                 tracing::warn!("{}: cooperative matrices are not used: {reason}", self.description.name);

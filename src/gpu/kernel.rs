@@ -129,12 +129,11 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let constants = if gpu.caps().f16 { spec.constants.clone() } else { spec.constants.clone().packed() };
     let text = compose(spec.shader, source, &constants).map_err(|e| Error::Gpu { context: label.clone(), message: e.to_string() })?;
     let fields = params_fields(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
-    let (text, counter) = if gpu.overrun_counter().is_some() {
-        let watched = watched(&text).map_err(|message| Error::Gpu { context: label.clone(), message })?;
-        (watched.text, Some(watched.binding))
-    } else {
-        (text, None)
+    let watched = match gpu.overrun_counter() {
+        Some(_) => watched(&text, gpu.description().max_storage_buffers).map_err(|message| Error::Gpu { context: label.clone(), message })?,
+        None => None,
     };
+    let (text, counter) = watched.map_or((text, None), |watched| (watched.text, Some(watched.binding)));
     let checked = gpu.checked();
     let pipeline = if gpu.repairs_spirv() && text.contains(MATRICES) {
         let named = |message| Error::Gpu { context: label.clone(), message };

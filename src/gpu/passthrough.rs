@@ -47,7 +47,8 @@ impl Translated {
             spirv: Some(words.into()),
             ..Default::default()
         };
-        // SAFETY: the words are naga's translation of a validated module; the repair only adds memory operands. The layout below names
+        // SAFETY: the words are naga's translation of a validated module; the repair adds memory operands, has barriers of subgroups order workgroup memory, and makes
+        // factors of matrices f16 that lie in memory as f32 (strides count in what memory is of, and rows begin at multiples of 16 bytes). The layout below names
         // exactly the bindings of the entry point. Tests count accesses beyond a binding (`Gpu::overruns`), and no index of these depends on data.
         let module = unsafe { device.create_shader_module_passthrough(descriptor) };
         let entries: Vec<wgpu::BindGroupLayoutEntry> = self

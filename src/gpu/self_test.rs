@@ -22,7 +22,10 @@ pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization
     let tests: Vec<Test> = ProductShape::ALL
         .into_iter()
         .flat_map(widths)
-        .flat_map(|(shape, knobs)| [forward, input_gradient, weight_gradient].map(|test| test(shape, &knobs)))
+        .flat_map(|(shape, knobs)| {
+            let rows = matrix.tallied_rows(shape);
+            [forward(shape, &knobs).with_statistics(rows), input_gradient(shape, &knobs), weight_gradient(shape, &knobs)]
+        })
         .collect();
     let failed = |e: crate::Error| Some(e.to_string());
     // Built side by side; what cannot be is named by the test that needs it.
@@ -48,6 +51,7 @@ fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
     Test {
         factors: [PIXELS * IN_QUADS, 4 * IN_QUADS * OUT_QUADS],
         turned: None,
+        tallied_rows: None,
         products: PIXELS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_plain", "gather").with(types.clone()), params(plain), plain[1].div_ceil(64)),
         tested: {
@@ -89,6 +93,7 @@ fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
     Test {
         factors: [PIXELS * IN_QUADS, PIXELS * OUT_QUADS],
         turned: None,
+        tallied_rows: None,
         products: 4 * IN_QUADS * OUT_QUADS * 4,
         oracle: (KernelSpec::new("conv2d_weight_plain", "reduce").with(types.clone()), params(plain), plain[1].div_ceil(64)),
         tested: {
@@ -109,6 +114,8 @@ struct Test {
     factors: [usize; 2],
     /// Rows and columns of the second factor, where the kernel under test has them the other way round.
     turned: Option<[usize; 2]>,
+    /// Rows of a chunk whose moments the kernel under test notes, if it does.
+    tallied_rows: Option<usize>,
     /// Values of the product.
     products: usize,
     oracle: Launch,
@@ -118,6 +125,12 @@ struct Test {
 }
 
 impl Test {
+    /// The same with the moments of each chunk of `rows` products noted, as for a batch norm.
+    fn with_statistics(mut self, rows: usize) -> Self {
+        self.tested.0.constants = self.tested.0.constants.import("store", "store_statistics");
+        Self { tallied_rows: Some(rows), ..self }
+    }
+
     /// What is wrong with the kernel under test.
     fn run(&self, gpu: &Gpu) -> Result<Option<String>> {
         let mut state = 1;
@@ -136,8 +149,16 @@ impl Test {
         let bytes = (self.products * if self.half { 2 } else { 4 }) as u64;
         let each = bytes.next_multiple_of(gpu.caps().offset_alignment.max(16));
         let products = Buffer::new(gpu, "self-test products", each * (RUNS as u64 + 1))?;
+        // Mean and sum of squared deviations of each chunk and column quad.
+        let chunks = self.tallied_rows.map_or(0, |rows| PIXELS.div_ceil(rows));
+        let noted = (chunks * OUT_QUADS * 32) as u64;
+        let apart = noted.next_multiple_of(gpu.caps().offset_alignment.max(16));
+        let moments = Buffer::new(gpu, "self-test moments", apart * (RUNS as u64 + 1))?;
         let dispatch = |(spec, params, groups): &Launch, second: &Binding, run: u64| -> Result<Dispatch> {
-            let bindings = vec![first.clone(), second.clone(), Binding { buffer: products.clone(), offset: run * each, bytes }];
+            let mut bindings = vec![first.clone(), second.clone(), Binding { buffer: products.clone(), offset: run * each, bytes }];
+            if noted > 0 && run > 0 {
+                bindings.push(Binding { buffer: moments.clone(), offset: run * apart, bytes: noted });
+            }
             let grid = grid_fold(*groups as u64, gpu.caps().max_workgroups);
             let kernel = gpu.kernels(&[spec])?.remove(0);
             Ok(Dispatch { kernel, params: params.clone(), bindings, grid, label: "self-test".into() })
@@ -160,6 +181,13 @@ impl Test {
             // NaN is never close.
             let close = |(got, want): &(&f32, &f32)| (**got - **want).abs() <= limit;
             let wrong = want.len() - read(run as u64)?.iter().zip(&want).filter(close).count();
+            if let Some(rows) = self.tallied_rows {
+                let stored = gpu.read(&moments, run as u64 * apart, noted)?;
+                let got: Vec<f32> = stored.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
+                if let Some(fault) = wrong_moments(&got, &want, rows) {
+                    return Ok(Some(format!("{}: {fault} in run {run} of {RUNS}", self.tested.0.label())));
+                }
+            }
             if wrong > 0 {
                 return Ok(Some(format!("{}: {wrong} of {} values wrong in run {run} of {RUNS}", self.tested.0.label(), want.len())));
             }
@@ -177,6 +205,24 @@ impl Test {
     }
 }
 
+/// What is wrong with the moments `got` of chunks of `rows` rows of the products `want`, which are rounded to f16.
+fn wrong_moments(got: &[f32], want: &[f32], rows: usize) -> Option<String> {
+    let columns = 4 * OUT_QUADS;
+    let largest = want.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    want.chunks(rows * columns).enumerate().find_map(|(chunk, products)| {
+        (0..columns).find_map(|column| {
+            let values = || products.iter().skip(column).step_by(columns);
+            let count = values().count() as f32;
+            let mean = values().sum::<f32>() / count;
+            let deviations = values().map(|v| (v - mean) * (v - mean)).sum::<f32>();
+            let at = (chunk * OUT_QUADS + column / 4) * 8 + column % 4;
+            let close = |got: f32, want: f32, scale: f32| (got - want).abs() <= 4e-3 * scale;
+            let right = close(got[at], mean, largest) && close(got[at + 4], deviations, count * largest * largest);
+            (!right).then(|| format!("moments of column {column} of chunk {chunk} wrong"))
+        })
+    })
+}
+
 /// Between -1 and 1 (Marsaglia's xorshift).
 fn random(state: &mut u32) -> f16 {
     *state ^= *state << 13;
@@ -190,6 +236,28 @@ fn random(state: &mut u32) -> f16 {
 mod tests {
     use super::*;
     use crate::gpu::{Access, compose, kernel, source};
+
+    #[test]
+    fn wrong_moments_are_found() {
+        let (rows, columns) = (3, 4 * OUT_QUADS);
+        let want: Vec<f32> = (0..5 * columns).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut got = vec![0.0; 2 * OUT_QUADS * 8];
+        for (chunk, products) in want.chunks(rows * columns).enumerate() {
+            for column in 0..columns {
+                let values: Vec<f32> = products.iter().skip(column).step_by(columns).copied().collect();
+                let mean = values.iter().sum::<f32>() / values.len() as f32;
+                let at = (chunk * OUT_QUADS + column / 4) * 8 + column % 4;
+                got[at] = mean;
+                got[at + 4] = values.iter().map(|v| (v - mean).powi(2)).sum();
+            }
+        }
+        assert_eq!(wrong_moments(&got, &want, rows), None);
+        for at in [8 * OUT_QUADS + 1, 8 * OUT_QUADS + 5] {
+            let mut wrong = got.clone();
+            wrong[at] += 0.1;
+            assert!(wrong_moments(&wrong, &want, rows).unwrap().contains("column 1 of chunk 1"));
+        }
+    }
 
     /// What only adapters with cooperative matrices would find out otherwise.
     #[test]

@@ -332,16 +332,26 @@ mod tests {
     }
 
     #[test]
-    fn orders_the_kernels_for_both_matrix_sizes() {
+    fn repairs_the_kernels_for_both_matrix_sizes() {
         for (tile, subgroup) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
             for shape in ProductShape::ALL {
                 let matrix = CooperativeMatrix { tile, subgroup, access: Access::Octs, memory: CooperativeMatrix::LEAST_MEMORY };
-                let knobs = matrix.knobs(shape).and(&matrix.octs(shape).unwrap()).alias("Element", "f16");
-                for (shader, entry) in [("conv2d_coop", "gather"), ("conv2d_weight_coop", "reduce")] {
+                let quads = matrix.knobs(shape).alias("Element", "f16");
+                let octs = quads.clone().and(&matrix.octs(shape).unwrap());
+                let turned = octs.clone().bool("TURNED", true);
+                for (shader, entry, knobs) in [
+                    ("conv2d_coop", "gather", &quads),
+                    ("conv2d_coop", "gather", &octs),
+                    ("conv2d_coop", "gather", &turned),
+                    ("conv2d_weight_coop", "reduce", &quads),
+                    ("conv2d_weight_coop", "reduce", &octs),
+                ] {
                     for checked in [false, true] {
-                        let text = compose(shader, source, &knobs).unwrap();
+                        let text = compose(shader, source, knobs).unwrap();
                         let module = passthrough::Translated::new(&text, entry, checked).unwrap();
-                        let counts = count(&repair(&module.words).unwrap());
+                        let repaired = repair(&module.words).unwrap();
+                        assert_eq!(matrices(&repaired).0, [(0, 16), (1, 16), (2, 32)].into(), "{shader}");
+                        let counts = count(&repaired);
                         assert!(counts.values().all(|[all, ordered]| all == ordered), "{shader}: {counts:?}");
                         for op in [OP_LOAD, OP_STORE, OP_COOPERATIVE_MATRIX_LOAD, OP_COOPERATIVE_MATRIX_STORE] {
                             assert!(counts.get(&op).is_some_and(|n| n[0] > 0), "{shader}: {counts:?}");

@@ -5,7 +5,7 @@
 //! every index into a storage array before it is used.
 
 use std::fmt::Write as _;
-use wgpu::naga::front::wgsl;
+use wgpu::naga::{AddressSpace, ArraySize, GlobalVariable, Module, TypeInner, front::wgsl};
 
 /// A shader that counts, and where the counter is bound: behind everything else that its file binds.
 pub(super) struct Watched {
@@ -13,13 +13,18 @@ pub(super) struct Watched {
     pub(super) binding: u32,
 }
 
-/// `text` with every index into a storage array through a function that adds to the counter where it is beyond the array. Errors say what is not valid.
-pub(super) fn watched(text: &str) -> Result<Watched, String> {
+/// `text` with every index into a storage array through a function that adds to the counter where it is beyond the array. `None` where the counter
+/// would be more than `most` storage buffers. Errors say what is not valid, or cannot be watched.
+pub(super) fn watched(text: &str, most: u32) -> Result<Option<Watched>, String> {
     let module = wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let bound = module.global_variables.iter().filter_map(|(_, variable)| Some(variable.binding.as_ref()?.binding));
     let binding = bound.max().map_or(0, |last| last + 1);
+    // Binding 0 is uniform.
+    if binding > most {
+        return Ok(None);
+    }
     let mut out = text.to_owned();
-    for name in storage_arrays(text) {
+    for name in storage_arrays(&module)? {
         out = through(&out, &name);
         let _ = write!(
             out,
@@ -32,17 +37,18 @@ fn within_{name}(at: u32) -> u32 {{
         );
     }
     let _ = write!(out, "\n@group(0) @binding({binding}) var<storage, read_write> overruns: atomic<u32>;");
-    Ok(Watched { text: out, binding })
+    Ok(Some(Watched { text: out, binding }))
 }
 
-/// Names of the runtime-sized storage arrays of a shader, each once.
-fn storage_arrays(text: &str) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for line in text.lines().filter(|line| line.contains("var<storage") && line.contains(": array<")) {
-        let declared = line.split_once("> ").and_then(|(_, rest)| rest.split_once(": array<"));
-        names.extend(declared.map(|(name, _)| name.trim().to_owned()).filter(|name| !names.contains(name)));
-    }
-    names
+/// Names of a shader's storage variables, which are all arrays without an end.
+fn storage_arrays(module: &Module) -> Result<Vec<String>, String> {
+    let stored = module.global_variables.iter().filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. }));
+    let name = |variable: &GlobalVariable| {
+        let name = variable.name.clone().unwrap_or_default();
+        let endless = matches!(module.types[variable.ty].inner, TypeInner::Array { size: ArraySize::Dynamic, .. });
+        if endless { Ok(name) } else { Err(format!("{name} is no array whose accesses can be watched")) }
+    };
+    stored.map(|(_, variable)| name(variable)).collect()
 }
 
 /// `text` with `name[index]` as `name[within_name(index)]` wherever it stands.
@@ -90,10 +96,14 @@ mod tests {
             @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
             @group(0) @binding(STORE + 1u) var<storage, read_write> y: array<vec4<f32>>;
             @compute @workgroup_size(1) fn main() { y[0] = x[1u]; }";
-        assert_eq!(storage_arrays(text), ["x", "y"]);
-        let watched = watched(text).unwrap();
+        let watched_by = |text: &str| watched(text, 4);
+        let watched = watched_by(text).unwrap().unwrap();
         assert_eq!(watched.binding, 4);
         assert!(watched.text.contains("y[within_y(0)] = x[within_x(1u)]"), "{}", watched.text);
+        assert_eq!(watched.text.matches("fn within_").count(), 2);
         wgsl::parse_str(&watched.text).unwrap();
+        assert!(super::watched(text, 3).unwrap().is_none(), "one buffer too many");
+        let number = "@group(0) @binding(1) var<storage, read_write> n: u32; @compute @workgroup_size(1) fn main() { n = 1u; }";
+        assert_eq!(watched_by(number).map(|_| ()).unwrap_err(), "n is no array whose accesses can be watched");
     }
 }

@@ -171,6 +171,8 @@ impl Run {
         let outputs: Vec<(&str, &Tensor)> = self.outputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let mut program = Program::new(gpu, &store, &self.graph, &outputs, &BestGuess).unwrap();
         let inputs: Vec<(&str, &[u8])> = self.inputs.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();
-        program.call(gpu, &inputs).unwrap()
+        let outputs = program.call(gpu, &inputs).unwrap();
+        assert_eq!(gpu.overruns().unwrap(), Some(0), "accesses beyond a binding");
+        outputs
     }
 }

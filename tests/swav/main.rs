@@ -14,7 +14,7 @@ use swav_wgpu::swav::{Crops, Precision, QueueUse, SinkhornScope, StepInputs, Ste
 use swav_wgpu::tune::BestGuess;
 
 static GPU: LazyLock<Gpu> =
-    LazyLock::new(|| Gpu::open(None).unwrap_or_else(|e| panic!("these tests need a Vulkan, Metal or DX12 adapter, software will do: {e}")));
+    LazyLock::new(|| Gpu::open_checked(None).unwrap_or_else(|e| panic!("these tests need a Vulkan, Metal or DX12 adapter, software will do: {e}")));
 
 const BATCH: usize = 8;
 const CROPS: [Crops; 2] = [Crops { count: 2, size: 24 }, Crops { count: 3, size: 16 }];
@@ -83,6 +83,7 @@ impl Rig {
         let pending = self.runner.run(gpu, &self.model, &self.store, &BestGuess, &inputs).unwrap();
         let outputs = self.runner.finish(gpu, pending).unwrap();
         let gradients = self.model.parameters.read_gradients(gpu, &self.store).unwrap();
+        assert_eq!(gpu.overruns().unwrap().unwrap_or(0), 0, "accesses beyond a binding");
         Stepped { loss: outputs.scalar("loss"), codes: outputs.f32("codes"), gradients }
     }
 

@@ -15,7 +15,8 @@ const SIZES: &[Size] = &[[1, 5, 6, 3, 8, 8, 1], [2, 9, 7, 5, 13, 10, 2], [1, 3, 
 const MOMENTUM: f32 = 0.1;
 
 /// In f16, where what lies between is rounded: few enough values that none need be near a kink.
-const HALF: &[Size] = &[[1, 5, 6, 3, 8, 8, 1], [2, 5, 5, 5, 6, 7, 2]];
+/// And one with several matrices of columns.
+const HALF: &[Size] = &[[1, 5, 6, 3, 8, 8, 1], [2, 5, 5, 5, 6, 7, 2], [1, 3, 3, 8, 24, 40, 1]];
 
 pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
     for &size in if dtype == DType::F32 { SIZES } else { HALF } {

@@ -240,7 +240,7 @@ impl Gather {
         let dtype = cx.info(input.tensor).dtype;
         let knobs = element(dtype).and(&weight_knob(cx.info(weights.stored()).dtype)).and(&kernel.knobs);
         let mut knobs = knobs.and(&load_knobs(input.norm.is_some())).and(&epilogue.knobs());
-        if let Some(octs) = kernel.octs(&[dtype, cx.info(weights.stored()).dtype], [in_channels, out_channels]) {
+        if let Some(octs) = kernel.wide_loads([dtype, cx.info(weights.stored()).dtype], [in_channels, out_channels]) {
             knobs = knobs.and(octs);
         }
         if self.sees_all() {

@@ -97,12 +97,10 @@ impl Kernel {
             _ => panic!("there is no convolution kernel {name:?} here"),
         }
     }
-}
 
-impl Kernel {
     /// Knobs by which it loads eight neighbouring channels at a time, where its factors are such.
-    pub(super) fn octs(&self, factors: &[DType; 2], channels: [usize; 2]) -> Option<&Specialization> {
-        let able = *factors == [DType::F16; 2] && channels.iter().all(|c| c.is_multiple_of(8));
+    pub(super) fn wide_loads(&self, factors: [DType; 2], channels: [usize; 2]) -> Option<&Specialization> {
+        let able = factors == [DType::F16; 2] && channels.iter().all(|c| c.is_multiple_of(8));
         self.octs.as_ref().filter(|_| able)
     }
 

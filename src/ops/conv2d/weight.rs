@@ -118,7 +118,7 @@ impl WeightGradient {
         // What is added last adds the other gradient too.
         let (at_once, at_last) = if splits == 1 { (addend, None) } else { (None, addend) };
         let mut knobs = element(cx.info(input.tensor).dtype).and(&kernel.knobs).and(&load_knobs(self.normalizes)).and(&onto(at_once));
-        if let Some(octs) = kernel.octs(&[cx.info(input.tensor).dtype, cx.info(dy).dtype], [i, o]) {
+        if let Some(octs) = kernel.wide_loads([cx.info(input.tensor).dtype, cx.info(dy).dtype], [i, o]) {
             knobs = knobs.and(octs);
         }
         if self.pointwise([r, s, i, o]) {
