@@ -181,15 +181,15 @@ impl Test {
             // NaN is never close.
             let close = |(got, want): &(&f32, &f32)| (**got - **want).abs() <= limit;
             let wrong = want.len() - read(run as u64)?.iter().zip(&want).filter(close).count();
+            if wrong > 0 {
+                return Ok(Some(format!("{}: {wrong} of {} values wrong in run {run} of {RUNS}", self.tested.0.label(), want.len())));
+            }
             if let Some(rows) = self.tallied_rows {
                 let stored = gpu.read(&moments, run as u64 * apart, noted)?;
                 let got: Vec<f32> = stored.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
                 if let Some(fault) = wrong_moments(&got, &want, rows) {
                     return Ok(Some(format!("{}: {fault} in run {run} of {RUNS}", self.tested.0.label())));
                 }
-            }
-            if wrong > 0 {
-                return Ok(Some(format!("{}: {wrong} of {} values wrong in run {run} of {RUNS}", self.tested.0.label(), want.len())));
             }
         }
         Ok(None)
