@@ -83,7 +83,7 @@ fn gather(
         workgroupBarrier();
         // The next slab comes while this one is multiplied; behind the last comes what is not used.
         at = deeper(at, next_slab);
-        weights.at = deeper(weights.at, next_slab);
+        weights.at = weights_at(at, weights.at, next_slab);
         loaded = load(rows, at, weights, next, local);
         #unroll
         for (var k = 0u; k < DEPTH; k += STEP) {

@@ -121,6 +121,13 @@ fn padding_is_looked_for_only_where_there_may_be_some() {
     assert!(tiles.len() >= 3 && tiles.iter().all(|k| k.contains("PADDED=false")), "{used:?}");
 }
 
+/// No invocation may run as many turns as these sums would take: other kernels deal with them.
+#[test]
+fn sums_too_long_for_one_loop_are_left_to_others() {
+    let coop = |channels| kernels(&caps(32), [1, 1, 1], [channels, 8, 1, 1, 0], DType::F16)[0].contains("conv2d_coop");
+    assert_eq!([1_000_000, 4_000_000].map(coop), [true, false]);
+}
+
 /// Eight numbers are moved at a time where channels come in eights.
 #[test]
 fn wide_accesses_need_channels_in_eights() {

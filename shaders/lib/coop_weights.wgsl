@@ -14,6 +14,12 @@ fn weights_of(local: u32, first_column: u32) -> Weights {
     return Weights(depth_of(first_depth(local) / WIDTH), first_column / WIDTH + local % (COLUMNS / WIDTH));
 }
 
+// Where they are a slab further, when the input is at `input`: TURNED, an invocation brings the same piece of both.
+fn weights_at(input: Depth, last: Depth, slab: Depth) -> Depth {
+    if TURNED { return input; }
+    return deeper(last, slab);
+}
+
 // Of a slab, where columns come in pieces.
 fn first_depth(local: u32) -> u32 { return local / (COLUMNS / WIDTH) * RIGHT_LOADS; }
 
