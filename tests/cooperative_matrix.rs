@@ -1,5 +1,6 @@
 //! Convolution on cooperative matrices: when it is chosen, that it agrees with the plain kernels on every convolution of ResNet-50, and
-//! that a device on which it computes wrong is found out. Where the adapter has no such matrices, three of the tests say so and end.
+//! that a device on which it computes wrong is found out. Where the adapter has no such matrices, three of the tests say so and end;
+//! `scripts/test-matrices.sh` runs them on one that has.
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -72,6 +72,12 @@ fn spoiled_numbers_end_the_run_and_spare_the_checkpoint() {
     assert_eq!(rig.metric("run", "loss"), rig.metric("whole", "loss"));
 }
 
+/// By the shell's own `kill`: there may be no program of that name.
+#[cfg(unix)]
+fn send(signal: &str, child: &std::process::Child) {
+    assert!(std::process::Command::new("sh").args(["-c", &format!("kill {signal} {}", child.id())]).status().unwrap().success());
+}
+
 /// Starts `line`, interrupts it once `out` has its configuration and the metrics of `steps` steps, and waits for its end.
 #[cfg(unix)]
 fn interrupted(rig: &Rig, line: &str, out: &str, steps: usize) -> std::process::Output {
@@ -84,7 +90,7 @@ fn interrupted(rig: &Rig, line: &str, out: &str, steps: usize) -> std::process::
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    send("-INT", &child);
     child.wait_with_output().unwrap()
 }
 
@@ -154,7 +160,7 @@ fn clusters_that_are_stopped_leave_nothing_and_killed_ones_are_in_nobodys_way() 
     rig.train("run", "--max-steps 1");
     for signal in ["-INT", "-TERM"] {
         let (mut child, _) = clusters(&rig);
-        assert!(std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        send(signal, &child);
         assert_eq!(child.wait().unwrap().code(), Some(130));
         assert!(temporary(&rig).is_none() && !rig.path("run/gallery").exists());
     }
