@@ -7,6 +7,7 @@
 #import load
 #import share_tally
 #import store
+#import tile_weights
 
 alias Element = f32;
 alias Weight = f32;
@@ -23,20 +24,46 @@ const_assert ROW_LOADS * INVOCATIONS == 512u;
 @group(0) @binding(0) var<uniform> params: Gather;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<Weight>>;
 
-// [row][depth quad], padded against bank conflicts, and [depth][column quad].
+// [row][depth quad], padded against bank conflicts, and [depth][column quad]. TURNED, the weights come a depth quad of a column at a time and keep that
+// shape: [which column of its quad, depth quad][column quad], padded as well.
 var<workgroup> tile_a: array<array<vec4<f32>, 5>, 128>;
-var<workgroup> tile_b: array<array<vec4<f32>, QUADS>, 16>;
+var<workgroup> tile_b: array<array<vec4<f32>, select(QUADS, QUADS + 1u, TURNED)>, 16>;
 
 // sum + x.x b0 + x.y b1 + x.z b2 + x.w b3, in that order and with as few instructions as there are products.
 fn add_four(sum: vec4<f32>, x: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>) -> vec4<f32> {
     return fma(vec4(x.w), b3, fma(vec4(x.z), b2, fma(vec4(x.y), b1, fma(vec4(x.x), b0, sum))));
 }
 
-// What an invocation brings of a slab: of ROW_LOADS rows the quad at depth `k`, and of a column quad two depths, one after the other.
+// What an invocation brings of a slab: of ROW_LOADS rows the quad at depth `k`, and of a column quad two depths, one after the other, or TURNED, the same
+// quad of two columns.
 struct Loaded { n: Norm, a: array<vec4<f32>, ROW_LOADS>, there: array<bool, ROW_LOADS>, b: array<vec4<f32>, 2> }
 
-// Addresses come before all loads, so that none waits for another. `weights` is where the first depth's are.
-fn load(rows: array<InputRow, ROW_LOADS>, k: Depth, weights: u32) -> Loaded {
+// Which of a slab's weights invocation `local` brings: depth and column quad of the first of them, or TURNED, column and depth quad of each.
+fn first_depth(local: u32) -> u32 { return local / QUADS * 2u; }
+
+fn turned_column(local: u32, i: u32) -> u32 { return local / 4u + i * (INVOCATIONS / 4u); }
+
+// Where they are: `k` is the depth of the input, `weight_k` that of the weights, the tile begins at quad `first_column`.
+fn sources_b(local: u32, k: Depth, weight_k: Depth, group: u32, first_column: u32) -> array<u32, 2> {
+    if TURNED {
+        let column = first_column * 4u;
+        return array(source_turned(k, group, column + turned_column(local, 0u)), source_turned(k, group, column + turned_column(local, 1u)));
+    }
+    let first = source_b(weight_k, group, first_column + local % QUADS) + first_depth(local) % 4u * params.out_quads;
+    return array(first, first + params.out_quads);
+}
+
+// Where the one of number `i` goes in `tile_b`.
+fn place_b(local: u32, i: u32) -> vec2<u32> {
+    if TURNED {
+        let column = turned_column(local, i);
+        return vec2(column % 4u * 4u + local % 4u, column / 4u);
+    }
+    return vec2(first_depth(local) + i, local % QUADS);
+}
+
+// Addresses come before all loads, so that none waits for another. `weights` are those of the weights.
+fn load(rows: array<InputRow, ROW_LOADS>, k: Depth, weights: array<u32, 2>) -> Loaded {
     var sources: array<Source, ROW_LOADS>;
     let step = step_of(k);
     #unroll
@@ -48,8 +75,8 @@ fn load(rows: array<InputRow, ROW_LOADS>, k: Depth, weights: u32) -> Loaded {
         to.a[i] = vec4<f32>(input[sources[i].start]);
         to.there[i] = sources[i].there;
     }
-    to.b[0] = vec4<f32>(weight[weights]);
-    to.b[1] = vec4<f32>(weight[weights + params.out_quads]);
+    #unroll
+    for (var i = 0u; i < 2u; i++) { to.b[i] = vec4<f32>(weight[weights[i]]); }
     return to;
 }
 
@@ -59,24 +86,20 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     if tile >= params.tiles { return; }
     let first_row = tile / params.column_tiles * 128u;
     let first_column = tile % params.column_tiles * QUADS;
-    // Loading: depth quad local % 4 of rows local / 4 and every INVOCATIONS / 4 further; column quad local % QUADS of two depths, the first of which
-    // is local / QUADS * 2.
+    // Loading: depth quad local % 4 of rows local / 4 and every INVOCATIONS / 4 further.
     let load_row = local / 4u;
     var rows: array<InputRow, ROW_LOADS>;
     #unroll
     for (var i = 0u; i < ROW_LOADS; i++) { rows[i] = input_row(min(first_row + load_row + i * (INVOCATIONS / 4u), params.rows - 1u)); }
     let group = first_row / params.group_rows;
-    let depth = local / QUADS * 2u;
-    let load_column = first_column + local % QUADS;
     // Computing: rows local / (QUADS / 2) and every 16 further, column quads local % (QUADS / 2) and as many further.
     let my_row = local / (QUADS / 2u);
     let my_column = local % (QUADS / 2u);
     let quads = params.taps_h * params.taps_w * params.in_quads;
     let next_slab = depth_of(4u);
     var k = depth_of(local % 4u);
-    var weight_k = depth_of(depth / 4u);
-    let second = depth % 4u * params.out_quads;
-    var loaded = load(rows, k, source_b(weight_k, group, load_column) + second);
+    var weight_k = depth_of(first_depth(local) / 4u);
+    var loaded = load(rows, k, sources_b(local, k, weight_k, group, first_column));
     var sums: array<array<vec4<f32>, EACH>, HALVES>;
     for (var base = 0u; base < quads; base += 4u) {
         workgroupBarrier();
@@ -84,19 +107,23 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         for (var i = 0u; i < ROW_LOADS; i++) {
             tile_a[load_row + i * (INVOCATIONS / 4u)][local % 4u] = select(vec4<f32>(), normalized_by(loaded.n, loaded.a[i]), loaded.there[i]);
         }
-        tile_b[depth][local % QUADS] = loaded.b[0];
-        tile_b[depth + 1u][local % QUADS] = loaded.b[1];
+        #unroll
+        for (var i = 0u; i < 2u; i++) {
+            let place = place_b(local, i);
+            tile_b[place.x][place.y] = loaded.b[i];
+        }
         workgroupBarrier();
         // The next slab comes while this one is multiplied; behind the last comes what is not used.
         k = deeper(k, next_slab);
         weight_k = deeper(weight_k, next_slab);
-        loaded = load(rows, k, source_b(weight_k, group, load_column) + second);
+        loaded = load(rows, k, sources_b(local, k, weight_k, group, first_column));
         for (var d = 0u; d < 4u; d++) {
             var b: array<array<vec4<f32>, AHEAD>, HALVES>;
             #unroll
             for (var half = 0u; half < HALVES; half++) {
                 #unroll
-                for (var e = 0u; e < AHEAD; e++) { b[half][e] = tile_b[d * 4u + e][my_column + half * (QUADS / 2u)]; }
+                for (var e = 0u; e < AHEAD; e++) { b[half][e] = tile_b[weight_row(d, e)][my_column + half * (QUADS / 2u)]; }
+                b[half] = by_depth(b[half]);
             }
             #unroll
             for (var i = 0u; i < EACH; i++) {

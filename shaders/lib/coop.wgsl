@@ -2,6 +2,7 @@
 // ROWS by COLUMNS sums in f32 and add DEPTH terms at a time, both factors in f16 in workgroup memory. One source for matrices of 8x8 and
 // of 16x16: the host sets the shapes. Elements of a matrix cannot be touched, so results leave through `staged`, one matrix at a time.
 #import coop_scalars
+#import turned
 alias Left = coop_mat8x8<f16, A>;
 alias Right = coop_mat8x8<f16, B>;
 alias Sum = coop_mat8x8<f32, C>;
@@ -37,7 +38,6 @@ const STAGED_STRIDE: u32 = TILE + 4u;
 // the first the larger), `right` [depth][column] or, TURNED, [column][depth].
 const LEFT: u32 = ROWS * DEPTH_STRIDE / UNIT;
 const RIGHT: u32 = max(DEPTH * COLUMN_STRIDE, COLUMNS * DEPTH_STRIDE) / UNIT;
-const TURNED: bool = false;
 const STAGE: u32 = SUBGROUP_ROWS * SUBGROUP_COLUMNS * TILE * STAGED_STRIDE / STAGE_UNIT;
 
 // Where matrix (i, j) of a subgroup begins: row and column within the workgroup's sums.

@@ -26,13 +26,8 @@ fn first_depth(local: u32) -> u32 { return local / (COLUMNS / WIDTH) * RIGHT_LOA
 fn sources_b(weights: Weights, next: Depth, local: u32) -> array<u32, RIGHT_LOADS> {
     var starts: array<u32, RIGHT_LOADS>;
     if TURNED {
-        let tap = tap_of(params, weights.at.r, weights.at.s, 0u) * params.out_quads * 4u;
-        let there = !PADDED || weights.at.r < params.taps_h;
         #unroll
-        for (var i = 0u; i < RIGHT_LOADS; i++) {
-            let column = min(weights.column + i * ROW_STEP, params.out_quads * 4u - 1u);
-            starts[i] = select(0u, (tap + column) * in_pieces() + weights.at.channel, there);
-        }
+        for (var i = 0u; i < RIGHT_LOADS; i++) { starts[i] = source_turned(weights.at, 0u, weights.column + i * ROW_STEP); }
         return starts;
     }
     let depth = first_depth(local) % WIDTH;

@@ -1,5 +1,6 @@
 // What kernels that stage both factors of a gather in workgroup memory load of them. Addresses come before all loads and without a branch, and what of
 // the input is not there is left out after (`there`): no load waits for another, and the values may come while something else is multiplied.
+#import turned
 
 // A row as the loads see it: the first piece of the first tap's pixel, which may lie outside the image, and where in the image that is.
 struct InputRow { first: u32, h: i32, w: i32 }
@@ -34,4 +35,11 @@ fn source_b(k: Depth, group: u32, column: u32) -> u32 {
     let tap = tap_of(params, k.r, k.s, group);
     let there = !PADDED || k.r < params.taps_h;
     return select(0u, (tap * in_pieces() + k.channel) * WIDTH * out_pieces(), there) + min(column, out_pieces() - 1u);
+}
+
+// The same of weights that are TURNED: where the piece of the depth at `k` is, of one column.
+fn source_turned(k: Depth, group: u32, column: u32) -> u32 {
+    let tap = tap_of(params, k.r, k.s, group) * params.out_quads * 4u;
+    let there = !PADDED || k.r < params.taps_h;
+    return select(0u, (tap + min(column, params.out_quads * 4u - 1u)) * in_pieces() + k.channel, there);
 }

@@ -74,6 +74,8 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/tally", include_str!("../../shaders/lib/tally.wgsl")),
     ("lib/tile_registers", include_str!("../../shaders/lib/tile_registers.wgsl")),
     ("lib/tile_shared", include_str!("../../shaders/lib/tile_shared.wgsl")),
+    ("lib/tile_weights", include_str!("../../shaders/lib/tile_weights.wgsl")),
+    ("lib/turned", include_str!("../../shaders/lib/turned.wgsl")),
     ("lib/winograd", include_str!("../../shaders/lib/winograd.wgsl")),
     ("lib/write_six", include_str!("../../shaders/lib/write_six.wgsl")),
     ("lib/write_tally", include_str!("../../shaders/lib/write_tally.wgsl")),

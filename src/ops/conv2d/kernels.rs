@@ -63,10 +63,13 @@ impl Kernel {
             knobs: Specialization::default(),
             octs: None,
             slab: None,
-            turns_weights: (shader == "conv2d_broadcast").then(Specialization::default),
+            turns_weights: None,
             longest_sum: LONGEST_SUM,
         };
-        let tiled = |shader, tile| Self { slab: Some(16), ..plain(shader, Some(tile)) };
+        let turned = || Specialization::default().bool("TURNED", true);
+        let tiled = |shader, tile| Self { slab: Some(16), turns_weights: (!reduces).then(turned), ..plain(shader, Some(tile)) };
+        // Its invocations share their weights: it turns them by a parameter.
+        let broadcast = |tile| Self { turns_weights: Some(Specialization::default()), ..plain("conv2d_broadcast", Some(tile)) };
         let coop = |matrix: CooperativeMatrix, shape: ProductShape| Self {
             shader: if reduces { "conv2d_weight_coop" } else { "conv2d_coop" },
             tile: Some([shape.sides()[0], shape.sides()[1] / 4]),
@@ -74,7 +77,7 @@ impl Kernel {
             knobs: matrix.knobs(shape),
             octs: matrix.octs(shape),
             slab: Some(matrix.depth(shape) as usize),
-            turns_weights: (!reduces).then(|| Specialization::default().bool("TURNED", true)),
+            turns_weights: (!reduces).then(turned),
             longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - depth),
         };
         if let (Some(matrix), Some(shape)) = (matrix, ProductShape::ALL.into_iter().find(|shape| shape.variant() == name)) {
@@ -82,8 +85,8 @@ impl Kernel {
         }
         match (name, reduces, matrix) {
             ("narrow", false, _) => plain("conv2d_narrow", Some([32, 1])),
-            ("broadcast", false, _) => plain("conv2d_broadcast", Some([16, 8])),
-            ("broadcast32", false, _) => plain("conv2d_broadcast", Some([32, 8])),
+            ("broadcast", false, _) => broadcast([16, 8]),
+            ("broadcast32", false, _) => broadcast([32, 8]),
             ("broadcast", true, _) => plain("conv2d_weight_broadcast", Some([32, 8])),
             ("tile", false, _) => tiled("conv2d_tile", [64, 16]),
             ("tile", true, _) => tiled("conv2d_weight_tile", [64, 16]),
