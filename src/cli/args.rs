@@ -24,10 +24,16 @@ Environment: WGPU_BACKEND and WGPU_ADAPTER_NAME choose adapters as in any wgpu p
 SWAV_WGPU_CACHE is the folder for measured kernels and compiled pipelines, in place of the platform's for caches (empty: none).";
 
 const FUSE: &str = "\
-What one kernel may do together that several could: usual, none, all, or some of these between commas:
-activation (batch norm adds residuals and applies ReLUs), activation-gradient (so does its reverse pass), statistics (convolutions note the moments that
-batch norm needs), gradient-sums (and the sums of its reverse pass), sum-of-gradients (and add gradients of the same tensor), weight-gradient-input (the
-gradient of a weight normalises its input itself), convolution-input (so does the convolution; not usual)";
+What one kernel may do together that several could: usual, none, all, or some of these between commas
+
+Possible parts:
+- activation:            Batch norm adds residuals and applies ReLUs
+- activation-gradient:   So does its reverse pass
+- statistics:            Convolutions note the moments that batch norm needs
+- gradient-sums:         And the sums that its reverse pass needs
+- sum-of-gradients:      And add gradients of the same tensor
+- weight-gradient-input: The gradient of a weight normalises its input itself
+- convolution-input:     So does the convolution; not usual";
 
 /// SwAV self-supervised training of ResNets on any Vulkan, Metal or DX12 GPU
 #[derive(Clone, Debug, Parser)]

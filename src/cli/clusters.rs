@@ -42,7 +42,7 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
         return Err(Error::Usage(format!("--head {}: {} has {heads} prototype heads, counted from 0", args.head, args.weights.display())));
     }
     frozen.tell(global);
-    let assigned = assign(&gpu, &common::variants(global, &gpu), &frozen, &data, (prototypes, args.head), &stop)?;
+    let assigned = assign(&gpu, &common::variants(global, &gpu).until(stop.flag()), &frozen, &data, (prototypes, args.head), &stop)?;
     gallery::write(&out.path(), &data, &assigned, prototypes, &stop)?;
     out.finish()?;
     if global.json {

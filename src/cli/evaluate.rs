@@ -35,6 +35,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     }
     let backbone = network.fingerprint(&gpu)?;
     let stop = Signals::install()?;
+    let variants = variants.until(stop.flag());
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
     let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| Ok([Some(save_head(folder.path(), &result, backbone)?), None]));
@@ -52,6 +53,7 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let variants = common::variants(global, &gpu);
     let backbone = network.backbone.clone();
     let stop = Signals::install()?;
+    let variants = variants.until(stop.flag());
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
     let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| {

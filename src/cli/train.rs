@@ -26,7 +26,7 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     // Data and weights are judged before the folder is made, so that a mistake leaves nothing behind.
     crate::data::Dataset::open(Path::new(&config.data.path), crate::data::Split::Pretrain)?;
     let folder = RunFolder::open(&out, args.resume)?;
-    let variants = common::variants(global, &gpu);
+    let variants = common::variants(global, &gpu).until(flag.clone());
     let run = Run { gpu: &gpu, variants: &variants, folder: Some(&folder), max_steps: args.max_steps, stop: &flag };
     let prepared = match prepare(&config, &run, init) {
         Ok(prepared) => prepared,

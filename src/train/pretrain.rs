@@ -41,7 +41,7 @@ pub struct Run<'a> {
     pub folder: Option<&'a RunFolder>,
     /// Stop after this many steps in all.
     pub max_steps: Option<u64>,
-    /// Set from outside to stop after the present step with a checkpoint.
+    /// Set from outside to stop after the present step with a checkpoint, or before the first.
     pub stop: &'a AtomicBool,
 }
 
@@ -86,8 +86,8 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>, init: Option<(&Path, Chec
     Ok(Prepared { data, state, steps_per_epoch, end, warnings })
 }
 
-/// Trains to the end, to `max_steps` or to a stop request: then [`Finished::stopped`] says so, and there is a checkpoint, but for a stop in
-/// DeepCluster-v2's first pass.
+/// Trains to the end, to `max_steps` or to a stop request: then [`Finished::stopped`] says so, and there is a checkpoint, but for a stop
+/// before the first step.
 pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, observer: &mut dyn Observer) -> Result<Finished> {
     let Prepared { data, state, steps_per_epoch, end, warnings } = prepared;
     #[expect(clippy::cast_precision_loss, reason = "a count of prototypes")]
@@ -229,6 +229,11 @@ impl Training<'_> {
                 if queue && self.state.runner.queue_is_full() {
                     self.observer.event(&Event::QueueUsed { step })?;
                 }
+            }
+            self.state.prepare(self.run, queue).map_err(|e| advise(self.config, self.run, e))?;
+            if step == self.started_at && self.run.stop.load(Ordering::Relaxed) {
+                // Before anything was done, so that what a stop left unmeasured of the kernels does not become a part of the run.
+                return Ok(ControlFlow::Break(()));
             }
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;

@@ -27,9 +27,15 @@ impl Variants for Forced<'_> {
     }
 }
 
-/// Milliseconds of the node of `decision` under each variant offered; `None` when `end` came before all had run.
-pub(super) fn variants(gpu: &Gpu, graph: &Graph, decision: &Decision, rest: &dyn Variants, end: Instant) -> Result<Option<BTreeMap<String, f64>>> {
-    if Instant::now() >= end {
+/// Milliseconds of the node of `decision` under each variant offered; `None` when that was `over` before all had run.
+pub(super) fn variants(
+    gpu: &Gpu,
+    graph: &Graph,
+    decision: &Decision,
+    rest: &dyn Variants,
+    over: &dyn Fn() -> bool,
+) -> Result<Option<BTreeMap<String, f64>>> {
+    if over() {
         return Ok(None);
     }
     let alone = match Isolated::new(gpu, graph, decision.node) {
@@ -41,7 +47,7 @@ pub(super) fn variants(gpu: &Gpu, graph: &Graph, decision: &Decision, rest: &dyn
     };
     let mut times = BTreeMap::new();
     for variant in &decision.offered {
-        if Instant::now() >= end {
+        if over() {
             return Ok(None);
         }
         let forced = Forced { key: decision.key(), variant, rest };

@@ -18,6 +18,8 @@ use crate::gpu::Gpu;
 use crate::graph::{Choices, Decision, FUSE, Graph, Variants, key};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Takes what the op offers first: its own guess from the kind of adapter.
@@ -101,13 +103,21 @@ pub struct Tuner<'a> {
     fusions: Fusions,
     table: RefCell<Table>,
     left: Cell<Duration>,
+    stop: Arc<AtomicBool>,
     progress: Box<dyn Fn(&Progress<'_>) + 'a>,
 }
 
 impl<'a> Tuner<'a> {
     /// Chooses from `table`; measures for at most `limit` in all; tells `progress` of it.
     pub fn new(effort: Effort, table: Table, limit: Duration, progress: impl Fn(&Progress<'_>) + 'a) -> Self {
-        Self { effort, fusions: Fusions::Usual, table: RefCell::new(table), left: Cell::new(limit), progress: Box::new(progress) }
+        Self {
+            effort,
+            fusions: Fusions::Usual,
+            table: RefCell::new(table),
+            left: Cell::new(limit),
+            stop: Arc::default(),
+            progress: Box::new(progress),
+        }
     }
 
     /// The same, making these rewrites.
@@ -116,12 +126,22 @@ impl<'a> Tuner<'a> {
         Self { fusions, ..self }
     }
 
-    /// Measures the choice `decision` of `graph` under every variant offered. `None` when the time was up before all had run.
+    /// The same, measuring nothing more once `stop` is set: what is left keeps the op's guess.
+    #[must_use]
+    pub fn until(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Measures the choice `decision` of `graph` under every variant offered. `None` when the time was up, or a stop asked for, before all had run.
     fn measure(&self, gpu: &Gpu, graph: &Graph, decision: &Decision) -> Result<Option<BTreeMap<String, f64>>> {
         let (started, limit) = (Instant::now(), self.left.get());
-        let times = measure::variants(gpu, graph, decision, self, started + limit);
+        let times = measure::variants(gpu, graph, decision, self, &|| started.elapsed() >= limit || self.stopped());
         self.left.set(limit.saturating_sub(started.elapsed()));
         times
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
@@ -145,7 +165,9 @@ impl Variants for Tuner<'_> {
         let (total, mut measured, mut saved) = (missing.len(), 0, Instant::now());
         for (done, (key, decision)) in missing.iter().enumerate() {
             let Some(times) = self.measure(gpu, graph, decision)? else {
-                (self.progress)(&Progress::TimeIsUp { left: total - done });
+                if !self.stopped() {
+                    (self.progress)(&Progress::TimeIsUp { left: total - done });
+                }
                 break;
             };
             (self.progress)(&Progress::Measured { done: done + 1, total, key, times: &times, guess: &decision.offered[0] });

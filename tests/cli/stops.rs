@@ -116,6 +116,27 @@ fn an_evaluation_that_is_stopped_keeps_what_it_has_and_can_be_repeated_in_its_pl
     }
 }
 
+/// What is measured before the first step may take minutes: a signal ends that too, and what was measured is kept.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_the_measuring_of_kernels() {
+    use std::io::{BufRead, BufReader};
+    let rig = Rig::new();
+    let line = "train --config pretrain.toml --out run --tune full --tune-seconds 1000 --set train.epochs=5000";
+    let mut child = rig.command(line).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(|l| l.ok());
+    let first = lines.find(|l| l.starts_with("tuning 1/")).unwrap();
+    send("-INT", &child);
+    let measured = 1 + lines.filter(|l| l.starts_with("tuning ")).count();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let all: usize = first["tuning 1/".len()..].split(':').next().unwrap().parse().unwrap();
+    assert!(measured < all, "{measured} of {all} shapes");
+    // Nothing was done yet: the kernels are not settled.
+    assert!(rig.steps("run") == 0 && rig.checkpoints("run").is_empty());
+    let again = rig.run("train --out run --resume --max-steps 1 --tune full --tune-seconds 0").ok();
+    assert!(again.err.contains(&format!("{} shapes keep the best guess", all - measured)), "{}", again.err);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_evaluation_that_is_stopped_in_its_first_epoch_has_nothing_to_keep() {
