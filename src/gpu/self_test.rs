@@ -12,17 +12,36 @@ const RUNS: usize = 20;
 const PIXELS: usize = 203;
 const IN_QUADS: usize = 38;
 const OUT_QUADS: usize = 34;
+/// Channels in that fill slabs, so that kernels need not look for more: [`Slabs::Whole`].
+const WHOLE_IN_QUADS: usize = 32;
+
+/// Whether channels in end in the middle of a slab.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slabs {
+    Cut,
+    Whole,
+}
+
+impl Slabs {
+    fn in_quads(self) -> usize {
+        if self == Self::Whole { WHOLE_IN_QUADS } else { IN_QUADS }
+    }
+}
 
 /// Why kernels on cooperative matrices cannot be trusted on this device. `fault` is added to their knobs.
 pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization) -> Option<String> {
-    let tests = |(shape, knobs): (ProductShape, Specialization)| {
+    let tests = |(shape, knobs, slabs): (ProductShape, Specialization, [Slabs; 2])| {
         let (knobs, rows) = (knobs.and(fault), matrix.tallied_rows(shape));
-        [forward(shape, &knobs).with_statistics(rows), input_gradient(shape, &knobs), weight_gradient(shape, &knobs)]
+        [forward(shape, &knobs, slabs[0]).with_statistics(rows), input_gradient(shape, &knobs, slabs[1]), weight_gradient(shape, &knobs)]
     };
-    // All shapes with the widest access there is; with another, which few layers need, the smallest, because software devices take a second to compile each.
-    let wide = |shape| (shape, matrix.octs(shape).map_or_else(|| matrix.knobs(shape), |octs| matrix.knobs(shape).and(&octs)));
-    let narrow = matrix.octs(ProductShape::Small).map(|_| (ProductShape::Small, matrix.knobs(ProductShape::Small)));
-    let tests: Vec<Test> = ProductShape::ALL.into_iter().map(wide).chain(narrow).flat_map(tests).collect();
+    // All shapes with the widest access there is; the smallest with 8 bytes at a time, which few layers need, and slabs the other way round, because
+    // software devices take a second to compile each.
+    let wide = |shape| {
+        let knobs = matrix.octs(shape).map_or_else(|| matrix.knobs(shape), |octs| matrix.knobs(shape).and(&octs));
+        (shape, knobs, [Slabs::Cut, Slabs::Whole])
+    };
+    let small = (ProductShape::Small, matrix.knobs(ProductShape::Small), [Slabs::Whole, Slabs::Cut]);
+    let tests: Vec<Test> = ProductShape::ALL.into_iter().map(wide).chain([small]).flat_map(tests).collect();
     let failed = |e: crate::Error| Some(e.to_string());
     // Built side by side; what cannot be is named by the test that needs it.
     let _ = gpu.kernels(&tests.iter().map(|test| &test.tested.0).collect::<Vec<_>>());
@@ -30,7 +49,8 @@ pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization
 }
 
 /// A 1x1 convolution of one row of pixels.
-fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
+fn forward(shape: ProductShape, knobs: &Specialization, slabs: Slabs) -> Test {
+    let in_quads = slabs.in_quads();
     let tiles = |rows: usize, quads: usize| [OUT_QUADS.div_ceil(quads), PIXELS.div_ceil(rows) * OUT_QUADS.div_ceil(quads)];
     let params = |[column_tiles, tiles]: [usize; 2]| {
         let row =
@@ -38,14 +58,14 @@ fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
         let row = row.into_iter().chain([("in_h", 1), ("in_w", PIXELS)]).fold(Params::default(), |p, (name, value)| p.u32(name, value));
         let row = row.i32("in_step", 1).i32("in_h0", 0).i32("in_w0", 0).i32("tap_step", 1);
         let taps = [("taps_h", 1), ("taps_w", 1), ("first_h", 0), ("first_w", 0), ("tap_stride", 1), ("kernel_w", 1)];
-        let sizes = [("in_quads", IN_QUADS), ("out_quads", OUT_QUADS), ("column_tiles", column_tiles), ("tiles", tiles), ("first_chunk", 0)];
+        let sizes = [("in_quads", in_quads), ("out_quads", OUT_QUADS), ("column_tiles", column_tiles), ("tiles", tiles), ("first_chunk", 0)];
         let choices = [("tile_rows", 0), ("turned", 0), ("group_rows", u32::MAX as usize)];
         taps.into_iter().chain(sizes).chain(choices).fold(row, |p, (name, value)| p.u32(name, value))
     };
     let types = Specialization::default().alias("Element", "f16").alias("Weight", "f16");
     let plain = tiles(1, 1);
     Test {
-        factors: [PIXELS * IN_QUADS, 4 * IN_QUADS * OUT_QUADS],
+        factors: [PIXELS * in_quads, 4 * in_quads * OUT_QUADS],
         turned: None,
         tallied_rows: None,
         products: PIXELS * OUT_QUADS * 4,
@@ -53,16 +73,20 @@ fn forward(shape: ProductShape, knobs: &Specialization) -> Test {
         tested: {
             let [rows, columns] = shape.sides();
             let tiles = tiles(rows, columns / 4);
-            (KernelSpec::new("conv2d_coop", "gather").with(types.and(knobs)), params(tiles), tiles[1])
+            let knobs = types.and(knobs).and(&match slabs {
+                Slabs::Cut => Specialization::default(),
+                Slabs::Whole => Specialization::default().bool("PADDED", false),
+            });
+            (KernelSpec::new("conv2d_coop", "gather").with(knobs), params(tiles), tiles[1])
         },
         half: true,
     }
 }
 
 /// The same with weights in the other order, as the gradient of an input has them.
-fn input_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
-    let test = forward(shape, &knobs.clone().bool("TURNED", true));
-    Test { turned: Some([4 * IN_QUADS, 4 * OUT_QUADS]), ..test }
+fn input_gradient(shape: ProductShape, knobs: &Specialization, slabs: Slabs) -> Test {
+    let test = forward(shape, &knobs.clone().bool("TURNED", true), slabs);
+    Test { turned: Some([4 * slabs.in_quads(), 4 * OUT_QUADS]), ..test }
 }
 
 /// The gradient of its weight.
@@ -260,7 +284,7 @@ mod tests {
     fn every_kernel_gets_the_parameters_it_declares() {
         let knobs =
             CooperativeMatrix { tile: 8, subgroup: 8, access: Access::Quads, memory: CooperativeMatrix::LEAST_MEMORY }.knobs(ProductShape::Small);
-        for test in [forward, weight_gradient].map(|test| test(ProductShape::Small, &knobs)) {
+        for test in [forward(ProductShape::Small, &knobs, Slabs::Cut), weight_gradient(ProductShape::Small, &knobs)] {
             for (spec, params, _) in [test.oracle, test.tested] {
                 let text = compose(spec.shader, source, &spec.constants).unwrap();
                 assert!(kernel::params_fields(&text).unwrap().iter().eq(&params.names), "{}", spec.label());
