@@ -73,6 +73,8 @@ fn only_activations_in_f16_are_multiplied_in_f16() {
         halves.iter().map(|k| (k.contains("TURNED=true"), k.contains("transpose"))).filter(|k| *k != (false, false)).collect::<Vec<_>>(),
         [(true, false)]
     );
+    // So do tiles.
+    assert!(exact.iter().any(|k| k.contains("TURNED=true")) && !exact.iter().any(|k| k.contains("transpose")), "{exact:?}");
     let without = kernels(&Caps { cooperative_matrix: None, ..caps(32) }, [32, 56, 56], layer, DType::F16);
     assert!(without.iter().all(|k| !k.contains("coop")), "{without:?}");
 }

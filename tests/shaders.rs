@@ -43,7 +43,7 @@ fn specializations(text: &str) -> Vec<Specialization> {
     if text.contains("#import tile_registers") {
         all = all.into_iter().flat_map(|s| [s.clone(), s.import("tile_registers", "tile_shared")]).collect();
     }
-    if text.contains("#import coop_weights") {
+    if text.contains("#import coop_weights") || text.contains("#import tile_weights") {
         all = all.into_iter().flat_map(|s| [s.clone(), s.bool("TURNED", true)]).collect();
     }
     if text.contains("#import depth") || text.contains("#import pixels") {

@@ -12,10 +12,11 @@ const RUNS: usize = 20;
 const PIXELS: usize = 203;
 const IN_QUADS: usize = 38;
 const OUT_QUADS: usize = 34;
-/// Channels in that fill slabs, so that kernels need not look for more: [`Slabs::Whole`].
+// The same where slabs are whole, so that kernels need not look for what is missing.
+const WHOLE_PIXELS: usize = 192;
 const WHOLE_IN_QUADS: usize = 32;
 
-/// Whether channels in end in the middle of a slab.
+/// Whether what is summed (channels in, or pixels) ends in the middle of a slab.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slabs {
     Cut,
@@ -26,13 +27,21 @@ impl Slabs {
     fn in_quads(self) -> usize {
         if self == Self::Whole { WHOLE_IN_QUADS } else { IN_QUADS }
     }
+
+    fn pixels(self) -> usize {
+        if self == Self::Whole { WHOLE_PIXELS } else { PIXELS }
+    }
+
+    fn knobs(self) -> Specialization {
+        if self == Self::Whole { Specialization::default().bool("PADDED", false) } else { Specialization::default() }
+    }
 }
 
 /// Why kernels on cooperative matrices cannot be trusted on this device. `fault` is added to their knobs.
 pub(super) fn fault(gpu: &Gpu, matrix: CooperativeMatrix, fault: &Specialization) -> Option<String> {
     let tests = |(shape, knobs, slabs): (ProductShape, Specialization, [Slabs; 2])| {
         let (knobs, rows) = (knobs.and(fault), matrix.tallied_rows(shape));
-        [forward(shape, &knobs, slabs[0]).with_statistics(rows), input_gradient(shape, &knobs, slabs[1]), weight_gradient(shape, &knobs)]
+        [forward(shape, &knobs, slabs[0]).with_statistics(rows), input_gradient(shape, &knobs, slabs[1]), weight_gradient(shape, &knobs, slabs[0])]
     };
     // All shapes with the widest access there is; the smallest with 8 bytes at a time, which few layers need, and slabs the other way round, because
     // software devices take a second to compile each.
@@ -73,11 +82,7 @@ fn forward(shape: ProductShape, knobs: &Specialization, slabs: Slabs) -> Test {
         tested: {
             let [rows, columns] = shape.sides();
             let tiles = tiles(rows, columns / 4);
-            let knobs = types.and(knobs).and(&match slabs {
-                Slabs::Cut => Specialization::default(),
-                Slabs::Whole => Specialization::default().bool("PADDED", false),
-            });
-            (KernelSpec::new("conv2d_coop", "gather").with(knobs), params(tiles), tiles[1])
+            (KernelSpec::new("conv2d_coop", "gather").with(types.and(knobs).and(&slabs.knobs())), params(tiles), tiles[1])
         },
         half: true,
     }
@@ -90,13 +95,14 @@ fn input_gradient(shape: ProductShape, knobs: &Specialization, slabs: Slabs) -> 
 }
 
 /// The gradient of its weight.
-fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
+fn weight_gradient(shape: ProductShape, knobs: &Specialization, slabs: Slabs) -> Test {
     const SEGMENT: usize = 64;
+    let pixels = slabs.pixels();
     let tiles = |rows: usize, columns: usize| [OUT_QUADS.div_ceil(columns), IN_QUADS.div_ceil(rows) * OUT_QUADS.div_ceil(columns)];
     let params = |[column_tiles, tiles]: [usize; 2]| {
-        let segments = PIXELS.div_ceil(SEGMENT);
+        let segments = pixels.div_ceil(SEGMENT);
         let window = Params::default().u32("quads", IN_QUADS).u32("in_quads", IN_QUADS).u32("out_quads", OUT_QUADS).u32("kernel_w", 1);
-        let sizes = [("in_h", 1), ("in_w", SEGMENT), ("out_h", 1), ("segments", segments), ("segment_pixels", SEGMENT), ("pixels", PIXELS)];
+        let sizes = [("in_h", 1), ("in_w", SEGMENT), ("out_h", 1), ("segments", segments), ("segment_pixels", SEGMENT), ("pixels", pixels)];
         let splits = [
             ("splits", 1),
             ("first_split", 0),
@@ -111,7 +117,7 @@ fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
     let types = Specialization::default().alias("Element", "f16");
     let plain = tiles(1, 1);
     Test {
-        factors: [PIXELS * IN_QUADS, PIXELS * OUT_QUADS],
+        factors: [pixels * IN_QUADS, pixels * OUT_QUADS],
         turned: None,
         tallied_rows: None,
         products: 4 * IN_QUADS * OUT_QUADS * 4,
@@ -119,7 +125,7 @@ fn weight_gradient(shape: ProductShape, knobs: &Specialization) -> Test {
         tested: {
             let [rows, columns] = shape.sides();
             let tiles = tiles(rows / 4, columns / 4);
-            (KernelSpec::new("conv2d_weight_coop", "reduce").with(types.and(knobs)), params(tiles), tiles[1])
+            (KernelSpec::new("conv2d_weight_coop", "reduce").with(types.and(knobs).and(&slabs.knobs())), params(tiles), tiles[1])
         },
         half: false,
     }
@@ -284,7 +290,7 @@ mod tests {
     fn every_kernel_gets_the_parameters_it_declares() {
         let knobs =
             CooperativeMatrix { tile: 8, subgroup: 8, access: Access::Quads, memory: CooperativeMatrix::LEAST_MEMORY }.knobs(ProductShape::Small);
-        for test in [forward(ProductShape::Small, &knobs, Slabs::Cut), weight_gradient(ProductShape::Small, &knobs)] {
+        for test in [forward(ProductShape::Small, &knobs, Slabs::Cut), weight_gradient(ProductShape::Small, &knobs, Slabs::Cut)] {
             for (spec, params, _) in [test.oracle, test.tested] {
                 let text = compose(spec.shader, source, &spec.constants).unwrap();
                 assert!(kernel::params_fields(&text).unwrap().iter().eq(&params.names), "{}", spec.label());

@@ -80,6 +80,10 @@ pub(super) fn train(
     let mut last = Epoch::default();
     let (mut last_top1, mut done, mut told, mut stopped, mut failure) = (0.0, 0, 0, false, None);
     for epoch in 0..epochs {
+        if epoch > 0 && stop.load(Ordering::Relaxed) {
+            stopped = true;
+            break;
+        }
         let trained = one_epoch(config, sets, learner, epoch, stop, observer, &mut told);
         let judged = trained.and_then(|trained| trained.map(|trained| Ok((trained, learner.judge()?))).transpose());
         let (trained, accuracy) = match judged {

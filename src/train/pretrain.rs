@@ -159,6 +159,10 @@ struct Running {
 
 impl Training<'_> {
     fn go(&mut self, data: Arc<Dataset>) -> Result<Finished> {
+        // Before anything was done, so that kernels which a stop left unmeasured do not become a part of the run.
+        if self.run.stop.load(Ordering::Relaxed) {
+            return self.stopped();
+        }
         let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
         if self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?.is_break() {
             return self.stopped();
@@ -229,11 +233,6 @@ impl Training<'_> {
                 if queue && self.state.runner.queue_is_full() {
                     self.observer.event(&Event::QueueUsed { step })?;
                 }
-            }
-            self.state.prepare(self.run, queue).map_err(|e| advise(self.config, self.run, e))?;
-            if step == self.started_at && self.run.stop.load(Ordering::Relaxed) {
-                // Before anything was done, so that what a stop left unmeasured of the kernels does not become a part of the run.
-                return Ok(ControlFlow::Break(()));
             }
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;

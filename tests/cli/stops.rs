@@ -116,6 +116,16 @@ fn an_evaluation_that_is_stopped_keeps_what_it_has_and_can_be_repeated_in_its_pl
     }
 }
 
+/// Between the epochs too, where each is a single step.
+#[cfg(unix)]
+#[test]
+fn an_evaluation_of_single_steps_is_stopped() {
+    let rig = Rig::new();
+    let line = "eval-linear --config linear.toml --weights random:0 --out linear -q --set train.batch=1000 --set train.epochs=100000";
+    let stopped = interrupted(&rig, line, "linear", 3);
+    assert_eq!(stopped.status.code(), Some(75), "{}", String::from_utf8_lossy(&stopped.stderr));
+}
+
 /// What is measured before the first step may take minutes: a signal ends that too, and what was measured is kept.
 #[cfg(unix)]
 #[test]
