@@ -62,7 +62,7 @@ fn values_arrive() {
 #[test]
 fn help_names_every_rewrite() {
     let help = parse("bench --help").unwrap_err().to_string();
-    assert!(swav_wgpu::ops::Rewrite::ALL.iter().all(|rewrite| help.contains(&format!("{rewrite} ("))), "{help}");
+    assert!(swav_wgpu::ops::Rewrite::ALL.iter().all(|rewrite| help.contains(&format!("- {rewrite}:"))), "{help}");
 }
 
 #[test]
