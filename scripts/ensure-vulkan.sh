@@ -18,10 +18,8 @@ install_with_apt() {
     # Backports bring a Mesa that is ten times faster than Debian 12's own. They come from the mirror this machine uses already.
     if [ "$(. /etc/os-release && echo "${ID:-}")" = debian ] && [ -n "$codename" ]; then
         if ! grep -rqs "$codename-backports" /etc/apt/sources.list /etc/apt/sources.list.d; then
-            mirror=$("$(dirname "$0")/debian-mirror.sh") || true
-            if [ -n "$mirror" ]; then
-                echo "deb $mirror $codename-backports main" | as_root tee /etc/apt/sources.list.d/swav-wgpu-backports.list >/dev/null
-            fi
+            mirror=$("$(dirname "$0")/debian-mirror.sh")
+            echo "deb $mirror $codename-backports main" | as_root tee /etc/apt/sources.list.d/swav-wgpu-backports.list >/dev/null
         fi
         options=(-t "$codename-backports")
     fi

@@ -80,6 +80,7 @@ pub(super) fn train(
     let mut last = Epoch::default();
     let (mut last_top1, mut done, mut told, mut stopped, mut failure) = (0.0, 0, 0, false, None);
     for epoch in 0..epochs {
+        // An epoch that is a single step has no middle to be left in.
         if epoch > 0 && stop.load(Ordering::Relaxed) {
             stopped = true;
             break;
