@@ -18,6 +18,7 @@ fn caps(subgroup: u32) -> Caps {
         kind: DeviceKind::Discrete,
         f16: true,
         subgroup_size: Some(subgroup),
+        registers: 255,
         cooperative_matrix: Some(CooperativeMatrix { tile: 16, subgroup, access: Access::Octs, memory: CooperativeMatrix::LEAST_MEMORY }),
         max_binding_bytes: 1 << 31,
         max_buffer_bytes: 1 << 31,
@@ -93,6 +94,16 @@ fn large_products_use_large_tiles() {
         let used = coop(images, layer);
         let gathers: Vec<&String> = used.iter().filter(|k| k.contains("gather")).collect();
         assert!(gathers.len() == 2 && gathers.into_iter().all(|k| of(rows, columns)(&k)), "{used:?}");
+    }
+}
+
+/// In f32, where no matrices are used, registers decide how much an invocation adds up.
+#[test]
+fn gpus_of_few_registers_add_up_less_at_a_time() {
+    for (registers, lean) in [(255, false), (128, true)] {
+        let used = kernels(&Caps { registers, ..caps(32) }, [64, 28, 28], [128, 512, 1, 1, 0], DType::F32);
+        let gathers: Vec<&String> = used.iter().filter(|k| k.starts_with("conv2d_tile128/gather")).collect();
+        assert!(gathers.len() == 2 && gathers.iter().all(|k| k.contains("EACH_QUADS=1u") == lean), "{registers}: {used:?}");
     }
 }
 

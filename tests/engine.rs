@@ -24,6 +24,7 @@ const CAPS: Caps = Caps {
     kind: DeviceKind::Discrete,
     f16: true,
     subgroup_size: Some(32),
+    registers: 255,
     cooperative_matrix: None,
     max_binding_bytes: 1 << 27,
     max_buffer_bytes: 1 << 28,

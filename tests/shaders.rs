@@ -50,7 +50,10 @@ fn specializations(text: &str) -> Vec<Specialization> {
         all = all.into_iter().flat_map(|s| [s.clone(), s.bool("PADDED", false)]).collect();
     }
     if text.contains("const ROW_LOADS: u32") {
-        all = all.into_iter().flat_map(|s| [s.clone(), s.u32("QUADS", 16).u32("ROW_LOADS", 4)]).collect();
+        all = all
+            .into_iter()
+            .flat_map(|s| [s.clone(), s.clone().u32("QUADS", 16).u32("ROW_LOADS", 4), s.u32("QUADS", 16).u32("EACH_QUADS", 1)])
+            .collect();
     }
     if text.contains("#import load") {
         let loads = |s: Specialization| {

@@ -19,9 +19,12 @@ struct Args {
     /// Override a key of the configuration; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Invocations of a subgroup
+    /// Invocations of a subgroup; 0 where their number is not fixed
     #[arg(long, value_name = "N", default_value_t = 32)]
     subgroup: u32,
+    /// Registers of an invocation
+    #[arg(long, value_name = "N", default_value_t = 255)]
+    registers: u32,
     /// Side of the cooperative matrices: 16 or 8; 0 for none
     #[arg(long, value_name = "N", default_value_t = 16)]
     matrix: u32,
@@ -43,7 +46,8 @@ impl Args {
         Caps {
             kind: DeviceKind::Discrete,
             f16: true,
-            subgroup_size: Some(self.subgroup),
+            subgroup_size: (self.subgroup > 0).then_some(self.subgroup),
+            registers: self.registers,
             cooperative_matrix: (self.matrix > 0).then_some(matrix),
             max_binding_bytes: 2 << 30,
             max_buffer_bytes: 4 << 30,

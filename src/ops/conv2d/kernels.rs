@@ -43,12 +43,25 @@ const LONGEST_SUM: usize = 16_384;
 /// Workgroups that keep a large card busy.
 const BUSY: usize = 256;
 
+/// Registers with which gathers of 8x8 sums an invocation do without memory, according to Mesa's compilers.
+const REGISTERS_OF_8X8: u32 = 192;
+
+/// The gather of large tiles for GPUs of few registers.
+const LEAN: &str = "lean128x64";
+
 /// Prefix of variants that multiply transformed tiles ([`super::winograd`]) with the kernel whose name follows.
 pub(super) const WINOGRAD: &str = "winograd-";
 
 /// Kernels that can multiply transformed tiles, as variants of a convolution.
-const WINOGRAD_KERNELS: [&str; 6] =
-    ["winograd-broadcast32", "winograd-broadcast", "winograd-tile128", "winograd-tile128x64", "winograd-tile", "winograd-plain"];
+const WINOGRAD_KERNELS: [&str; 7] = [
+    "winograd-broadcast32",
+    "winograd-broadcast",
+    "winograd-tile128",
+    "winograd-tile128x64",
+    "winograd-lean128x64",
+    "winograd-tile",
+    "winograd-plain",
+];
 
 impl Kernel {
     /// The kernel of that name: one that [`Product::offered`] gave.
@@ -94,6 +107,7 @@ impl Kernel {
             ("tile128x64", false, _) => {
                 Self { knobs: Specialization::default().u32("QUADS", 16).u32("ROW_LOADS", 4), ..tiled("conv2d_tile128", [128, 16]) }
             }
+            (LEAN, false, _) => Self { knobs: Specialization::default().u32("QUADS", 16).u32("EACH_QUADS", 1), ..tiled("conv2d_tile128", [128, 16]) },
             ("tile128", true, _) => tiled("conv2d_weight_tile128", [128, 32]),
             ("plain", false, _) => plain("conv2d_plain", None),
             ("plain", true, _) => plain("conv2d_weight_plain", None),
@@ -133,10 +147,10 @@ impl Product {
     /// Kernels this adapter can run, the likely best first.
     fn offered(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
         let exact = match (cx.caps().kind, cx.caps().subgroup_size) {
-            (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain"], self.tiles()].concat(),
-            (DeviceKind::Cpu, _) => [&["plain"], self.tiles()].concat(),
-            (_, Some(8)) => [self.tiles(), self.broadcasts(), &["plain"]].concat(),
-            _ => [self.tiles(), &["plain"]].concat(),
+            (DeviceKind::Cpu, Some(8)) => [self.broadcasts(), &["plain"], &self.tiles(cx)].concat(),
+            (DeviceKind::Cpu, _) => [&["plain"], &*self.tiles(cx)].concat(),
+            (_, Some(8)) => [&*self.tiles(cx), self.broadcasts(), &["plain"]].concat(),
+            _ => [&*self.tiles(cx), &["plain"]].concat(),
         };
         // Cooperative matrices round their factors to f16: for activations in f16 no loss, for others one that nobody asked for.
         match (self.cooperative(cx), self.dtype) {
@@ -148,18 +162,16 @@ impl Product {
 
     /// Tiles through workgroup memory. The large ones load half as much, where there are enough of them to keep a card busy and not half of their
     /// columns are missing; a weight's gradient is dealt out to as many as it takes. Of two large ones that with fewer columns was 15 % faster on an
-    /// NVIDIA H200 over all gathers of a ResNet-50 step: more of its workgroups share a processor.
-    fn tiles(&self) -> &'static [&'static str] {
-        let fits = |columns: usize| {
-            let tiles = self.rows.div_ceil(128) * self.columns.div_ceil(columns);
-            self.rows * self.columns * 4 >= tiles * 128 * columns * 3 && (self.reduces || tiles >= BUSY)
-        };
-        match (self.reduces, fits(if self.reduces { 128 } else { 64 })) {
-            (true, true) => &["tile128", "tile"],
-            (true, false) => &["tile", "tile128"],
-            (false, true) => &["tile128x64", "tile128", "tile"],
-            (false, false) => &["tile", "tile128x64", "tile128"],
+    /// NVIDIA H200 over all gathers of a ResNet-50 step: more of its workgroups share a processor. The lean one has half as many sums an invocation.
+    fn tiles(&self, cx: &Lowering<'_>) -> Vec<&'static str> {
+        let (mut all, columns) = if self.reduces { (vec!["tile128"], 128) } else { (vec!["tile128x64", "tile128", LEAN], 64) };
+        if cx.caps().registers < REGISTERS_OF_8X8 {
+            all.rotate_right(1);
         }
+        let tiles = self.rows.div_ceil(128) * self.columns.div_ceil(columns);
+        let fits = self.rows * self.columns * 4 >= tiles * 128 * columns * 3 && (self.reduces || tiles >= BUSY);
+        all.insert(if fits { all.len() } else { 0 }, "tile");
+        all
     }
 
     /// The kinds of `broadcast`; their products are the same to the last bit, what they tally of them is not: chunks of rows differ.
