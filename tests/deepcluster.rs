@@ -8,7 +8,7 @@ use swav_wgpu::data::rng::Stream;
 use swav_wgpu::gpu::Gpu;
 use swav_wgpu::graph::Store;
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
-use swav_wgpu::nn::{Recompute, Values};
+use swav_wgpu::nn::{Images, Recompute, Values};
 use swav_wgpu::ops::BatchNormMode;
 use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
 use swav_wgpu::swav::deepcluster::{Assigner, DeepCluster, FirstPass};
@@ -67,6 +67,7 @@ impl Recorded {
             micro_batches: 1,
             sinkhorn: SinkhornScope::Global,
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
+            images: Images::Normalized,
             recompute: Recompute::Norm,
             precision: Precision::F32,
             loss_scaling: LossScaling::default(),
@@ -106,8 +107,8 @@ fn joined(values: &Values, keep: impl Fn(&str) -> bool) -> Vec<f32> {
     values.iter().filter(|(name, _)| *name != NOISE && keep(name)).flat_map(|(_, v)| v).copied().collect()
 }
 
-fn slices(groups: &[Vec<f32>]) -> Vec<&[f32]> {
-    groups.iter().map(Vec::as_slice).collect()
+fn slices(groups: &[Vec<f32>]) -> Vec<&[u8]> {
+    groups.iter().map(|group| bytemuck::cast_slice(group)).collect()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use swav_wgpu::gpu::{Caps, DeviceKind, Gpu};
 use swav_wgpu::graph::{Graph, Launch, Program, Storage, Store, Tensor, TensorId, Variables, Variants, lower, pad_rows, plan};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
-use swav_wgpu::nn::{Init, Recompute, initial_values};
+use swav_wgpu::nn::{Images, Init, Recompute, initial_values};
 use swav_wgpu::ops::{BatchNormMode, Rewrite, gradients};
 use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
 use swav_wgpu::swav::{Crops, Precision, QueueUse, SinkhornScope, StepPart, StepSettings, StepVariables, SwavModel, record};
@@ -36,6 +36,7 @@ fn settings(batch: usize, sizes: [usize; 2], precision: Precision, recompute: Re
         queue_rows: 0,
         optimizer: Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, weight_decay: 1e-4, trust: 0.0, eps: 0.0 },
         batch_norm: BatchNormMode::Training { momentum: 0.1 },
+        images: Images::Normalized,
         recompute,
         precision,
         loss_scaling: LossScaling::default(),

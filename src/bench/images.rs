@@ -2,7 +2,7 @@
 
 use super::case::{Case, Ready};
 use crate::data::rng::Stream;
-use crate::data::{Dataset, Loader, Rgb8, Scratch, Split, read_image};
+use crate::data::{Dataset, Loader, Rgb8, Scratch, Split, crop_bytes, read_image};
 use crate::error::{Error, Result};
 use crate::train::config::PretrainConfig;
 use crate::train::plan::multi_crop;
@@ -54,10 +54,10 @@ fn augment() -> Result<Ready> {
     let path = folder.path().join("image.jpg");
     photograph(&path, 0)?;
     let (image, pipeline, mut scratch, mut index) = (read_image(&path)?, multi_crop(&PretrainConfig::default()), Scratch::default(), 0);
-    let sizes = pipeline.groups.iter().flat_map(|g| std::iter::repeat_n(g.size * g.size * 4, g.count));
-    let mut crops: Vec<Vec<f32>> = sizes.map(|floats| vec![0.0; floats]).collect();
+    let sizes = pipeline.groups.iter().flat_map(|g| std::iter::repeat_n(crop_bytes(g.size), g.count));
+    let mut crops: Vec<Vec<u8>> = sizes.map(|bytes| vec![0; bytes]).collect();
     Ok(Ready::host(Box::new(move || {
-        let mut out: Vec<&mut [f32]> = crops.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut out: Vec<&mut [u8]> = crops.iter_mut().map(Vec::as_mut_slice).collect();
         // Another index draws other random numbers.
         index += 1;
         pipeline.crops(&image, 0, index, &mut out, &mut scratch);

@@ -2,6 +2,7 @@
 
 use super::case::{Case, Ready};
 use super::kernels::{ending, normal};
+use crate::data::rng::Stream;
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Variants};
 use crate::nn::architecture::{Backbone, Block, Head, Stem, TensorKind, TensorSpec};
@@ -9,6 +10,8 @@ use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::BatchNormMode;
 use crate::optim::{LossScaling, Optimizer, OptimizerKind};
 use crate::swav::{Crops, Precision, QueueUse, SinkhornScope, StepSettings, StepVariables, SwavModel, crops_name, record};
+use crate::train::config::DataConfig;
+use crate::train::plan::images;
 
 /// A network for small images.
 pub(super) fn small() -> Backbone {
@@ -63,6 +66,12 @@ fn backbone_macs(backbone: &Backbone, size: usize) -> usize {
     usize::try_from(convolutions).expect("operations that fit the address space")
 }
 
+/// Uniform bytes.
+fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let mut stream = Stream::new(seed, 0, 0, 0);
+    (0..count).map(|_| u8::try_from(stream.below(256)).expect("less than 256")).collect()
+}
+
 /// Feature dimensions of a projection.
 const FEAT_DIM: usize = 128;
 
@@ -79,6 +88,7 @@ pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batc
         let mut model = SwavModel::new(backbone.clone(), head, gpu.caps().max_binding_bytes);
         let settings = StepSettings {
             crops: groups.map(|(count, size)| Crops { count, size }).to_vec(),
+            images: images(&DataConfig::default()),
             batch,
             micro_batches: 1,
             sinkhorn: SinkhornScope::Global,
@@ -100,10 +110,11 @@ pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batc
         let init = Init { seed: 0, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
         model.parameters.write(gpu, &store, &initial_values(&specs, &init))?;
         let mut program = Program::new(gpu, &store, &step.graph, &step.named_outputs(), variants)?;
-        // Normal pixels; a rate of 0, as in the supervised step.
-        let crops: Vec<Vec<f32>> = settings.crops.iter().zip(0..).map(|(c, i)| normal(i, &[c.count * batch, c.size, c.size, 3], 1.0)).collect();
+        // Bytes, as the loader gives them; a rate of 0, as in the supervised step.
+        let crops: Vec<Vec<u8>> =
+            settings.crops.iter().zip(0..).map(|(c, i)| noise(i, c.count * batch * settings.images.bytes([c.size; 2]))).collect();
         let names: Vec<String> = (0..crops.len()).map(crops_name).collect();
-        let mut inputs: Vec<(&str, &[u8])> = names.iter().zip(&crops).map(|(name, pixels)| (name.as_str(), bytemuck::cast_slice(pixels))).collect();
+        let mut inputs: Vec<(&str, &[u8])> = names.iter().zip(&crops).map(|(name, pixels)| (name.as_str(), pixels.as_slice())).collect();
         let rates = [0.0_f32; 4];
         inputs.push(("step", bytemuck::cast_slice(&rates)));
         program.run_only(gpu, &inputs)?;

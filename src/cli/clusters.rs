@@ -65,8 +65,8 @@ fn assign(
     stop: &Signals,
 ) -> Result<Vec<Assignment>> {
     let (batch, size) = (BATCH.min(data.len()), frozen.transform.crop);
-    let mut extractor = Extractor::new(gpu, variants, &frozen.network, batch, [size, size], Some(head))?;
-    let mut loader = Loader::evaluation(Arc::clone(data), frozen.transform, frozen.normalize, batch, frozen.workers)?;
+    let mut extractor = Extractor::new(gpu, variants, &frozen.network, (frozen.images, batch, [size, size]), Some(head))?;
+    let mut loader = Loader::evaluation(Arc::clone(data), frozen.transform, batch, frozen.workers)?;
     let mut all = Vec::with_capacity(data.len());
     while let Some(images) = loader.next() {
         stop.check()?;

@@ -2,11 +2,12 @@
 
 use super::args::{Global, ImageArgs, Tune, Weights};
 use crate::atomic;
-use crate::data::{EvalTransform, Normalize};
+use crate::data::EvalTransform;
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
+use crate::nn::Images;
 use crate::train::config::{BackboneConfig, DataConfig, ImageConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
-use crate::train::plan::{eval_transform, normalize};
+use crate::train::plan::{eval_transform, images};
 use crate::train::{FINETUNED, Network, weight_file};
 use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
 use crate::weights::{self, Checkpoint};
@@ -131,7 +132,7 @@ pub(super) fn data_path(path: &Path) -> Result<String> {
 pub(super) struct Frozen {
     pub(super) network: Network,
     pub(super) transform: EvalTransform,
-    pub(super) normalize: Normalize,
+    pub(super) images: Images,
     pub(super) workers: usize,
     /// The data named by the configuration, when there is one.
     pub(super) data: Option<PathBuf>,
@@ -200,14 +201,8 @@ pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> R
     let (transform, data, configured) = image_settings(&image)?;
     let random = matches!(weights, Weights::Random { .. });
     let (gpu, network) = network(weights, image.config.as_deref(), &[], global)?;
-    let frozen = Frozen {
-        network,
-        transform,
-        normalize: normalize(&data),
-        workers: data.workers,
-        data: configured.then(|| PathBuf::from(&data.path)),
-        random,
-    };
+    let frozen =
+        Frozen { network, transform, images: images(&data), workers: data.workers, data: configured.then(|| PathBuf::from(&data.path)), random };
     Ok((gpu, frozen))
 }
 

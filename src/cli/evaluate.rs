@@ -31,7 +31,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
-        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.normalize(), BATCH)?;
+        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.images, BATCH)?;
     }
     let backbone = network.fingerprint(&gpu)?;
     let stop = Signals::install()?;

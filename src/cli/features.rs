@@ -6,6 +6,7 @@ use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
+use crate::nn::Images;
 use crate::train::{Extracted, Extractor, nhwc4};
 use crate::weights::{AnyTensor, check_tensor_output, read_safetensors, write_safetensors};
 use serde_json::json;
@@ -49,11 +50,11 @@ type Written = (BTreeMap<String, AnyTensor<'static>>, BTreeMap<String, String>, 
 fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: &Path) -> Result<Written> {
     let data = Arc::new(Dataset::open(path, Split::All)?);
     if frozen.random {
-        frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.normalize, BATCH)?;
+        frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.images, BATCH)?;
     }
     let (n, size) = (data.len(), frozen.transform.crop);
-    let mut extractor = Extractor::new(gpu, variants, &frozen.network, BATCH.min(n), [size, size], None)?;
-    let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.normalize, frozen.workers, &false.into())?;
+    let mut extractor = Extractor::new(gpu, variants, &frozen.network, (frozen.images, BATCH.min(n), [size, size]), None)?;
+    let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.workers, &false.into())?;
     // -1 stands for an image without a class.
     let labels: Vec<i64> = all.labels.iter().map(|l| l.map_or(-1, |l| i64::try_from(l).unwrap_or(i64::MAX))).collect();
     let paths: Vec<String> = (0..n).map(|i| data.path(i)).collect();
@@ -78,11 +79,11 @@ fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path:
     if let Some(at) = images.data.iter().position(|v| !v.is_finite()) {
         return Err(Error::weights(path, format!("tensor images holds {} in image {}", images.data[at], at / (3 * h * w))));
     }
-    let mut extractor = Extractor::new(gpu, variants, &frozen.network, BATCH.min(n), [h, w], Some(0))?;
+    let mut extractor = Extractor::new(gpu, variants, &frozen.network, (Images::Normalized, BATCH.min(n), [h, w]), Some(0))?;
     let mut all = Extracted::default();
     let stored = nhwc4(&images.data, n, h, w);
     for batch in stored.chunks(BATCH.min(n) * h * w * 4) {
-        extractor.pass(gpu, batch, &mut all)?;
+        extractor.pass(gpu, bytemuck::cast_slice(batch), &mut all)?;
     }
     let [c, mh, mw] = extractor.map_shape;
     let mut tensors = BTreeMap::from([

@@ -19,13 +19,12 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     let train = Arc::new(Dataset::open(&path, Split::Train)?);
     let val = Arc::new(Dataset::open(&path, Split::Val)?);
     if frozen.random {
-        frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.normalize, BATCH)?;
+        frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.images, BATCH)?;
     }
     let size = frozen.transform.crop;
-    let mut extractor = Extractor::new(&gpu, &variants, &frozen.network, BATCH, [size, size], None)?;
+    let mut extractor = Extractor::new(&gpu, &variants, &frozen.network, (frozen.images, BATCH, [size, size]), None)?;
     let mut features = |data: &Arc<Dataset>| -> Result<(Vec<f32>, Vec<usize>)> {
-        let Extracted { features, labels, .. } =
-            extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.normalize, frozen.workers, &false.into())?;
+        let Extracted { features, labels, .. } = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.workers, &false.into())?;
         let label = |(i, l): (usize, &Option<usize>)| l.ok_or_else(|| Error::data(data.path(i), "has no class"));
         let labels = labels.iter().enumerate().map(label).collect::<Result<_>>()?;
         Ok((features, labels))

@@ -2,7 +2,7 @@
 
 use super::args::{Global, PredictArgs, Weights};
 use super::{common, output};
-use crate::data::{Scratch, read_image};
+use crate::data::{Scratch, crop_bytes, read_image};
 use crate::error::{Error, Result};
 use crate::train::{Extracted, Extractor};
 use crate::weights::{Classifier, head_backbone, load_classifier};
@@ -34,13 +34,13 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     }
     let size = frozen.transform.crop;
     let batch = BATCH.min(args.images.len());
-    let mut extractor = Extractor::new(&gpu, &common::variants(global, &gpu), &frozen.network, batch, [size, size], None)?;
+    let mut extractor = Extractor::new(&gpu, &common::variants(global, &gpu), &frozen.network, (frozen.images, batch, [size, size]), None)?;
     let (mut scratch, mut extracted) = (Scratch::default(), Extracted::default());
-    let stored = size * size * 4;
+    let stored = crop_bytes(size);
     for paths in args.images.chunks(batch) {
-        let mut pixels = vec![0.0; paths.len() * stored];
+        let mut pixels = vec![0; paths.len() * stored];
         for (path, out) in paths.iter().zip(pixels.chunks_exact_mut(stored)) {
-            frozen.transform.crop(&read_image(path)?, &frozen.normalize, out, &mut scratch);
+            frozen.transform.crop(&read_image(path)?, out, &mut scratch);
         }
         extractor.pass(&gpu, &pixels, &mut extracted)?;
     }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::augment::{CHANNELS, EvalTransform, MultiCrop, Normalize, Scratch, TrainTransform};
+use super::augment::{EvalTransform, MultiCrop, Scratch, TrainTransform, crop_bytes};
 use super::dataset::Dataset;
 use super::rng::{Stream, permutation};
 use crate::error::{Error, Result};
@@ -32,8 +32,8 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// Their classes.
     pub labels: Vec<Option<usize>>,
-    /// For each crop group `(count * batch, size, size, 4)` f32: crop 0 of every image, then crop 1 of every image, and so on.
-    pub groups: Vec<Vec<f32>>,
+    /// For each crop group `count * batch` crops of [`crop_bytes`]: crop 0 of every image, then crop 1 of every image, and so on.
+    pub groups: Vec<Vec<u8>>,
 }
 
 /// Steps in one epoch: a last partial batch counts unless it is dropped.
@@ -66,13 +66,13 @@ impl Schedule {
     }
 }
 
-/// What is done to one image; `crops[view]` are the floats of one crop.
+/// What is done to one image; `crops[view]` are the bytes of one crop.
 trait Work: Send + Sync + 'static {
-    fn run(&self, epoch: u64, index: u32, crops: &mut [&mut [f32]], scratch: &mut Scratch) -> Result<()>;
+    fn run(&self, epoch: u64, index: u32, crops: &mut [&mut [u8]], scratch: &mut Scratch) -> Result<()>;
 }
 
-impl<F: Fn(u64, u32, &mut [&mut [f32]], &mut Scratch) -> Result<()> + Send + Sync + 'static> Work for F {
-    fn run(&self, epoch: u64, index: u32, crops: &mut [&mut [f32]], scratch: &mut Scratch) -> Result<()> {
+impl<F: Fn(u64, u32, &mut [&mut [u8]], &mut Scratch) -> Result<()> + Send + Sync + 'static> Work for F {
+    fn run(&self, epoch: u64, index: u32, crops: &mut [&mut [u8]], scratch: &mut Scratch) -> Result<()> {
         self(epoch, index, crops, scratch)
     }
 }
@@ -80,7 +80,7 @@ impl<F: Fn(u64, u32, &mut [&mut [f32]], &mut Scratch) -> Result<()> + Send + Syn
 /// An iterator over batches. Dropping it stops its threads.
 pub struct Loader {
     batches: Option<Receiver<Result<Batch>>>,
-    used: Sender<Vec<Vec<f32>>>,
+    used: Sender<Vec<Vec<u8>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     next: u64,
@@ -118,7 +118,7 @@ impl Loader {
         let schedule = Schedule { images: dataset.len(), batch, drop_last: true, shuffle: Some(pipeline.seed) };
         let layout = pipeline.groups.iter().map(|g| (g.count, g.size)).collect();
         let images = Arc::clone(&dataset);
-        let work = move |epoch: u64, index: u32, crops: &mut [&mut [f32]], scratch: &mut Scratch| {
+        let work = move |epoch: u64, index: u32, crops: &mut [&mut [u8]], scratch: &mut Scratch| {
             pipeline.crops(&*images.image(index as usize)?, stream.unwrap_or(epoch), u64::from(index), crops, scratch);
             Ok(())
         };
@@ -127,11 +127,9 @@ impl Loader {
 
     /// Supervised training batches of steps `start_step..end_step`, one random crop of each image: shuffled anew each epoch. All images
     /// must have a class.
-    #[expect(clippy::too_many_arguments, reason = "each is one plain setting of the loader")]
     pub fn supervised(
         dataset: Arc<Dataset>,
         transform: TrainTransform,
-        normalize: Normalize,
         seed: u64,
         batch: usize,
         drop_last: bool,
@@ -144,10 +142,10 @@ impl Loader {
         let schedule = Schedule { images: dataset.len(), batch, drop_last, shuffle: Some(seed) };
         let layout = vec![(1, transform.size)];
         let images = Arc::clone(&dataset);
-        let work = move |epoch: u64, index: u32, crops: &mut [&mut [f32]], scratch: &mut Scratch| {
+        let work = move |epoch: u64, index: u32, crops: &mut [&mut [u8]], scratch: &mut Scratch| {
             let image = images.image(index as usize)?;
             for crop in crops {
-                transform.crop(&image, &mut Stream::new(seed, epoch, u64::from(index), 0), &normalize, crop, scratch);
+                transform.crop(&image, &mut Stream::new(seed, epoch, u64::from(index), 0), crop, scratch);
             }
             Ok(())
         };
@@ -155,17 +153,17 @@ impl Loader {
     }
 
     /// Every image once, in order, through the evaluation transform; the last batch may be short. Labels may be missing.
-    pub fn evaluation(dataset: Arc<Dataset>, transform: EvalTransform, normalize: Normalize, batch: usize, workers: usize) -> Result<Self> {
+    pub fn evaluation(dataset: Arc<Dataset>, transform: EvalTransform, batch: usize, workers: usize) -> Result<Self> {
         if transform.resize == Some(0) {
             return Err(Error::Usage("images cannot be resized to 0 pixels".into()));
         }
         let schedule = Schedule { images: dataset.len(), batch, drop_last: false, shuffle: None };
         let steps = 0..steps_per_epoch(dataset.len(), batch, false);
         let images = Arc::clone(&dataset);
-        let work = move |_: u64, index: u32, crops: &mut [&mut [f32]], scratch: &mut Scratch| {
+        let work = move |_: u64, index: u32, crops: &mut [&mut [u8]], scratch: &mut Scratch| {
             let image = images.image(index as usize)?;
             for crop in crops {
-                transform.crop(&image, &normalize, crop, scratch);
+                transform.crop(&image, crop, scratch);
             }
             Ok(())
         };
@@ -242,7 +240,7 @@ struct Producer<W> {
 }
 
 impl<W: Work> Producer<W> {
-    fn run(&self, steps: std::ops::Range<u64>, workers: usize, send: &SyncSender<Result<Batch>>, reuse: &Receiver<Vec<Vec<f32>>>) {
+    fn run(&self, steps: std::ops::Range<u64>, workers: usize, send: &SyncSender<Result<Batch>>, reuse: &Receiver<Vec<Vec<u8>>>) {
         let mut scratch: Vec<Scratch> = (0..workers).map(|_| Scratch::default()).collect();
         let mut order = None;
         for step in steps {
@@ -250,7 +248,7 @@ impl<W: Work> Producer<W> {
             let mut groups = reuse.try_recv().unwrap_or_default();
             groups.resize_with(self.layout.len(), Vec::new);
             for (group, &(count, size)) in groups.iter_mut().zip(&self.layout) {
-                group.resize(count * indices.len() * size * size * CHANNELS, 0.0);
+                group.resize(count * indices.len() * crop_bytes(size), 0);
             }
             let outcome = self.fill(epoch, &indices, &mut groups, &mut scratch);
             let labels = indices.iter().map(|&i| self.dataset.label(i as usize)).collect();
@@ -262,11 +260,11 @@ impl<W: Work> Producer<W> {
     }
 
     /// Makes all crops of one batch, its images shared among as many threads as there are scratch buffers.
-    fn fill(&self, epoch: u64, indices: &[u32], groups: &mut [Vec<f32>], scratch: &mut [Scratch]) -> Result<()> {
+    fn fill(&self, epoch: u64, indices: &[u32], groups: &mut [Vec<u8>], scratch: &mut [Scratch]) -> Result<()> {
         // Each image's own slices, in the order of the views.
-        let mut slots: Vec<Vec<&mut [f32]>> = indices.iter().map(|_| Vec::new()).collect();
+        let mut slots: Vec<Vec<&mut [u8]>> = indices.iter().map(|_| Vec::new()).collect();
         for (group, &(_, size)) in groups.iter_mut().zip(&self.layout) {
-            for (i, crop) in group.chunks_exact_mut(size * size * CHANNELS).enumerate() {
+            for (i, crop) in group.chunks_exact_mut(crop_bytes(size)).enumerate() {
                 slots[i % indices.len()].push(crop);
             }
         }
@@ -319,13 +317,13 @@ mod tests {
     fn a_panic_in_a_worker_is_an_error_that_names_the_image() {
         let (_dir, set) = set();
         let schedule = Schedule { images: 2, batch: 1, drop_last: true, shuffle: None };
-        let work = |_: u64, index: u32, crops: &mut [&mut [f32]], _: &mut Scratch| {
+        let work = |_: u64, index: u32, crops: &mut [&mut [u8]], _: &mut Scratch| {
             assert!(index != 1, "on purpose");
-            crops[0].fill(7.0);
+            crops[0].fill(7);
             Ok(())
         };
         let mut loader = Loader::start(set, schedule, vec![(1, 2)], 2, 0..9, work).unwrap();
-        assert_eq!(loader.next().unwrap().unwrap().groups, [[7.0; 16]]);
+        assert_eq!(loader.next().unwrap().unwrap().groups, [[7; 16]]);
         let error = loader.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("b.png") && error.contains("panicked"), "{error}");
         assert!(loader.next().is_none());
@@ -336,7 +334,7 @@ mod tests {
         let (_dir, set) = set();
         let paths = Arc::clone(&set);
         let schedule = Schedule { images: 2, batch: 2, drop_last: true, shuffle: None };
-        let work = move |_: u64, index: u32, _: &mut [&mut [f32]], _: &mut Scratch| {
+        let work = move |_: u64, index: u32, _: &mut [&mut [u8]], _: &mut Scratch| {
             // The second image fails long before the first one does.
             std::thread::sleep(std::time::Duration::from_millis(if index == 0 { 100 } else { 20 }));
             Err(Error::data(paths.path(index as usize), "bad"))
@@ -352,7 +350,7 @@ mod tests {
         let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = Arc::clone(&made);
         let schedule = Schedule { images: 2, batch: 2, drop_last: true, shuffle: Some(0) };
-        let work = move |_: u64, _: u32, _: &mut [&mut [f32]], _: &mut Scratch| {
+        let work = move |_: u64, _: u32, _: &mut [&mut [u8]], _: &mut Scratch| {
             count.fetch_add(1, Ordering::Relaxed);
             Ok(())
         };

@@ -11,7 +11,7 @@ pub mod loader;
 pub mod rng;
 mod shards;
 
-pub use augment::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order, Scratch, TrainTransform};
+pub use augment::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Order, Scratch, TrainTransform, crop_bytes};
 pub use dataset::{Dataset, Split};
 pub use decode::{Rgb8, read_image};
 pub use loader::{Batch, Loader, steps_per_epoch};

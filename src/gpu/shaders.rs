@@ -29,6 +29,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("loss_scale", include_str!("../../shaders/loss_scale.wgsl")),
     ("max_pool2d", include_str!("../../shaders/max_pool2d.wgsl")),
     ("normalize", include_str!("../../shaders/normalize.wgsl")),
+    ("normalize_pixels", include_str!("../../shaders/normalize_pixels.wgsl")),
     ("optimizer", include_str!("../../shaders/optimizer.wgsl")),
     ("queue", include_str!("../../shaders/queue.wgsl")),
     ("relu", include_str!("../../shaders/relu.wgsl")),

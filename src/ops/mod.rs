@@ -12,7 +12,7 @@
 //! | [`cross_entropy`](Tensor::cross_entropy), [`soft_cross_entropy`](Tensor::soft_cross_entropy), [`weighted_cross_entropy`](Tensor::weighted_cross_entropy) | `cross_entropy`, `sum` | logits |
 //! | [`concat_rows`] , [`slice_rows`](Tensor::slice_rows) | `cast` | all |
 //! | [`sinkhorn`](Tensor::sinkhorn), [`swap_codes`](Tensor::swap_codes), [`queue_push`](Tensor::queue_push), [`rows_at`](Tensor::rows_at), [`normalize_columns`](Tensor::normalize_columns) | `sinkhorn`, `swap_codes`, `queue`, `normalize` | none |
-//! | [`argmax_rows`](Tensor::argmax_rows) | `argmax` | none |
+//! | [`normalize_pixels`](Tensor::normalize_pixels), [`argmax_rows`](Tensor::argmax_rows) | `normalize_pixels`, `argmax` | none |
 //!
 //! A wrong shape is a bug in the caller and panics with both shapes.
 
@@ -26,6 +26,7 @@ mod linear;
 mod log_softmax;
 mod max_pool2d;
 mod normalize;
+mod normalize_pixels;
 mod queue;
 mod relu;
 mod rewrites;
@@ -35,6 +36,7 @@ mod sum;
 mod swap_codes;
 
 pub use batch_norm::{BatchNormMode, BatchNormParameters};
+pub use normalize_pixels::PixelStatistics;
 pub use rewrites::Rewrite;
 pub use rows::concat_rows;
 

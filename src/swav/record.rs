@@ -109,7 +109,7 @@ pub fn crops_name(group: usize) -> String {
 /// The forward pass of a micro-batch, whose crops are the inputs `crops{i}`.
 pub(super) fn forward(graph: &Graph, model: &SwavModel, settings: &StepSettings, mode: BatchNormMode) -> Forward {
     let batch = settings.micro_batch();
-    let input = |(i, c): (usize, &Crops)| graph.input(&crops_name(i), &[c.count * batch, c.size, c.size, 3], DType::F32);
+    let input = |(i, c): (usize, &Crops)| settings.images.input(graph, &crops_name(i), c.count * batch, [c.size; 2], settings.precision.dtype());
     let groups: Vec<Tensor> = settings.crops.iter().enumerate().map(input).collect();
     // Neighbouring groups of one size share the statistics of their batch norms.
     let same = groups.chunk_by(|a, b| a.shape()[1] == b.shape()[1]);

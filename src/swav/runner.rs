@@ -102,14 +102,14 @@ impl StepRunner {
             let step: (&str, &[u8]) = ("step", bytemuck::cast_slice(&step));
             if let Some(whole) = programs.get_mut(&Part::Whole) {
                 let position = self.queue_position(0);
-                let crops = names.iter().zip(inputs.crops).map(|(name, data)| (name.as_str(), bytemuck::cast_slice(data)));
+                let crops = names.iter().zip(inputs.crops).map(|(name, data)| (name.as_str(), *data));
                 return whole.run(gpu, &crops.chain([step, ("queue_position", bytemuck::cast_slice(&position))]).collect::<Vec<_>>());
             }
             let mut run = |part: Part, micro: usize| -> Result<()> {
                 let Some(program) = programs.get_mut(&part) else { return Ok(()) };
                 let crops = if matches!(part, Part::Embed | Part::Learn) { self.micro_batch(inputs.crops, micro) } else { Vec::new() };
                 let positions = [row(micro * self.settings.micro_batch()), self.queue_position(micro), row(self.share() * micro)];
-                let images = names.iter().zip(&crops).map(|(name, data)| (name.as_str(), bytemuck::cast_slice(data)));
+                let images = names.iter().zip(&crops).map(|(name, data)| (name.as_str(), data.as_slice()));
                 let rows = ["batch_position", "queue_position", "queue_share"].into_iter().zip(&positions);
                 program.run_only(gpu, &images.chain(rows.map(|(name, row)| (name, bytemuck::cast_slice(row)))).collect::<Vec<_>>())
             };
@@ -141,9 +141,9 @@ impl StepRunner {
     }
 
     /// The crops of micro-batch `micro`: of every crop its share of the images.
-    fn micro_batch(&self, crops: &[&[f32]], micro: usize) -> Vec<Vec<f32>> {
+    fn micro_batch(&self, crops: &[&[u8]], micro: usize) -> Vec<Vec<u8>> {
         let rows = self.settings.micro_batch();
-        let one = |(group, data): (&super::Crops, &&[f32])| {
+        let one = |(group, data): (&super::Crops, &&[u8])| {
             let image = data.len() / (group.count * self.settings.batch);
             let mut own = Vec::with_capacity(group.count * rows * image);
             data.chunks_exact(self.settings.batch * image).for_each(|crop| own.extend_from_slice(&crop[micro * rows * image..][..rows * image]));

@@ -1,7 +1,7 @@
 //! What a training step is: its settings, and what changes from step to step.
 
 use crate::graph::DType;
-use crate::nn::Recompute;
+use crate::nn::{Images, Recompute};
 use crate::ops::BatchNormMode;
 use crate::optim::{LossScaling, Optimizer};
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,8 @@ impl Precision {
 pub struct StepSettings {
     /// Groups of crops, in order.
     pub crops: Vec<Crops>,
+    /// The form in which they come.
+    pub images: Images,
     /// Images of a batch, B.
     pub batch: usize,
     /// Micro-batches that a batch is computed in; divides `batch`. Batch norm sees one at a time.
@@ -120,8 +122,8 @@ impl StepSettings {
 /// What changes from step to step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepInputs<'a> {
-    /// One array per group of crops in stored form, crop after crop.
-    pub crops: &'a [&'a [f32]],
+    /// One array per group of crops in the form of [`StepSettings::images`], crop after crop.
+    pub crops: &'a [&'a [u8]],
     /// Learning rate.
     pub lr: f64,
     /// The prototypes stay as they are.

@@ -1,11 +1,11 @@
 //! Features of images through a frozen network.
 
 use super::network::Network;
-use crate::data::{Dataset, EvalTransform, Loader, Normalize};
+use crate::data::{Dataset, EvalTransform, Loader};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Variants, pad4};
-use crate::nn::{Recompute, ResNet};
+use crate::nn::{Images, Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::swav::SwavModel;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Extractor {
     program: Program,
     batch: usize,
-    image: [usize; 2],
+    /// Bytes in which an image is given.
+    image: usize,
     features: usize,
     /// Channels, height and width of the feature map.
     pub map_shape: [usize; 3],
@@ -37,15 +38,21 @@ pub struct Extracted {
 }
 
 impl Extractor {
-    /// Prepares passes of `batch` images of `image` = [height, width]. `everything` also gives map, embeddings, and scores against the
+    /// Prepares passes of `batch` images of `image` = [height, width] in that form. `everything` also gives map, embeddings, and scores against the
     /// prototype head of that number.
     ///
     /// # Panics
     /// When the network has a head, but not that many.
-    pub fn new(gpu: &Gpu, variants: &dyn Variants, network: &Network, batch: usize, image: [usize; 2], everything: Option<usize>) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        variants: &dyn Variants,
+        network: &Network,
+        (form, batch, image): (Images, usize, [usize; 2]),
+        everything: Option<usize>,
+    ) -> Result<Self> {
         network.check_images(batch, image)?;
         let graph = Graph::new();
-        let images = graph.input("images", &[batch, image[0], image[1], 3], DType::F32);
+        let images = form.input(&graph, "images", batch, image, DType::F32);
         let mode = BatchNormMode::Evaluation;
         let map = ResNet { backbone: &network.backbone, parameters: &network.parameters, mode, recompute: Recompute::None }.forward(&images);
         let pooled = map.global_avg_pool2d();
@@ -62,7 +69,7 @@ impl Extractor {
         let outputs: Vec<_> = outputs.iter().map(|(name, t)| (*name, t)).collect();
         let program = Program::new(gpu, &network.store, &graph, &outputs, variants)?;
         let [_, h, w, c] = map.nhwc();
-        Ok(Self { program, batch, image, features: network.backbone.features(), map_shape: [c, h, w] })
+        Ok(Self { program, batch, image: form.bytes(image), features: network.backbone.features(), map_shape: [c, h, w] })
     }
 
     /// Length of a feature vector.
@@ -70,17 +77,16 @@ impl Extractor {
         self.features
     }
 
-    /// Passes `images`, at most a batch, in stored form (N, H, W, 4), and appends what comes out to `all`.
-    pub fn pass(&mut self, gpu: &Gpu, images: &[f32], all: &mut Extracted) -> Result<()> {
-        let stored = self.image[0] * self.image[1] * pad4(3);
-        let count = images.len() / stored;
+    /// Passes `images`, at most a batch, and appends what comes out to `all`.
+    pub fn pass(&mut self, gpu: &Gpu, images: &[u8], all: &mut Extracted) -> Result<()> {
+        let count = images.len() / self.image;
         let outputs = if count == self.batch {
-            self.program.call(gpu, &[("images", bytemuck::cast_slice(images))])?
+            self.program.call(gpu, &[("images", images)])?
         } else {
             // In evaluation mode images do not see each other: the rest of the batch may be anything.
             let mut padded = images.to_vec();
-            padded.resize(self.batch * stored, 0.0);
-            self.program.call(gpu, &[("images", bytemuck::cast_slice(&padded))])?
+            padded.resize(self.batch * self.image, 0);
+            self.program.call(gpu, &[("images", &padded)])?
         };
         let take = |to: &mut Vec<f32>, name: &str| {
             if let Some(values) = outputs.get_f32(name) {
@@ -96,17 +102,9 @@ impl Extractor {
     }
 
     /// Passes a whole dataset in order. [`Error::StoppedEmpty`] when `stop` was set before the end.
-    pub fn dataset(
-        &mut self,
-        gpu: &Gpu,
-        data: Arc<Dataset>,
-        transform: EvalTransform,
-        normalize: Normalize,
-        workers: usize,
-        stop: &AtomicBool,
-    ) -> Result<Extracted> {
+    pub fn dataset(&mut self, gpu: &Gpu, data: Arc<Dataset>, transform: EvalTransform, workers: usize, stop: &AtomicBool) -> Result<Extracted> {
         let mut all = Extracted::default();
-        let mut loader = Loader::evaluation(data, transform, normalize, self.batch, workers)?;
+        let mut loader = Loader::evaluation(data, transform, self.batch, workers)?;
         while let Some(batch) = loader.next() {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::StoppedEmpty);

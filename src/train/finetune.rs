@@ -10,14 +10,14 @@ use super::plan::eval_transform;
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Tensor, Variants};
+use crate::graph::{DType, Graph, Tensor, Variants};
 use crate::nn::architecture::Backbone;
-use crate::nn::{Init, Parameters, Recompute, ResNet, initial_values};
+use crate::nn::{Images, Init, Parameters, Recompute, ResNet, initial_values};
 use crate::ops::BatchNormMode;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use trainer::{Rates, classifier_specs, classify};
+use trainer::{INPUT, Rates, classifier_specs, classify};
 
 /// Trains all of `network`'s backbone and a new classifier.
 pub fn finetune(
@@ -57,10 +57,11 @@ struct Tuned<'a> {
     trainer: Trainer,
 }
 
-/// Class scores of images (N, H, W, 3).
-fn forward(backbone: &Backbone, mode: BatchNormMode) -> impl Fn(&Parameters, &Tensor) -> Tensor {
-    move |parameters, images| {
-        classify(parameters, &ResNet { backbone, parameters, mode, recompute: Recompute::None }.forward(images).global_avg_pool2d())
+/// Class scores of images of `size` by `size` pixels.
+fn forward(backbone: &Backbone, form: Images, size: usize, mode: BatchNormMode) -> impl Fn(&Parameters, &Graph, usize) -> Tensor {
+    move |parameters, graph, images| {
+        let images = form.input(graph, INPUT, images, [size; 2], DType::F32);
+        classify(parameters, &ResNet { backbone, parameters, mode, recompute: Recompute::None }.forward(&images).global_avg_pool2d())
     }
 }
 
@@ -82,15 +83,14 @@ impl Learner for Tuned<'_> {
     fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>> {
         let (steps, size) = (self.steps_per_epoch(), self.config.image.size);
         let Self { gpu, variants, config, sets, backbone, trainer } = self;
-        let forward = forward(backbone, BatchNormMode::Training { momentum: 0.1 });
+        let forward = forward(backbone, sets.images, size, BatchNormMode::Training { momentum: 0.1 });
         let mut loader = sets.batches(config, epoch, steps)?;
         for step in first..first + steps {
             let Some(images) = loader.next().transpose()? else { break };
             let labels = classifier::numbers(&images.labels)?;
-            let shape = [labels.len(), size, size, 3];
             let rate = |base: f64| config.lr(base, step, steps);
             let rates = Rates { backbone: rate(config.backbone_lr(sets.batch)), head: rate(config.base_lr(sets.batch)) };
-            let loss = trainer.step(gpu, *variants, &forward, (&images.groups[0], &shape), &labels, rates)?;
+            let loss = trainer.step(gpu, *variants, &forward, &images.groups[0], &labels, rates)?;
             if tell(step, loss)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -102,13 +102,13 @@ impl Learner for Tuned<'_> {
     fn judge(&mut self) -> Result<Accuracy> {
         let Self { gpu, variants, config, sets, backbone, trainer } = self;
         let (batch, size) = (sets.batch.min(sets.val.len()), config.image.size);
-        let forward = forward(backbone, BatchNormMode::Evaluation);
+        let forward = forward(backbone, sets.images, size, BatchNormMode::Evaluation);
         let mut accuracy = Accuracy::new(sets.classes().len());
         let (val, workers) = (Arc::clone(&sets.val), config.data.workers);
-        let mut loader = Loader::evaluation(val, eval_transform(config), sets.normalize(), batch, workers)?;
+        let mut loader = Loader::evaluation(val, eval_transform(config), batch, workers)?;
         while let Some(images) = loader.next().transpose()? {
             let labels = classifier::numbers(&images.labels)?;
-            trainer.judge(gpu, *variants, &forward, (&images.groups[0], &[batch, size, size, 3]), &labels, &mut accuracy)?;
+            trainer.judge(gpu, *variants, &forward, (&images.groups[0], batch), &labels, &mut accuracy)?;
             loader.recycle(images);
         }
         Ok(accuracy)

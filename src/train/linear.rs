@@ -10,13 +10,13 @@ use super::{Extracted, Extractor, Network};
 use crate::data::rng::permutation;
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{Variants, pad_rows};
+use crate::graph::{DType, Graph, Tensor, Variants, pad_rows};
 use crate::nn::architecture::Block;
-use crate::nn::{Init, initial_values};
+use crate::nn::{Init, Parameters, initial_values};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use trainer::{Rates, classifier_specs, classify};
+use trainer::{INPUT, Rates, classifier_specs, classify};
 
 /// Trains and evaluates a linear head on `network`'s features.
 pub fn evaluate(
@@ -64,10 +64,9 @@ impl<'a> Probe<'a> {
         stop: &AtomicBool,
     ) -> Result<Self> {
         let (size, features) = (config.image.size, network.backbone.features());
-        let mut extractor = Extractor::new(gpu, variants, network, sets.batch, [size, size], None)?;
+        let mut extractor = Extractor::new(gpu, variants, network, (sets.images, sets.batch, [size, size]), None)?;
         let mut all = |data| -> Result<(Vec<f32>, Vec<u32>)> {
-            let Extracted { features, labels, .. } =
-                extractor.dataset(gpu, data, eval_transform(config), sets.normalize(), config.data.workers, stop)?;
+            let Extracted { features, labels, .. } = extractor.dataset(gpu, data, eval_transform(config), config.data.workers, stop)?;
             Ok((features, classifier::numbers(&labels)?))
         };
         let (held_out, held_out_labels) = all(Arc::clone(&sets.val))?;
@@ -82,6 +81,11 @@ impl<'a> Probe<'a> {
         let trainer = Trainer::new(gpu, config, &specs, &initial_values(&specs, &init))?;
         Ok(Self { gpu, variants, config, sets, features, source, held_out, held_out_labels, trainer })
     }
+}
+
+/// Class scores of rows of features.
+fn forward(width: usize) -> impl Fn(&Parameters, &Graph, usize) -> Tensor {
+    move |parameters, graph, rows| classify(parameters, &graph.input(INPUT, &[rows, width], DType::F32))
 }
 
 impl Learner for Probe<'_> {
@@ -100,10 +104,11 @@ impl Learner for Probe<'_> {
     fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>> {
         let (steps, width) = (self.steps_per_epoch(), self.features);
         let Self { gpu, variants, config, sets, source, trainer, .. } = self;
+        let forward = forward(width);
         let mut update = |step: u64, rows: &[f32], labels: &[u32]| {
-            let shape = [labels.len(), width];
+            let stored = pad_rows(rows, &[labels.len(), width]);
             let rates = Rates { backbone: 0.0, head: config.lr(config.base_lr(sets.batch), step, steps) };
-            let loss = trainer.step(gpu, *variants, &classify, (&pad_rows(rows, &shape), &shape), labels, rates)?;
+            let loss = trainer.step(gpu, *variants, &forward, bytemuck::cast_slice(&stored), labels, rates)?;
             tell(step, loss)
         };
         match source {
@@ -138,7 +143,7 @@ impl Learner for Probe<'_> {
         let mut accuracy = Accuracy::new(self.sets.classes().len());
         for (rows, labels) in held_out.chunks(INFERENCE_ROWS * *features).zip(held_out_labels.chunks(INFERENCE_ROWS)) {
             let stored = pad_rows(rows, &[labels.len(), *features]);
-            trainer.judge(gpu, *variants, &classify, (&stored, &[INFERENCE_ROWS, *features]), labels, &mut accuracy)?;
+            trainer.judge(gpu, *variants, &forward(*features), (bytemuck::cast_slice(&stored), INFERENCE_ROWS), labels, &mut accuracy)?;
         }
         Ok(accuracy)
     }

@@ -3,12 +3,12 @@
 use super::checkpoint::{self, CheckpointStore};
 use super::event::Warning;
 use super::memory::MOST_PIXELS;
-use crate::data::{Dataset, EvalTransform, Loader, Normalize};
+use crate::data::{Dataset, EvalTransform, Loader};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Store, Variants};
 use crate::nn::architecture::{Backbone, Head, TensorSpec};
-use crate::nn::{Init, Parameters, Recompute, ResNet, Values, initial_values};
+use crate::nn::{Images, Init, Parameters, Recompute, ResNet, Values, initial_values};
 use crate::ops::BatchNormMode;
 use crate::weights::Checkpoint;
 use std::path::{Path, PathBuf};
@@ -85,14 +85,14 @@ impl Network {
         variants: &dyn Variants,
         data: Arc<Dataset>,
         transform: EvalTransform,
-        normalize: Normalize,
+        form: Images,
         batch: usize,
     ) -> Result<()> {
         let batch = batch.min(data.len()).max(1);
         let size = transform.crop;
         self.check_images(batch, [size, size])?;
         let graph = Graph::new();
-        let images = graph.input("images", &[batch, size, size, 3], DType::F32);
+        let images = form.input(&graph, "images", batch, [size; 2], DType::F32);
         let mode = BatchNormMode::Training { momentum: 0.1 };
         let map = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode, recompute: Recompute::None }.forward(&images);
         let mut program = Program::new(gpu, &self.store, &graph, &[("map", &map)], variants)?;
@@ -102,11 +102,11 @@ impl Network {
             .map(|i| i as usize)
             .take(batch * CALIBRATION_STEPS)
             .collect();
-        let mut loader = Loader::evaluation(Arc::new(data.select(&order)?), transform, normalize, batch, 2)?;
+        let mut loader = Loader::evaluation(Arc::new(data.select(&order)?), transform, batch, 2)?;
         while let Some(next) = loader.next() {
             let next = next?;
             if next.indices.len() == batch {
-                let pending = program.run(gpu, &[("images", bytemuck::cast_slice(&next.groups[0]))])?;
+                let pending = program.run(gpu, &[("images", &next.groups[0])])?;
                 program.finish(gpu, pending)?;
             }
             loader.recycle(next);

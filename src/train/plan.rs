@@ -1,10 +1,10 @@
 //! From a configuration as written to what will run: network, step, data pipeline.
 
 use super::config::{AugmentOrder, DataConfig, LinearConfig, OptimizerKind as Kind, PretrainConfig};
-use crate::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Normalize, Order};
+use crate::data::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Order};
 use crate::graph::{DType, Graph};
-use crate::nn::{Recompute, ResNet};
-use crate::ops::BatchNormMode;
+use crate::nn::{Images, Recompute, ResNet};
+use crate::ops::{BatchNormMode, PixelStatistics};
 use crate::optim::{LossScaling, Optimizer, OptimizerKind};
 use crate::swav::{Crops, StepSettings, SwavModel};
 
@@ -22,6 +22,7 @@ pub fn settings(config: &PretrainConfig) -> StepSettings {
         Kind::Larc => OptimizerKind::Larc,
     };
     StepSettings {
+        images: images(&config.data),
         crops: config.crops.num.iter().zip(&config.crops.size).map(|(&count, &size)| Crops { count, size }).collect(),
         batch: config.train.batch,
         micro_batches: config.train.accumulate,
@@ -39,10 +40,10 @@ pub fn settings(config: &PretrainConfig) -> StepSettings {
     }
 }
 
-/// Mean and deviation of pixels.
+/// How images come from the loader.
 #[expect(clippy::cast_possible_truncation, reason = "pixels are f32")]
-pub fn normalize(data: &DataConfig) -> Normalize {
-    Normalize { mean: data.mean.map(|v| v as f32), std: data.std.map(|v| v as f32) }
+pub fn images(data: &DataConfig) -> Images {
+    Images::Bytes(PixelStatistics { mean: data.mean.map(|v| v as f32), std: data.std.map(|v| v as f32) })
 }
 
 /// How a linear configuration prepares validation images.
@@ -68,7 +69,6 @@ pub fn multi_crop(config: &PretrainConfig) -> MultiCrop {
                 AugmentOrder::Mmpretrain => Order::Mmpretrain,
             },
         },
-        normalize: normalize(&config.data),
         seed: config.seed,
     }
 }

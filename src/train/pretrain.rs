@@ -236,7 +236,7 @@ impl Training<'_> {
             }
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;
-            let groups: Vec<&[f32]> = crops.groups.iter().map(Vec::as_slice).collect();
+            let groups: Vec<&[u8]> = crops.groups.iter().map(Vec::as_slice).collect();
             let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue }, &crops.indices);
             let pending = started.map_err(|e| advise(self.config, self.run, e))?;
             loader.recycle(crops);

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
-use crate::nn::{Recompute, Values};
+use crate::nn::{Images, Recompute, Values};
 use crate::ops::BatchNormMode;
 use crate::optim::{LossScaling, Optimizer, OptimizerKind};
 use crate::swav::{Crops, Precision, SinkhornScope, StepInputs, StepRunner, StepSettings, SwavModel};
@@ -132,7 +132,7 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
     };
     for (step, &expected_loss) in reference.iter().enumerate().take(recorded.steps) {
         let crops = recorded.crops_of(&file, step, path)?;
-        let crops: Vec<&[f32]> = crops.iter().map(Vec::as_slice).collect();
+        let crops: Vec<&[u8]> = crops.iter().map(|crop| bytemuck::cast_slice(crop)).collect();
         let inputs = StepInputs { crops: &crops, lr: recorded.lr[step], frozen: step < recorded.freeze, queue_active: recorded.queue > 0 };
         let pending = runner.run(gpu, &model, &store, variants, &inputs)?;
         let outputs = runner.finish(gpu, pending)?;
@@ -218,6 +218,7 @@ impl Recorded {
             queue_rows: self.queue * self.batch,
             optimizer: Optimizer { kind, momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust, eps: 1e-8 },
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
+            images: Images::Normalized,
             recompute: Recompute::None,
             precision: Precision::F32,
             loss_scaling: Judge::loss_scaling(),

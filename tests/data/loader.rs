@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use swav_wgpu::data::{
-    AugmentConfig, Batch, CropGroup, Dataset, EvalTransform, Loader, MultiCrop, Normalize, Order, Split, TrainTransform, steps_per_epoch,
+    AugmentConfig, Batch, CropGroup, Dataset, EvalTransform, Loader, MultiCrop, Order, Split, TrainTransform, crop_bytes, steps_per_epoch,
 };
 use swav_wgpu::error::Error;
 use tempfile::TempDir;
 
-const PLAIN: Normalize = Normalize { mean: [0.0; 3], std: [1.0; 3] };
 const RATIO: [f64; 2] = [0.75, 4.0 / 3.0];
 
 /// `n` images of two classes; image i is a gradient that starts at red 10 i.
@@ -39,7 +38,7 @@ fn pipeline() -> MultiCrop {
         blur_sigma: [0.1, 2.0],
         order: Order::Official,
     };
-    MultiCrop { groups: vec![group(2, 16, [0.3, 1.0]), group(3, 8, [0.05, 0.3])], augment, normalize: PLAIN, seed: 11 }
+    MultiCrop { groups: vec![group(2, 16, [0.3, 1.0]), group(3, 8, [0.05, 0.3])], augment, seed: 11 }
 }
 
 fn run(set: &Arc<Dataset>, workers: usize, start: u64, end: u64) -> Vec<Batch> {
@@ -74,7 +73,7 @@ fn batches_do_not_depend_on_workers_recycling_or_where_a_run_starts() {
     for expected in &whole {
         let mut batch = loader.next().unwrap().unwrap();
         assert_eq!(expected, &batch);
-        batch.groups.iter_mut().flatten().for_each(|v| *v = f32::NAN);
+        batch.groups.iter_mut().flatten().for_each(|v| *v = 99);
         loader.recycle(batch);
     }
     assert!(loader.next().is_none() && loader.next().is_none());
@@ -94,9 +93,9 @@ fn a_batch_is_laid_out_crop_by_crop() {
     assert_eq!(batch.groups.iter().map(Vec::len).collect::<Vec<_>>(), [2 * 4 * 16 * 16 * 4, 3 * 4 * 8 * 8 * 4]);
     assert_eq!(batch.labels, batch.indices.iter().map(|&i| Some(usize::from(i >= 5))).collect::<Vec<_>>());
     for (sample, &index) in batch.indices.iter().enumerate() {
-        let mut views: Vec<Vec<f32>> = [16, 16, 8, 8, 8].iter().map(|s| vec![0.0; s * s * 4]).collect();
+        let mut views: Vec<Vec<u8>> = [16, 16, 8, 8, 8].iter().map(|s| vec![0; crop_bytes(*s)]).collect();
         let image = set.decode(index as usize).unwrap();
-        let mut slices: Vec<&mut [f32]> = views.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut slices: Vec<&mut [u8]> = views.iter_mut().map(Vec::as_mut_slice).collect();
         p.crops(&image, batch.epoch, u64::from(index), &mut slices, &mut Default::default());
         for (view, expected) in views.iter().enumerate() {
             let (group, crop) = if view < 2 { (0, view) } else { (1, view - 2) };
@@ -110,7 +109,7 @@ fn a_batch_is_laid_out_crop_by_crop() {
 fn evaluation_sees_every_image_once_in_order() {
     let (_dir, set) = images(11);
     let transform = EvalTransform { resize: Some(12), crop: 10 };
-    let all = |workers| -> Vec<Batch> { Loader::evaluation(Arc::clone(&set), transform, PLAIN, 4, workers).unwrap().map(Result::unwrap).collect() };
+    let all = |workers| -> Vec<Batch> { Loader::evaluation(Arc::clone(&set), transform, 4, workers).unwrap().map(Result::unwrap).collect() };
     let batches = all(2);
     assert_eq!(batches, all(1));
     let order: Vec<u32> = batches.iter().flat_map(|b| b.indices.clone()).collect();
@@ -118,7 +117,7 @@ fn evaluation_sees_every_image_once_in_order() {
     assert_eq!(batches.iter().map(|b| b.groups[0].len() / 400).collect::<Vec<_>>(), [4, 4, 3]);
     // Image i is red 10 i everywhere.
     for (i, image) in batches.iter().flat_map(|b| b.groups[0].chunks_exact(400)).enumerate() {
-        assert!(image.chunks_exact(4).all(|p| p[0] == 10.0 * i as f32 / 255.0), "image {i}");
+        assert!(image.chunks_exact(4).all(|p| usize::from(p[0]) == 10 * i), "image {i}");
     }
     assert_eq!((steps_per_epoch(11, 4, false), steps_per_epoch(11, 4, true), steps_per_epoch(12, 4, false)), (3, 2, 3));
 }
@@ -128,7 +127,7 @@ fn supervised_batches_shuffle_and_keep_the_rest() {
     let (_dir, set) = images(11);
     let transform = TrainTransform { size: 8, scale: [0.08, 1.0], ratio: RATIO, flip: 0.5 };
     let run = |workers, drop_last, steps| -> Vec<Batch> {
-        let loader = Loader::supervised(Arc::clone(&set), transform.clone(), PLAIN, 5, 4, drop_last, workers, steps).unwrap();
+        let loader = Loader::supervised(Arc::clone(&set), transform.clone(), 5, 4, drop_last, workers, steps).unwrap();
         loader.map(Result::unwrap).collect()
     };
     let batches = run(2, false, 0..6);
@@ -144,7 +143,7 @@ fn supervised_batches_shuffle_and_keep_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("x.png"), b"").unwrap();
     let bare = Arc::new(Dataset::open(dir.path(), Split::All).unwrap());
-    let error = Loader::supervised(bare, transform.clone(), PLAIN, 5, 1, false, 1, 0..1).err().unwrap();
+    let error = Loader::supervised(bare, transform.clone(), 5, 1, false, 1, 0..1).err().unwrap();
     assert!(error.to_string().contains("x.png: has no class"), "{error}");
 }
 
@@ -170,7 +169,7 @@ fn a_bad_image_is_an_error_at_its_step_and_ends_the_run() {
     fs::write(dir.path().join("train/b/010.png"), b"not an image").unwrap();
     let set = Arc::new(Dataset::open(dir.path(), Split::Train).unwrap());
     for workers in [0, 1, 3] {
-        let mut loader = Loader::evaluation(Arc::clone(&set), EvalTransform { resize: None, crop: 8 }, PLAIN, 4, workers).unwrap();
+        let mut loader = Loader::evaluation(Arc::clone(&set), EvalTransform { resize: None, crop: 8 }, 4, workers).unwrap();
         assert_eq!(loader.next().unwrap().unwrap().step, 0);
         assert_eq!(loader.next().unwrap().unwrap().step, 1);
         let error = loader.next().unwrap().unwrap_err();

@@ -13,6 +13,7 @@ mod linear;
 mod log_softmax;
 mod max_pool2d;
 mod normalize;
+mod normalize_pixels;
 mod overruns;
 mod packed;
 mod queue;

@@ -7,8 +7,8 @@ use swav_wgpu::data::rng::Stream;
 use swav_wgpu::gpu::Gpu;
 use swav_wgpu::graph::{Store, lower, plan};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
-use swav_wgpu::nn::{Init, Recompute, Values, initial_values};
-use swav_wgpu::ops::BatchNormMode;
+use swav_wgpu::nn::{Images, Init, Recompute, Values, initial_values};
+use swav_wgpu::ops::{BatchNormMode, PixelStatistics};
 use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind};
 use swav_wgpu::swav::{Crops, Precision, QueueUse, SinkhornScope, StepInputs, StepRunner, StepSettings, StepVariables, SwavModel, record};
 use swav_wgpu::tune::BestGuess;
@@ -33,6 +33,7 @@ fn settings(batch: usize, micro_batches: usize, batch_norm: BatchNormMode) -> St
         queue_rows: 0,
         optimizer: Optimizer { kind: OptimizerKind::Lars, momentum: 0.9, weight_decay: 1e-4, trust: 0.001, eps: 1e-8 },
         batch_norm,
+        images: Images::Normalized,
         recompute: Recompute::None,
         precision: Precision::F32,
         loss_scaling: LossScaling::default(),
@@ -73,12 +74,12 @@ impl Rig {
         Self { model, runner, store }
     }
 
-    fn step(&mut self, crops: &[Vec<f32>], lr: f64, queue_active: bool) -> Stepped {
+    fn step<T: bytemuck::Pod>(&mut self, crops: &[Vec<T>], lr: f64, queue_active: bool) -> Stepped {
         self.step_on(&GPU, crops, lr, queue_active)
     }
 
-    fn step_on(&mut self, gpu: &Gpu, crops: &[Vec<f32>], lr: f64, queue_active: bool) -> Stepped {
-        let crops: Vec<&[f32]> = crops.iter().map(Vec::as_slice).collect();
+    fn step_on<T: bytemuck::Pod>(&mut self, gpu: &Gpu, crops: &[Vec<T>], lr: f64, queue_active: bool) -> Stepped {
+        let crops: Vec<&[u8]> = crops.iter().map(|crop| bytemuck::cast_slice(crop)).collect();
         let inputs = StepInputs { crops: &crops, lr, frozen: false, queue_active };
         let pending = self.runner.run(gpu, &self.model, &self.store, &BestGuess, &inputs).unwrap();
         let outputs = self.runner.finish(gpu, pending).unwrap();
@@ -113,6 +114,32 @@ fn part(crops: &[Vec<f32>], first: usize, count: usize) -> Vec<Vec<f32>> {
         data.chunks_exact(BATCH * image).flat_map(|crop| &crop[first * image..][..count * image]).copied().collect()
     };
     CROPS.iter().zip(crops).map(one).collect()
+}
+
+/// A step from bytes is the step from what they become, to the bit: whole and in micro-batches, in f32 and in f16.
+#[test]
+fn bytes_are_normalised_on_the_device() {
+    let by = PixelStatistics { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    let mut stream = Stream::new(5, 0, 0, 0);
+    // Pixels of an image, three numbers each.
+    let levels: Vec<Vec<Vec<u8>>> =
+        (CROPS.iter()).map(|c| (0..c.count * BATCH).map(|_| (0..3 * c.size * c.size).map(|_| stream.below(256) as u8).collect()).collect()).collect();
+    let filled = |c: &Crops, image: &Vec<u8>| {
+        let mut pixels: Vec<u8> = image.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 77]).collect();
+        pixels.resize(Images::Bytes(by).bytes([c.size; 2]), 99);
+        pixels
+    };
+    let numbers = |p: &[u8]| [by.normalized(p[0], 0), by.normalized(p[1], 1), by.normalized(p[2], 2), 0.0];
+    let bytes: Vec<Vec<u8>> = CROPS.iter().zip(&levels).map(|(c, images)| images.iter().flat_map(|image| filled(c, image)).collect()).collect();
+    let floats: Vec<Vec<f32>> =
+        levels.iter().map(|images| images.iter().flat_map(|image| image.chunks_exact(3).flat_map(numbers)).collect()).collect();
+    for (micro_batches, precision) in [(1, Precision::F32), (2, Precision::F32), (1, Precision::F16)] {
+        let settings = StepSettings { precision, ..settings(BATCH, micro_batches, TRAINING) };
+        let from_floats = Rig::new(settings.clone()).step(&floats, 0.5, false);
+        let from_bytes = Rig::new(StepSettings { images: Images::Bytes(by), ..settings }).step(&bytes, 0.5, false);
+        assert_eq!(from_bytes.loss.to_bits(), from_floats.loss.to_bits(), "{micro_batches} micro-batches, {precision:?}");
+        assert_eq!(from_bytes.gradients, from_floats.gradients, "{micro_batches} micro-batches, {precision:?}");
+    }
 }
 
 /// Norm of the difference over the norm.

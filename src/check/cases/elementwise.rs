@@ -1,8 +1,8 @@
 //! Element-wise ops, copies, and more workgroups than one dimension of a dispatch holds.
 
-use super::super::case::{Case, Entry};
+use super::super::case::{Case, Entry, Kind};
 use crate::graph::{DType, Tensor};
-use crate::ops::concat_rows;
+use crate::ops::{PixelStatistics, concat_rows};
 
 pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
     let mut shapes: Vec<Vec<usize>> = vec![vec![1, 1], vec![5, 7], vec![257, 3], vec![2, 3, 5, 30]];
@@ -23,6 +23,7 @@ pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
         all.extend([vec![1, 1], vec![17, 5]].map(|shape| accumulate(&shape)));
         all.push(clear());
     }
+    all.extend([[1, 1, 1], [3, 5, 7], [2, 16, 9]].map(|images| pixels(images, dtype)));
     all.push(concat(dtype));
     all.push(slice(dtype));
 }
@@ -86,6 +87,22 @@ fn cast(shape: &[usize]) -> Entry {
         Case::new(Box::new(|t: &[Tensor]| vec![t[0].cast(DType::F16).cast(DType::F32)]), Box::new(|v: &[Vec<f64>]| vec![v[0].clone()]))
             .input("input", &shape, random.values(count, 1.0), DType::F32)
             .sized(1, count)
+    })
+}
+
+/// Images of a height and width that are no whole vec4s of pixels; the fourth byte is noise.
+fn pixels([images, height, width]: [usize; 3], dtype: DType) -> Entry {
+    const BY: PixelStatistics = PixelStatistics { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    Entry::new("normalize_pixels", format!("{images}x{height}x{width}"), dtype, move |random| {
+        let bytes: Vec<[usize; 4]> = (0..images * height * width).map(|_| [(); 4].map(|()| random.below(256))).collect();
+        #[expect(clippy::cast_precision_loss, reason = "four bytes are exact in f64")]
+        let packed = bytes.iter().map(|p| p.iter().rev().fold(0, |word, byte| word << 8 | byte) as f64).collect();
+        let channel = |level: usize, c: usize| (level as f64 / 255.0 - f64::from(BY.mean[c])) / f64::from(BY.std[c]);
+        let expected: Vec<f64> = bytes.iter().flat_map(|p| [channel(p[0], 0), channel(p[1], 1), channel(p[2], 2)]).collect();
+        let build = move |t: &[Tensor]| vec![t[0].normalize_pixels([height, width], &BY, dtype)];
+        Case::new(Box::new(build), Box::new(move |_: &[Vec<f64>]| vec![expected.clone()]))
+            .with("pixels", &[images, height * width], packed, DType::U32, Kind::Input, false)
+            .sized(4, 4 * images * height * width)
     })
 }
 

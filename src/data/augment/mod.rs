@@ -1,8 +1,8 @@
-//! The augmentation pipeline: a decoded image in, a normalised crop out.
+//! The augmentation pipeline: a decoded image in, a crop out, which the device normalises.
 //!
-//! Both reference pipelines are covered. They differ in the grey formula, in `<` against `<=` for blur, and in where the horizontal flip
-//! stands; since every later step is blind to left and right, flipping is done while writing the crop, at no cost and with the same result.
-//! A crop is written as f32 `(size, size, 4)`: red, green, blue normalised, then 0, ready for kernels that load four values at a time.
+//! Both reference pipelines are covered. They differ in the grey formula and in where the horizontal flip stands; since every later step is blind to left
+//! and right, flipping is done while writing the crop, at no cost and with the same result. A crop is written as bytes: of each pixel red, green, blue and
+//! 0, and at its end as many pixels more as make a multiple of four ([`crop_bytes`]).
 
 pub mod blur;
 pub mod color;
@@ -17,8 +17,13 @@ use blur::{BlurScratch, gaussian_blur};
 use color::Gray;
 use resize::{Rect, ResizeScratch, resize};
 
-/// Floats per pixel of a crop.
-pub const CHANNELS: usize = 4;
+/// Bytes per pixel of a crop.
+const PIXEL: usize = 4;
+
+/// Bytes of a crop of `size` by `size` pixels.
+pub fn crop_bytes(size: usize) -> usize {
+    (size * size).next_multiple_of(4) * PIXEL
+}
 
 /// Whose pipeline is followed where the two differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,15 +67,6 @@ pub struct CropGroup {
     pub ratio: [f64; 2],
 }
 
-/// `(x / 255 - mean) / std` per channel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Normalize {
-    /// Means of red, green, blue in 0..=1.
-    pub mean: [f32; 3],
-    /// Standard deviations in the same unit.
-    pub std: [f32; 3],
-}
-
 /// The multi-crop augmentation of pre-training. Views are numbered over all groups in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MultiCrop {
@@ -78,8 +74,6 @@ pub struct MultiCrop {
     pub groups: Vec<CropGroup>,
     /// What happens to each crop.
     pub augment: AugmentConfig,
-    /// Last step.
-    pub normalize: Normalize,
     /// Seed of every choice.
     pub seed: u64,
 }
@@ -112,30 +106,23 @@ pub struct Scratch {
     resize: ResizeScratch,
     blur: BlurScratch,
     pixels: Vec<u8>,
-    table: Option<(Normalize, Box<[[f32; 256]; 3]>)>,
 }
 
 impl Scratch {
-    /// Writes the crop in `self.pixels` to `out`: normalised, mirrored if asked.
-    fn write(&mut self, size: usize, flip: bool, normalize: &Normalize, out: &mut [f32]) {
-        assert_eq!(out.len(), size * size * CHANNELS, "crop of side {size}");
-        if self.table.as_ref().is_none_or(|(of, _)| of != normalize) {
-            let Normalize { mean, std } = *normalize;
-            let table = std::array::from_fn(|c| std::array::from_fn(|v| (v as f32 / 255.0 - mean[c]) / std[c]));
-            self.table = Some((*normalize, Box::new(table)));
-        }
-        let Some((_, table)) = &self.table else { return };
-        let look_up = |(to, p): (&mut [f32], &[u8])| {
-            to.copy_from_slice(&[table[0][usize::from(p[0])], table[1][usize::from(p[1])], table[2][usize::from(p[2])], 0.0]);
-        };
-        for (to, row) in out.chunks_exact_mut(size * CHANNELS).zip(self.pixels.chunks_exact(size * 3)) {
-            let to = to.chunks_exact_mut(CHANNELS);
+    /// Writes the crop in `self.pixels` to `out`, mirrored if asked.
+    fn write(&self, size: usize, flip: bool, out: &mut [u8]) {
+        assert_eq!(out.len(), crop_bytes(size), "crop of side {size}");
+        let widen = |(to, p): (&mut [u8], &[u8])| to.copy_from_slice(&[p[0], p[1], p[2], 0]);
+        let (pixels, rest) = out.split_at_mut(size * size * PIXEL);
+        for (to, row) in pixels.chunks_exact_mut(size * PIXEL).zip(self.pixels.chunks_exact(size * 3)) {
+            let to = to.chunks_exact_mut(PIXEL);
             if flip {
-                to.zip(row.rchunks_exact(3)).for_each(look_up);
+                to.zip(row.rchunks_exact(3)).for_each(widen);
             } else {
-                to.zip(row.chunks_exact(3)).for_each(look_up);
+                to.zip(row.chunks_exact(3)).for_each(widen);
             }
         }
+        rest.fill(0);
     }
 
     fn crop(&mut self, image: &Rgb8, area: Rect, size: usize) {
@@ -165,16 +152,15 @@ impl AugmentConfig {
         if stream.chance(self.grayscale) {
             color::grayscale(pixels, if self.order == Order::Official { Gray::Pillow } else { Gray::Weighted });
         }
-        let (draw, p) = (stream.uniform(), self.blur_probability);
-        if draw < p || (self.order == Order::Mmpretrain && draw == p && p > 0.0) {
+        if stream.chance(self.blur_probability) {
             gaussian_blur(pixels, size, stream.range(self.blur_sigma[0], self.blur_sigma[1]), blur);
         }
     }
 }
 
 impl MultiCrop {
-    /// Makes all crops of image number `index` in epoch `epoch`: `out[view]` has `size * size * 4` floats of that view's group.
-    pub fn crops(&self, image: &Rgb8, epoch: u64, index: u64, out: &mut [&mut [f32]], scratch: &mut Scratch) {
+    /// Makes all crops of image number `index` in epoch `epoch`: `out[view]` has the [`crop_bytes`] of that view's group.
+    pub fn crops(&self, image: &Rgb8, epoch: u64, index: u64, out: &mut [&mut [u8]], scratch: &mut Scratch) {
         let groups = self.groups.iter().flat_map(|g| std::iter::repeat_n(g, g.count));
         for (view, (group, out)) in groups.zip(out).enumerate() {
             let stream = &mut Stream::new(self.seed, epoch, index, view as u32);
@@ -182,29 +168,29 @@ impl MultiCrop {
             let flip = stream.chance(self.augment.flip);
             scratch.crop(image, area, group.size);
             self.augment.apply(stream, &mut scratch.pixels, group.size, &mut scratch.blur);
-            scratch.write(group.size, flip, &self.normalize, out);
+            scratch.write(group.size, flip, out);
         }
     }
 }
 
 impl TrainTransform {
-    /// One random crop, `(size, size, 4)`.
-    pub fn crop(&self, image: &Rgb8, stream: &mut Stream, normalize: &Normalize, out: &mut [f32], scratch: &mut Scratch) {
+    /// One random crop, [`crop_bytes`] of `size`.
+    pub fn crop(&self, image: &Rgb8, stream: &mut Stream, out: &mut [u8], scratch: &mut Scratch) {
         let area = random_box(stream, image.width, image.height, self.scale, self.ratio);
         let flip = stream.chance(self.flip);
         scratch.crop(image, area, self.size);
-        scratch.write(self.size, flip, normalize, out);
+        scratch.write(self.size, flip, out);
     }
 }
 
 impl EvalTransform {
-    /// The central crop, `(crop, crop, 4)`.
-    pub fn crop(&self, image: &Rgb8, normalize: &Normalize, out: &mut [f32], scratch: &mut Scratch) {
+    /// The central crop, [`crop_bytes`] of `crop`.
+    pub fn crop(&self, image: &Rgb8, out: &mut [u8], scratch: &mut Scratch) {
         self.crop_rgb(image, scratch);
-        scratch.write(self.crop, false, normalize, out);
+        scratch.write(self.crop, false, out);
     }
 
-    /// The central crop before normalisation: `(crop, crop, 3)` bytes, lent from the scratch buffers.
+    /// The central crop as `(crop, crop, 3)` bytes, lent from the scratch buffers.
     pub fn crop_rgb<'a>(&self, image: &Rgb8, scratch: &'a mut Scratch) -> &'a [u8] {
         let (mut width, mut height) = (image.width, image.height);
         if let Some(short) = self.resize {

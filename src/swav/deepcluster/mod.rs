@@ -150,8 +150,7 @@ impl DeepCluster {
         #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
         let scalars = [inputs.lr as f32, if inputs.frozen { 1.0 } else { 0.0 }, 0.0, 0.0];
         let names: Vec<String> = (0..inputs.crops.len()).map(crops_name).chain((0..labels.len()).map(step::labels_name)).collect();
-        let crops = inputs.crops.iter().map(|c| bytemuck::cast_slice(c));
-        let data = crops.chain(labels.iter().map(|l| bytemuck::cast_slice(l)));
+        let data = inputs.crops.iter().copied().chain(labels.iter().map(|l| bytemuck::cast_slice(l)));
         let mut uploads: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(data).collect();
         uploads.extend([("weights", bytemuck::cast_slice(&weights)), ("step", bytemuck::cast_slice(&scalars))]);
         let pending = self.program.as_mut().expect("built above").run(gpu, &uploads)?;

@@ -98,9 +98,9 @@ impl FirstPass {
     }
 
     /// Embeddings (B, D) of the assigned crops of a batch; `crops` as in [`crate::swav::StepInputs`].
-    pub fn run(&mut self, gpu: &Gpu, crops: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
+    pub fn run(&mut self, gpu: &Gpu, crops: &[&[u8]]) -> Result<Vec<Vec<f32>>> {
         let names: Vec<String> = (0..crops.len()).map(crops_name).collect();
-        let inputs: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(crops.iter().map(|c| bytemuck::cast_slice(c))).collect();
+        let inputs: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(crops.iter().copied()).collect();
         let outputs = self.program.call(gpu, &inputs)?;
         Ok((0..self.banks).map(|bank| outputs.f32(&embeddings_name(bank))).collect())
     }

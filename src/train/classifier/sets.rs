@@ -1,10 +1,11 @@
 //! Labelled images of a classifier.
 
 use crate::data::rng::permutation;
-use crate::data::{Dataset, Loader, Normalize, Split, TrainTransform, steps_per_epoch};
+use crate::data::{Dataset, Loader, Split, TrainTransform, steps_per_epoch};
 use crate::error::{Error, Result};
+use crate::nn::Images;
 use crate::train::config::LinearConfig;
-use crate::train::plan::{eval_transform, normalize};
+use crate::train::plan::{eval_transform, images};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ pub struct ClassSets {
     pub val: Arc<Dataset>,
     /// Images of a step: the configured batch, or all training images where there are fewer.
     pub batch: usize,
-    pixels: Normalize,
+    /// The form in which the loader gives them.
+    pub images: Images,
 }
 
 impl ClassSets {
@@ -36,17 +38,12 @@ impl ClassSets {
             train = train.select(&balanced(&labels, classes, fraction, config.seed))?;
         }
         let batch = config.train.batch.min(train.len());
-        Ok(Self { train: Arc::new(train), val: Arc::new(val), batch, pixels: normalize(&config.data) })
+        Ok(Self { train: Arc::new(train), val: Arc::new(val), batch, images: images(&config.data) })
     }
 
     /// Names of the classes.
     pub fn classes(&self) -> &[String] {
         self.train.classes()
-    }
-
-    /// Mean and deviation of pixels.
-    pub fn normalize(&self) -> Normalize {
-        self.pixels
     }
 
     /// Shuffled training images of an epoch of `steps` steps, of which the loader counts those of the whole run, or of this epoch: take
@@ -58,14 +55,14 @@ impl ClassSets {
             let ratio = [3.0 / 4.0, 4.0 / 3.0];
             let crops = TrainTransform { size: config.image.size, scale: config.augment.scale, ratio, flip: config.augment.flip };
             let range = epoch * steps..(epoch + 1) * steps;
-            return Loader::supervised(data, crops, self.pixels, config.seed, self.batch, steps < whole, workers, range);
+            return Loader::supervised(data, crops, config.seed, self.batch, steps < whole, workers, range);
         }
         let images = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let mut order: Vec<usize> = permutation(config.seed, epoch, images).into_iter().map(|i| i as usize).collect();
         if steps < whole {
             order.truncate(data.len() / self.batch * self.batch);
         }
-        Loader::evaluation(Arc::new(data.select(&order)?), eval_transform(config), self.pixels, self.batch, workers)
+        Loader::evaluation(Arc::new(data.select(&order)?), eval_transform(config), self.batch, workers)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::graph::{DType, Graph, Program, Store, Tensor, Variants, pad_rows, stored_elements};
+use crate::graph::{DType, Graph, Program, Store, Tensor, Variants, pad_rows};
 use crate::nn::architecture::{TensorKind, TensorSpec};
 use crate::nn::{Parameters, Values};
 use crate::optim::{Optimizer, OptimizerKind, Treatment};
@@ -20,8 +20,11 @@ pub(crate) struct Trainer {
     inference: Option<Program>,
 }
 
-/// Records class scores of an input.
-pub(crate) type Forward<'a> = &'a dyn Fn(&Parameters, &Tensor) -> Tensor;
+/// Records class scores of so many rows (or images) of the input [`INPUT`].
+pub(crate) type Forward<'a> = &'a dyn Fn(&Parameters, &Graph, usize) -> Tensor;
+
+/// Name of what is classified, in graphs.
+pub(crate) const INPUT: &str = "input";
 
 /// Learning rates of a step.
 #[derive(Clone, Copy, Debug)]
@@ -65,14 +68,14 @@ impl Trainer {
         self.parameters.read(gpu, &self.store)
     }
 
-    /// One update on inputs of `shape`, stored form; returns the loss before it.
+    /// One update on inputs, as many as labels; returns the loss before it.
     #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
     pub(crate) fn step(
         &mut self,
         gpu: &Gpu,
         variants: &dyn Variants,
         forward: Forward<'_>,
-        (input, shape): (&[f32], &[usize]),
+        input: &[u8],
         labels: &[u32],
         rates: Rates,
     ) -> Result<f64> {
@@ -80,22 +83,20 @@ impl Trainer {
         let place = match self.steps.iter().position(|(n, _)| *n == rows) {
             Some(place) => place,
             None => {
-                self.steps.push((rows, self.record(gpu, variants, forward, shape)?));
+                self.steps.push((rows, self.record(gpu, variants, forward, rows)?));
                 self.steps.len() - 1
             }
         };
         let targets = pad_rows(labels, &[rows]);
         let step = [rates.backbone as f32, 0.0, rates.head as f32, 0.0];
-        let inputs: [(&str, &[u8]); 3] =
-            [("input", bytemuck::cast_slice(input)), ("labels", bytemuck::cast_slice(&targets)), ("step", bytemuck::cast_slice(&step))];
+        let inputs: [(&str, &[u8]); 3] = [(INPUT, input), ("labels", bytemuck::cast_slice(&targets)), ("step", bytemuck::cast_slice(&step))];
         Ok(f64::from(self.steps[place].1.call(gpu, &inputs)?.scalar("loss")))
     }
 
-    fn record(&self, gpu: &Gpu, variants: &dyn Variants, forward: Forward<'_>, shape: &[usize]) -> Result<Program> {
+    fn record(&self, gpu: &Gpu, variants: &dyn Variants, forward: Forward<'_>, rows: usize) -> Result<Program> {
         let graph = Graph::new();
-        let input = graph.input("input", shape, DType::F32);
-        let targets = graph.input("labels", &shape[..1], DType::U32);
-        let loss = forward(&self.parameters, &input).cross_entropy(&targets);
+        let targets = graph.input("labels", &[rows], DType::U32);
+        let loss = forward(&self.parameters, &graph, rows).cross_entropy(&targets);
         self.parameters.record_gradients(&loss, None);
         let step = graph.input("step", &[4], DType::F32);
         let treatment = |name: &str| Treatment { freezable: false, second_rate: name.starts_with("fc.") };
@@ -103,13 +104,13 @@ impl Trainer {
         Program::new(gpu, &self.store, &graph, &[("loss", &loss)], variants)
     }
 
-    /// Scores inputs, at most as many as `shape` has rows, in stored form, and counts the right ones.
+    /// Scores inputs, as many as labels and at most `most`, which is the same in every call, and counts the right ones.
     pub(crate) fn judge(
         &mut self,
         gpu: &Gpu,
         variants: &dyn Variants,
         forward: Forward<'_>,
-        (input, shape): (&[f32], &[usize]),
+        (input, most): (&[u8], usize),
         labels: &[u32],
         accuracy: &mut Accuracy,
     ) -> Result<()> {
@@ -117,14 +118,14 @@ impl Trainer {
             Some(program) => program,
             empty => {
                 let graph = Graph::new();
-                let scores = forward(&self.parameters, &graph.input("input", shape, DType::F32));
+                let scores = forward(&self.parameters, &graph, most);
                 empty.insert(Program::new(gpu, &self.store, &graph, &[("scores", &scores)], variants)?)
             }
         };
         // Rows do not see each other here: the rest of the batch may be anything.
         let mut whole = input.to_vec();
-        whole.resize(stored_elements(shape), 0.0);
-        let scores = program.call(gpu, &[("input", bytemuck::cast_slice(&whole))])?.f32("scores");
+        whole.resize(input.len() / labels.len() * most, 0);
+        let scores = program.call(gpu, &[(INPUT, &whole)])?.f32("scores");
         for (row, label) in scores.chunks_exact(self.classes).zip(labels) {
             accuracy.add(&row.iter().map(|s| f64::from(*s)).collect::<Vec<_>>(), *label as usize);
         }

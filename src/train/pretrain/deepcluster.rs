@@ -41,7 +41,7 @@ impl State {
         let mut row = 0;
         while let Some(crops) = loader.next() {
             let crops = crops?;
-            let groups: Vec<&[f32]> = crops.groups.iter().map(Vec::as_slice).collect();
+            let groups: Vec<&[u8]> = crops.groups.iter().map(Vec::as_slice).collect();
             runner.remember(row, &crops.indices, &pass.run(run.gpu, &groups)?)?;
             row += batch;
             loader.recycle(crops);
