@@ -106,11 +106,16 @@ pub fn crops_name(group: usize) -> String {
     format!("crops{group}")
 }
 
-/// The forward pass of a micro-batch, whose crops are the inputs `crops{i}`.
-pub(super) fn forward(graph: &Graph, model: &SwavModel, settings: &StepSettings, mode: BatchNormMode) -> Forward {
+/// The groups of crops of a micro-batch, which are the inputs `crops{i}`: (n·B, S, S, 3) each.
+pub(super) fn groups(graph: &Graph, settings: &StepSettings) -> Vec<Tensor> {
     let batch = settings.micro_batch();
     let input = |(i, c): (usize, &Crops)| settings.images.input(graph, &crops_name(i), c.count * batch, [c.size; 2], settings.precision.dtype());
-    let groups: Vec<Tensor> = settings.crops.iter().enumerate().map(input).collect();
+    settings.crops.iter().enumerate().map(input).collect()
+}
+
+/// The forward pass of a micro-batch.
+pub(super) fn forward(graph: &Graph, model: &SwavModel, settings: &StepSettings, mode: BatchNormMode) -> Forward {
+    let groups = groups(graph, settings);
     // Neighbouring groups of one size share the statistics of their batch norms.
     let same = groups.chunk_by(|a, b| a.shape()[1] == b.shape()[1]);
     let passes: Vec<Tensor> = same.map(|run| concat_rows(&run.iter().collect::<Vec<_>>())).collect();

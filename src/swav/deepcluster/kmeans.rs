@@ -1,6 +1,6 @@
 //! Spherical k-means over a memory bank: assignment on the device in tiles, means on the host.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Choices, DType, Graph, Pending, Program, Store, Variables, Variants, pad_rows, pad4};
 use crate::nn::architecture::{TensorKind, TensorSpec};
@@ -88,10 +88,7 @@ impl Assigner {
         self.program.choices()
     }
 
-    /// The nearest of `centroids` (K, D) for each of `rows` (N, D).
-    ///
-    /// # Panics
-    /// When a product is not a number.
+    /// The nearest of `centroids` (K, D) for each of `rows` (N, D). [`Error::NonFinite`] when a product is not a number.
     pub fn assign(&mut self, gpu: &Gpu, rows: &[f32], centroids: &[f32]) -> Result<Vec<u32>> {
         let (prototypes, dim) = (self.centroids.shape[0], self.centroids.shape[1]);
         let weight = to_device(&self.centroids, centroids);
@@ -112,7 +109,9 @@ impl Assigner {
         if let Some(last) = running {
             self.take(gpu, last, &mut labels)?;
         }
-        assert!(labels.iter().all(|&l| (l as usize) < prototypes), "a product of embedding and centroid is not a number");
+        if labels.iter().any(|&l| l as usize >= prototypes) {
+            return Err(Error::NonFinite { what: "a product of embedding and centroid".into(), step: 0 });
+        }
         Ok(labels)
     }
 

@@ -4,8 +4,7 @@ use super::super::{StepSettings, SwavModel};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::graph::{Choices, DType, Graph, Program, Store, Tensor, Variants};
-use crate::swav::Forward;
-use crate::swav::record::{crops_name, forward};
+use crate::swav::record::{crops_name, forward, groups};
 
 pub(super) fn labels_name(head: usize) -> String {
     format!("labels{head}")
@@ -15,11 +14,15 @@ pub(super) fn embeddings_name(bank: usize) -> String {
     format!("embeddings{bank}")
 }
 
-/// The forward pass, and the embeddings (B, D) of the assigned crops.
-fn forward_and_assigned(graph: &Graph, model: &SwavModel, settings: &StepSettings) -> (Forward, Vec<Tensor>) {
-    let (forward, batch) = (forward(graph, model, settings, settings.batch_norm), settings.batch);
-    let assigned = settings.crops_for_assign.iter().map(|crop| forward.embeddings.slice_rows(crop * batch, batch)).collect();
-    (forward, assigned)
+/// Images (B, S, S, 3) of crop number `crop`, of groups of several.
+fn one_crop(groups: &[Tensor], settings: &StepSettings, mut crop: usize) -> Tensor {
+    for (group, of) in groups.iter().zip(&settings.crops) {
+        if crop < of.count {
+            return group.slice_rows(crop * settings.batch, settings.batch);
+        }
+        crop -= of.count;
+    }
+    panic!("there are not so many crops");
 }
 
 fn build(gpu: &Gpu, store: &Store, graph: &Graph, outputs: &[(String, &Tensor)], variants: &dyn Variants) -> Result<Program> {
@@ -40,7 +43,9 @@ impl ClusterStep {
     /// Records the step.
     pub fn record(model: &SwavModel, settings: &StepSettings) -> Self {
         let graph = Graph::new();
-        let (forward, embeddings) = forward_and_assigned(&graph, model, settings);
+        let forward = forward(&graph, model, settings, settings.batch_norm);
+        let assigned = settings.crops_for_assign.iter().map(|crop| forward.embeddings.slice_rows(crop * settings.batch, settings.batch));
+        let embeddings = assigned.collect();
         let rows = settings.views() * settings.batch;
         let weights = graph.input("weights", &[rows], DType::F32);
         let losses: Vec<Tensor> = (0..model.head.prototype_heads())
@@ -77,7 +82,8 @@ impl ClusterStep {
     }
 }
 
-/// The pass that fills the memory: forward in training mode, so that the running statistics move, without gradient.
+/// The pass that fills the memory: forward in training mode, so that the running statistics move, without gradient. Each assigned crop passes by itself, and
+/// no other does, as in the official `init_memory`.
 pub struct FirstPass {
     program: Program,
     banks: usize,
@@ -87,7 +93,12 @@ impl FirstPass {
     /// Prepares batches of `settings.batch` images.
     pub fn new(gpu: &Gpu, model: &SwavModel, store: &Store, variants: &dyn Variants, settings: &StepSettings) -> Result<Self> {
         let graph = Graph::new();
-        let (_, embeddings) = forward_and_assigned(&graph, model, settings);
+        let groups = groups(&graph, settings);
+        let embed = |crop: &usize| {
+            let images = one_crop(&groups, settings, *crop);
+            model.forward(&[images], settings.precision.dtype(), settings.batch_norm, settings.recompute).embeddings
+        };
+        let embeddings: Vec<Tensor> = settings.crops_for_assign.iter().map(embed).collect();
         let outputs: Vec<_> = embeddings.iter().enumerate().map(|(bank, t)| (embeddings_name(bank), t)).collect();
         Ok(Self { program: build(gpu, store, &graph, &outputs, variants)?, banks: embeddings.len() })
     }
@@ -97,7 +108,8 @@ impl FirstPass {
         self.program.choices()
     }
 
-    /// Embeddings (B, D) of the assigned crops of a batch; `crops` as in [`crate::swav::StepInputs`].
+    /// Embeddings (B, D) of the assigned crops of a batch; `crops` as in [`crate::swav::StepInputs`], of which groups without an assigned crop may be left
+    /// out at the end.
     pub fn run(&mut self, gpu: &Gpu, crops: &[&[u8]]) -> Result<Vec<Vec<f32>>> {
         let names: Vec<String> = (0..crops.len()).map(crops_name).collect();
         let inputs: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(crops.iter().copied()).collect();

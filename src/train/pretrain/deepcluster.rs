@@ -37,7 +37,15 @@ impl State {
         let (batch, workers) = (config.train.batch, config.data.workers);
         let mut pass = FirstPass::new(run.gpu, model, store, &Repeat { choices, otherwise: run.variants }, runner.settings())?;
         choices.extend(pass.choices());
-        let mut loader = Loader::first_pass(Arc::clone(data), plan::multi_crop(config), batch, workers)?;
+        let mut crops = plan::multi_crop(config);
+        // Behind the last group with an assigned crop none is looked at.
+        let last = runner.settings().crops_for_assign.iter().max().map_or(0, |crop| crop + 1);
+        let mut seen = 0;
+        crops.groups.retain(|group| {
+            seen += group.count;
+            seen - group.count < last
+        });
+        let mut loader = Loader::first_pass(Arc::clone(data), crops, batch, workers)?;
         let mut row = 0;
         while let Some(crops) = loader.next() {
             let crops = crops?;

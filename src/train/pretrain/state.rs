@@ -66,7 +66,7 @@ impl State {
         } else {
             let specs = SwavModel::specs(&state.model.backbone, &state.model.head);
             let block = state.model.backbone.block;
-            let init = Init { seed: config.seed, zero_init_residual: config.model.zero_init_residual, block, classifier_std: 0.01 };
+            let init = Init { seed: config.seed, zero_init_residual: config.model.zero_init_residual, block, classifier_std: Some(0.01) };
             state.model.parameters.write(gpu, &state.store, &initial_values(&specs, &init))?;
             if let Some((path, weights)) = from {
                 state.initialize_from(gpu, path, weights, warnings)?;
@@ -188,23 +188,30 @@ impl State {
         folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
     }
 
-    /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once.
+    /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once; in DeepCluster's first pass both
+    /// see the assigned crops one by one.
     fn counters(&self) -> Vec<(String, i64)> {
-        let first_pass = if matches!(self.runner, Runner::DeepCluster(_)) { self.images / self.runner.settings().batch } else { 0 };
-        let steps = i64::try_from(self.step + first_pass as u64).unwrap_or(i64::MAX);
         let settings = self.runner.settings();
-        let passes = |name: &str| if name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() };
+        let first_pass = match self.runner {
+            Runner::DeepCluster(_) => self.images / settings.batch * settings.crops_for_assign.len(),
+            Runner::Swav(_) => 0,
+        };
+        let of_step = |name: &str| if name.starts_with("projection_head") { settings.micro_batches } else { settings.passes() };
+        let count = |name: &str| self.step.saturating_mul(of_step(name) as u64).saturating_add(first_pass as u64);
         SwavModel::specs(&self.model.backbone, &self.model.head)
             .iter()
             .filter(|s| s.kind == TensorKind::NumBatchesTracked)
-            .map(|s| (format!("model/{}", s.name), steps * i64::try_from(passes(&s.name)).unwrap_or(1)))
+            .map(|s| (format!("model/{}", s.name), i64::try_from(count(&s.name)).unwrap_or(i64::MAX)))
             .collect()
     }
 
     fn restore(&mut self, config: &PretrainConfig, gpu: &Gpu, saved: &Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
         let images = metadata(saved, "images")?;
         if *images != self.images.to_string() {
-            let message = format!("was made with {images} images, the data has {} now", self.images);
+            let message = format!(
+                "was made with {images} images, the data has {} now: a run goes on with the same data only; restore it, or begin a new run from these weights with --init",
+                self.images
+            );
             return Err(Error::weights(&saved.path, message));
         }
         let mut changed = differences(metadata(saved, "config")?, &config.to_toml()?);
