@@ -60,7 +60,7 @@ fn run(backbone: &Backbone, settings: &StepSettings, variants: &dyn Variants) ->
         store.write(&GPU, id, &[64.0, 0.0, 0.0, 0.0]).unwrap();
     }
     let specs = SwavModel::specs(&model.backbone, &model.head);
-    let init = Init { seed: 3, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
+    let init = Init { seed: 3, zero_init_residual: false, block: model.backbone.block, classifier_std: Some(0.01) };
     model.parameters.write(&GPU, &store, &initial_values(&specs, &init)).unwrap();
     let mut program = Program::new(&GPU, &store, &part.graph, &part.named_outputs(), variants).unwrap();
     let pixels: Vec<Vec<f32>> = settings.crops.iter().map(|c| images(c.count * settings.batch * c.size * c.size)).collect();

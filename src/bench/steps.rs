@@ -40,7 +40,7 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
         let sgd = Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, weight_decay: 1e-4, trust: 0.0, eps: 0.0 };
         sgd.record(&graph, &parameters, &step, |_| false);
         let store = parameters.allocate(gpu)?;
-        let init = Init { seed: 0, zero_init_residual: false, block: backbone.block, classifier_std: 0.01 };
+        let init = Init { seed: 0, zero_init_residual: false, block: backbone.block, classifier_std: Some(0.01) };
         parameters.write(gpu, &store, &initial_values(&specs, &init))?;
         let mut program = Program::new(gpu, &store, &graph, &[("loss", &loss)], variants)?;
         let pixels = normal(0, &[batch, size, size, 3], 1.0);
@@ -107,7 +107,7 @@ pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batc
         let step = record(&model, &settings, &variables, QueueUse::Absent, false).remove(0);
         let store = model.parameters.allocate(gpu)?;
         let specs = SwavModel::specs(&model.backbone, &model.head);
-        let init = Init { seed: 0, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
+        let init = Init { seed: 0, zero_init_residual: false, block: model.backbone.block, classifier_std: Some(0.01) };
         model.parameters.write(gpu, &store, &initial_values(&specs, &init))?;
         let mut program = Program::new(gpu, &store, &step.graph, &step.named_outputs(), variants)?;
         // Bytes, as the loader gives them; a rate of 0, as in the supervised step.

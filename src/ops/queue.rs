@@ -1,4 +1,4 @@
-//! The feature queue (Caron et al. 2020, section 4.1): features of earlier batches that join the codes' computation. Banks of rows that
+//! The feature queue (Caron et al. 2020, section 3.1, "Working with small batches"): features of earlier batches that join the codes' computation. Banks of rows that
 //! micro-batches fill and read by turns work the same way.
 
 use super::groups;

@@ -1,4 +1,4 @@
-//! Targets of the swapped prediction (Caron et al. 2020, eq. 2): each view predicts the codes of every assigned crop but its own.
+//! Targets of the swapped prediction (Caron et al. 2020, eq. 6): each view predicts the codes of every assigned crop but its own.
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params};

@@ -8,7 +8,7 @@
 //!    s = z Wᵀ, (V·B, K), rows crop by crop.
 //! 3. For each crop in `crops_for_assign` Sinkhorn turns its scores, below those of the queue once that is full, into codes q (eq. 3). No
 //!    derivative. The embeddings then enter the queue.
-//! 4. Every crop predicts the codes of every other assigned crop at temperature τ (eq. 2):
+//! 4. Every crop predicts the codes of every other assigned crop at temperature τ (eqs. 2 and 6):
 //!    `loss = mean over assigned crops c, over crops v ≠ c, over images of −Σ_k q_c[k] · log softmax(s_v / τ)[k]`.
 //! 5. Backward; the optimiser moves everything but frozen prototypes.
 //!

@@ -34,7 +34,7 @@ pub fn finetune(
     }
     network.check_images(sets.batch, [config.image.size; 2])?;
     let specs = classifier_specs(network.backbone.features(), sets.classes().len());
-    let init = Init { seed: config.seed, zero_init_residual: false, block: network.backbone.block, classifier_std: config.head.init_std };
+    let init = Init { seed: config.seed, zero_init_residual: false, block: network.backbone.block, classifier_std: config.head.classifier_std() };
     let mut values = initial_values(&specs, &init);
     values.extend(network.parameters.read(gpu, &network.store)?);
     // Only the backbone goes on: a SwAV head has no part in this, and its device memory goes with the network.

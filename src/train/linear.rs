@@ -77,7 +77,7 @@ impl<'a> Probe<'a> {
             Source::Cached { features, labels }
         };
         let specs = classifier_specs(features, sets.classes().len());
-        let init = Init { seed: config.seed, zero_init_residual: false, block: Block::Basic, classifier_std: config.head.init_std };
+        let init = Init { seed: config.seed, zero_init_residual: false, block: Block::Basic, classifier_std: config.head.classifier_std() };
         let trainer = Trainer::new(gpu, config, &specs, &initial_values(&specs, &init))?;
         Ok(Self { gpu, variants, config, sets, features, source, held_out, held_out_labels, trainer })
     }

@@ -43,7 +43,7 @@ impl Network {
     /// An untrained backbone, the baseline of every evaluation.
     pub fn random(gpu: &Gpu, backbone: Backbone, zero_init_residual: bool, seed: u64) -> Result<Self> {
         let specs = backbone.tensors();
-        let values = initial_values(&specs, &Init { seed, zero_init_residual, block: backbone.block, classifier_std: 0.01 });
+        let values = initial_values(&specs, &Init { seed, zero_init_residual, block: backbone.block, classifier_std: Some(0.01) });
         Self::build(gpu, backbone, None, &specs, &values)
     }
 

@@ -69,7 +69,7 @@ impl Rig {
         let runner = StepRunner::new(&mut model, settings, false);
         let store = model.parameters.allocate(gpu).unwrap();
         let specs = SwavModel::specs(&model.backbone, &model.head);
-        let init = Init { seed: 3, zero_init_residual: false, block: model.backbone.block, classifier_std: 0.01 };
+        let init = Init { seed: 3, zero_init_residual: false, block: model.backbone.block, classifier_std: Some(0.01) };
         model.parameters.write(gpu, &store, &initial_values(&specs, &init)).unwrap();
         Self { model, runner, store }
     }

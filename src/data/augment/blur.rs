@@ -23,7 +23,7 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// The box whose threefold application has the standard deviation `sigma` (arXiv 1107.4958, formula for the extended box).
+    /// The box whose threefold application has the standard deviation `sigma` (Gwosdek et al., SSVM 2011: the extended box).
     fn of_gaussian(sigma: f32) -> Self {
         let variance = sigma * sigma / PASSES as f32;
         let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;

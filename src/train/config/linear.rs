@@ -183,7 +183,7 @@ impl Default for LinearSchedule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearTrain {
-    /// Epochs; the last partial batch of each is used too.
+    /// Epochs; the last partial batch of each is used too, but in `finetune` where it is a single image, of which batch norms have no variance.
     pub epochs: u64,
     /// Images per step.
     pub batch: usize,
@@ -201,13 +201,34 @@ impl Default for LinearTrain {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeadConfig {
-    /// Standard deviation of the initial weights; the bias starts at 0.
+    /// How it begins: `normal` weights and a bias of 0, as in both linear evaluations, or `uniform` within one over the root of the number of features,
+    /// PyTorch's default, as in the official fine-tuning.
+    pub init: HeadInit,
+    /// Standard deviation of normal weights.
     pub init_std: f64,
+}
+
+/// Initial values of a linear layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadInit {
+    /// Normal weights, a bias of 0 (`eval_linear.py`, mmpretrain).
+    #[default]
+    Normal,
+    /// Both uniform within one over the root of the number of features, PyTorch's default (`eval_semisup.py`).
+    Uniform,
 }
 
 impl Default for HeadConfig {
     fn default() -> Self {
-        Self { init_std: 0.01 }
+        Self { init: HeadInit::default(), init_std: 0.01 }
+    }
+}
+
+impl HeadConfig {
+    /// What [`crate::nn::Init`] takes.
+    pub fn classifier_std(&self) -> Option<f64> {
+        (self.init == HeadInit::Normal).then_some(self.init_std)
     }
 }
 

@@ -14,7 +14,8 @@ mod pretrain_check;
 
 pub use deepcluster::{DeepclusterConfig, Method};
 pub use linear::{
-    HeadConfig, ImageConfig, LinearAugment, LinearConfig, LinearOptimizer, LinearOptimizerKind, LinearSchedule, LinearTrain, Per, ScheduleKind,
+    HeadConfig, HeadInit, ImageConfig, LinearAugment, LinearConfig, LinearOptimizer, LinearOptimizerKind, LinearSchedule, LinearTrain, Per,
+    ScheduleKind,
 };
 pub use load::{Origins, differences, kind_of};
 pub use pretrain::{
@@ -99,11 +100,11 @@ pub struct BackboneConfig {
     /// Kind of block, with `blocks`: `basic` or `bottleneck`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<Block>,
-    /// Channels after the stem; 64 in the ResNets of the paper, 128 in RN50w2.
+    /// Channels after the stem; 64, the default, in the ResNets of the paper, 128 in RN50w2.
     pub width: usize,
-    /// First layers: `standard` (7x7 with stride 2, then pooling) or `small` (3x3, for images of 32 pixels or so).
+    /// First layers: `standard` (7x7 with stride 2, then pooling), the default, or `small` (3x3, for images of 32 pixels or so).
     pub stem: Stem,
-    /// The last batch norm of each block starts with weight 0 (mmpretrain yes, official code no).
+    /// The last batch norm of each block starts with weight 0 (mmpretrain yes, the default; official code no).
     pub zero_init_residual: bool,
 }
 

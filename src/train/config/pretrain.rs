@@ -186,7 +186,7 @@ impl Default for LossConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
-    /// Rows per assignment crop; 0 for no queue; rounded down to a multiple of the batch.
+    /// Rows per assignment crop; 0 for no queue, the default in DeepCluster-v2; rounded down to a multiple of the batch.
     pub length: usize,
     /// Epoch, counted from 0, in which it begins to fill.
     pub start_epoch: u64,
@@ -271,7 +271,7 @@ pub struct TrainConfig {
     /// weights as its convolutions see them have 16 bits, all sums, statistics, head, loss and parameters 32; the loss is scaled, and steps
     /// whose gradients overflow are skipped, as in PyTorch's automatic mixed precision. Evaluations compute in f32.
     pub precision: Precision,
-    /// Steps at the start during which the prototypes are not updated.
+    /// Steps at the start during which the prototypes are not updated; by default all of them in DeepCluster-v2.
     pub freeze_prototypes_steps: u64,
 }
 

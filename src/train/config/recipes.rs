@@ -186,6 +186,9 @@ fn evaluations() {
         let red = if file.starts_with("resnet50") { 0.229 } else { 0.228 };
         assert_eq!((config.data.mean, config.data.std), ([0.485, 0.456, 0.406], [red, 0.224, 0.225]), "{file}");
         assert_eq!(config.schedule.per, Per::Epoch, "{file}");
+        let (seed, init) =
+            if file.starts_with("eval_semisup") { (31, HeadInit::Uniform) } else { (if file == "eval_linear" { 31 } else { 0 }, HeadInit::Normal) };
+        assert_eq!((config.seed, config.head.init), (seed, init), "{file}");
     }
     for (config, file, kind, lr, decay, epochs, batch) in [
         (&sgd, LINEAR[0], LinearOptimizerKind::Sgd, 0.3, 1e-6, 100, 256),
