@@ -119,7 +119,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
             .collect(),
         cooperative_matrix_status: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
-        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_binding_bytes: limits.max_storage_buffer_binding_size.min(MOST_BOUND),
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
@@ -149,6 +149,11 @@ pub fn none_found() -> String {
 /// Every adapter of this machine, best first: cards, then integrated and virtual devices, then software.
 pub fn adapters() -> Vec<AdapterDescription> {
     list(&instance()).iter().enumerate().map(|(i, a)| describe(i, a)).collect()
+}
+
+/// The adapter that `selector` names: a position in [`adapters`], or part of a name.
+pub fn adapter(selector: &str) -> Result<AdapterDescription> {
+    Ok(choose(Some(selector))?.1)
 }
 
 fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
@@ -224,6 +229,9 @@ fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
+/// Bytes that a kernel may see of a tensor: their offsets have 32 bits in some shading languages, and Metal would bind more.
+const MOST_BOUND: u64 = (1 << 32) - 256;
+
 /// Registers of an invocation on a device of the PCI vendor: 128 on Intel's (4 KiB a thread of 8, from Xe2 on 8 KiB a thread of 16) and Apple's, and nobody has
 /// much less.
 fn registers(vendor: u32) -> u32 {
@@ -244,7 +252,7 @@ pub(super) fn caps(adapter: &wgpu::Adapter, features: wgpu::Features, timestamp_
         subgroup_size: fixed.then_some(info.subgroup_min_size),
         registers: registers(info.vendor),
         cooperative_matrix: None,
-        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_binding_bytes: limits.max_storage_buffer_binding_size.min(MOST_BOUND),
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),
         max_workgroups: limits.max_compute_workgroups_per_dimension,

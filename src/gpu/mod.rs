@@ -22,7 +22,7 @@ mod unbounded;
 mod unroll;
 mod watch;
 
-pub use adapter::{AdapterDescription, Caps, DeviceKind, adapters, none_found};
+pub use adapter::{AdapterDescription, Caps, DeviceKind, adapter, adapters, none_found};
 pub use buffer::Buffer;
 pub(crate) use buffer::megabytes;
 pub use compose::{ShaderError, Specialization, compose};

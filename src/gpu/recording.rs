@@ -50,10 +50,21 @@ impl Prepared {
 const MOST_ENCODERS: usize = 4;
 const LEAST_SHARE: usize = 128;
 
-/// Dispatches of one command buffer at most on devices that are neither cards nor processors. All but processors get each command buffer by itself: a
-/// step of seconds in one go would freeze screens, and drivers give up a device whose submission takes too long (Windows after 2 seconds, amdgpu
-/// after 10).
-const MOST_SUBMITTED: usize = 64;
+/// Dispatches of one command buffer at most, on cards and on other devices. All but processors get each command buffer by itself: a step of seconds in one go
+/// would freeze screens, and drivers give up a device whose submission takes too long (Windows after 2 seconds, amdgpu after 10).
+const MOST_SUBMITTED: [usize; 2] = [128, 64];
+
+/// Dispatches of one command buffer at most on such a device. Nobody watches a processor's time.
+fn most_submitted(kind: DeviceKind) -> usize {
+    match kind {
+        DeviceKind::Cpu => usize::MAX,
+        DeviceKind::Discrete => MOST_SUBMITTED[0],
+        DeviceKind::Integrated | DeviceKind::Virtual | DeviceKind::Other => MOST_SUBMITTED[1],
+    }
+}
+
+/// Timestamps that a query set holds.
+const MOST_TIMESTAMPS: usize = 4096;
 
 /// Dispatches ready for replay.
 pub struct Recording {
@@ -115,11 +126,7 @@ impl Recording {
         }
         // Command buffers run in the order of submission, whoever encodes them.
         let share = self.prepared.len().div_ceil(rayon::current_num_threads().min(MOST_ENCODERS)).max(LEAST_SHARE);
-        let share = match gpu.caps().kind {
-            DeviceKind::Cpu | DeviceKind::Discrete => share,
-            DeviceKind::Integrated | DeviceKind::Virtual | DeviceKind::Other => share.min(MOST_SUBMITTED),
-        };
-        commands.par_extend(self.prepared.par_chunks(share).map(|items| {
+        commands.par_extend(self.prepared.par_chunks(share.min(most_submitted(gpu.caps().kind))).map(|items| {
             let mut encoder = encoder();
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             items.iter().for_each(|item| item.encode(&mut pass));
@@ -135,7 +142,6 @@ impl Recording {
             commands.push(encoder.finish());
         }
         let index = if gpu.caps().kind == DeviceKind::Cpu {
-            // Nobody watches a processor's time.
             gpu.queue.submit(commands)
         } else {
             let last = commands.pop();
@@ -160,9 +166,8 @@ impl Recording {
         let Some(period) = gpu.caps().timestamp_period else {
             return Err(Error::Usage("this adapter cannot write timestamps inside a pass".into()));
         };
-        // A query set holds at most 8192 timestamps.
         let mut times = Vec::with_capacity(self.prepared.len());
-        for chunk in self.prepared.chunks(4000) {
+        for chunk in self.prepared.chunks(most_submitted(gpu.caps().kind).min(MOST_TIMESTAMPS - 1)) {
             let count = u32::try_from(chunk.len() + 1).expect("a chunk is small");
             let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count });
             let bytes = u64::from(count) * 8;

@@ -197,6 +197,8 @@ impl InputGradient {
             }
         }
         if let Some(chunks) = epilogue.chunks() {
+            // Sums of gradients may be of any pixels; statistics would have to know which.
+            assert!(!matches!(epilogue, Epilogue::Statistics { .. }), "statistics of pixels modulo a stride");
             cx.reshape_scratch(chunks, &[2 * all.chunks, channels]);
         }
         all
