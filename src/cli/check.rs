@@ -29,7 +29,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<()> {
     }
     match failed {
         Some(first) => Err(Error::Failed(format!("{} of {} cases failed, first {first}", report.failed, report.cases.len()))),
-        None if report.cases.is_empty() => Err(Error::Usage("no case matches the filter".into())),
+        None if report.cases.is_empty() => Err(Error::Usage(format!("no case matches --filter {:?}", args.filter.as_deref().unwrap_or("")))),
         None => Ok(()),
     }
 }

@@ -3,10 +3,13 @@
 use super::args::Global;
 use super::output;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, adapters, none_found};
+use crate::gpu::{Gpu, adapter, adapters, none_found};
 
 pub(super) fn run(global: &Global) -> Result<()> {
-    let mut found = adapters();
+    let mut found = match &global.adapter {
+        Some(wanted) => vec![adapter(wanted)?],
+        None => adapters(),
+    };
     // Whether cooperative matrices can be trusted only a run tells.
     for a in found.iter_mut().filter(|a| !a.cooperative_matrix.is_empty()) {
         a.cooperative_matrix_status = match Gpu::open(Some(&a.index.to_string())) {

@@ -112,6 +112,14 @@ fn watch(out: Option<&Path>, config: &LinearConfig, title: &str, global: &Global
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
     let folder = out.map(RunFolder::open_evaluation).transpose()?;
     if let Some(folder) = &folder {
+        let partial = ["head.safetensors", FINETUNED].map(partial);
+        if let Some(aside) = folder.set_aside(&["config.toml", "report.html", &partial[0], &partial[1]])? {
+            common::warn(format!(
+                "{} holds an evaluation that was cut short: what it left has other names now, like {}",
+                folder.path().display(),
+                aside.display()
+            ));
+        }
         folder.write_config(&config.to_toml()?)?;
         observers.0.push(Box::new(Metrics::open(folder, 0)?));
         observers.0.push(Box::new(Html::open(folder.path(), title, 0)?));

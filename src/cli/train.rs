@@ -36,7 +36,7 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         }
     };
     let start = prepared.start_step();
-    if let Some(aside) = if start == 0 { folder.set_metrics_aside()? } else { None } {
+    if let Some(aside) = if start == 0 { folder.set_aside(&[])? } else { None } {
         common::warn(format!("{} holds no checkpoint: the run starts again; the metrics before are in {}", out.display(), aside.display()));
     }
     let mut observers = Observers::default();
@@ -58,7 +58,7 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     match (stopped, checkpoint) {
         (false, _) => Ok(()),
         (true, Some(_)) => Err(Error::Stopped("continue with --resume")),
-        (true, None) => Err(Error::Stopped("start it again with --resume")),
+        (true, None) => Err(Error::StoppedEmpty),
     }
 }
 

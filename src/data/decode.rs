@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
 
@@ -56,7 +56,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(MAX_SIDE), Some(MAX_SIDE), Some(MAX_BYTES));
     reader.limits(limits);
-    let image = reader.decode().map_err(|e| format!("cannot be decoded: {e}"))?;
+    let image = reader.decode().map_err(|e| match e {
+        ImageError::Limits(_) => format!("cannot be decoded: more than {MAX_SIDE} pixels a side, or {} GiB in memory", MAX_BYTES >> 30),
+        e => format!("cannot be decoded: {e}"),
+    })?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     Ok(Rgb8 { width, height, pixels: to_rgb(image) })
 }

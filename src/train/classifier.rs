@@ -135,6 +135,7 @@ pub(super) fn train(
         }
     }
     if let Some(failure) = failure {
+        let _ = observer.event(&Event::Failed { message: failure.to_string() });
         // The best epoch is in the host's memory, whatever became of a later one.
         return match best {
             Some(best) => Ok(ClassifierResult { last_top1, epochs: done, stopped: done < epochs, failure: Some(failure), ..best }),

@@ -174,6 +174,11 @@ pub enum Event {
         /// Whether it can be continued from there.
         resumable: bool,
     },
+    /// An error ended the run, perhaps with something kept.
+    Failed {
+        /// What the run ends with.
+        message: String,
+    },
     /// The run is complete.
     Finished(Finished),
 }

@@ -25,6 +25,7 @@ use crate::weights::Checkpoint;
 use epoch::EpochRecord;
 use memory::{advise, check_memory};
 use state::State;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,7 +115,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         steps_per_epoch,
         end,
         observer,
-        last: Instant::now(),
+        reads: VecDeque::new(),
         began: Instant::now(),
         started_at: state.step,
         last_loss: f64::NAN,
@@ -123,7 +124,12 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         checkpoint: state.restored.clone(),
         state,
     };
-    training.go(data)
+    let outcome = training.go(data);
+    if let Err(e) = &outcome {
+        // The error is what the run ends with, whether all logs can be told of it or not.
+        let _ = training.observer.event(&Event::Failed { message: e.to_string() });
+    }
+    outcome
 }
 
 struct Training<'a> {
@@ -134,7 +140,8 @@ struct Training<'a> {
     steps_per_epoch: u64,
     end: u64,
     observer: &'a mut dyn Observer,
-    last: Instant,
+    /// When the steps were read that the speed is told of, the newest last.
+    reads: VecDeque<Instant>,
     began: Instant,
     started_at: u64,
     /// Mean of the last epoch that ended.
@@ -148,6 +155,9 @@ struct Training<'a> {
 
 /// A run ends when so many steps in a row were skipped: the scale falls from its largest value to its least in 24, so it is not to blame.
 const MOST_SKIPPED: u32 = 40;
+
+/// Steps that the speed is told of.
+const RATED_STEPS: usize = 8;
 
 /// A step whose results were not read yet.
 struct Running {
@@ -168,7 +178,7 @@ impl Training<'_> {
             return self.stopped();
         }
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
-        self.last = Instant::now();
+        self.reads = VecDeque::from([Instant::now()]);
         let outcome = self.steps(&mut loader).inspect_err(|e| {
             // What spoils an input or an output leaves the network as it was: the steps done so far are kept, if that is possible.
             if matches!(e, Error::Data { .. } | Error::Output { .. }) && self.state.step > self.started_at {
@@ -302,13 +312,23 @@ impl Training<'_> {
         if loss.is_finite() {
             self.state.epoch.add(loss, &outputs, self.config.model.prototypes);
         }
-        let seconds = self.last.elapsed().as_secs_f64();
-        self.last = Instant::now();
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let images_per_second = self.config.train.batch as f64 / seconds.max(1e-9);
+        let images_per_second = self.images_per_second();
         let epoch = step / self.steps_per_epoch;
         let extra = scale.map_or_else(Vec::new, |s| vec![("loss_scale", f64::from(s[0])), ("skipped_steps", f64::from(s[2]))]);
         Ok(Step { step, epoch, loss, lr, images_per_second, data_wait_ms, extra })
+    }
+
+    /// Of the last steps, one of which is read now: a step's own time is not known, since the next one is under way before it is read, all of it where it has
+    /// several parts. The first step, with all that it prepares, counts to no other's.
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    fn images_per_second(&mut self) -> f64 {
+        let now = Instant::now();
+        let (steps, since) = (self.reads.len().saturating_sub(1).max(1), self.reads.get(1).or(self.reads.front()).copied().unwrap_or(now));
+        self.reads.push_back(now);
+        if self.reads.len() > RATED_STEPS + 1 {
+            self.reads.pop_front();
+        }
+        (steps * self.config.train.batch) as f64 / now.duration_since(since).as_secs_f64().max(1e-9)
     }
 
     fn end_epoch(&mut self, done: u64) -> Result<()> {

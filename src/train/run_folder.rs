@@ -120,19 +120,23 @@ impl RunFolder {
         CheckpointStore::open(self.path.join("checkpoints"), keep)
     }
 
-    /// Gives `metrics.jsonl` and `events.jsonl` of a run that cannot be continued other names, where there are any metrics; returns that of the
-    /// metrics.
-    pub fn set_metrics_aside(&self) -> Result<Option<PathBuf>> {
+    /// Gives `metrics.jsonl` and `events.jsonl` of a run that cannot be continued other names, and the files `besides` too, where there are any metrics;
+    /// returns that of the metrics.
+    pub fn set_aside(&self, besides: &[&str]) -> Result<Option<PathBuf>> {
         let path = |name: &str| self.path.join(name);
         if !std::fs::metadata(path("metrics.jsonl")).is_ok_and(|about| about.len() > 0) {
             return Ok(None);
         }
-        let number = (1..).find(|n| !path(&format!("metrics.before-{n}.jsonl")).exists()).unwrap_or(u32::MAX);
-        for name in ["events", "metrics"].into_iter().filter(|name| path(&format!("{name}.jsonl")).exists()) {
-            let aside = path(&format!("{name}.before-{number}.jsonl"));
-            std::fs::rename(path(&format!("{name}.jsonl")), &aside).map_err(Error::output(&aside))?;
+        let aside = |name: &str, number: u32| {
+            let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+            path(&format!("{stem}.before-{number}.{ending}"))
+        };
+        let number = (1..).find(|n| !aside("metrics.jsonl", *n).exists()).unwrap_or(u32::MAX);
+        for name in ["events.jsonl", "metrics.jsonl"].iter().chain(besides).filter(|name| path(name).exists()) {
+            let to = aside(name, number);
+            std::fs::rename(path(name), &to).map_err(Error::output(&to))?;
         }
-        Ok(Some(path(&format!("metrics.before-{number}.jsonl"))))
+        Ok(Some(aside("metrics.jsonl", number)))
     }
 
     /// `metrics.jsonl`, a line a step, going on from `start_step`.

@@ -43,6 +43,11 @@ fn spoiled_gradients_end_the_run_in_their_step() {
     let rig = Rig::new();
     let spoil = "--set optimizer.lr=1e30 --set schedule.min_lr=1e30 --set train.epochs=12";
     rig.run(&format!("train --config pretrain.toml --out run -q {spoil}")).fails(6, &["not finite at step 1\n", "hint: "]);
+    // The logs say so too.
+    for (file, words) in [("report.html", "failed: "), ("events.jsonl", "\"failed\"")] {
+        let text = std::fs::read_to_string(rig.path(&format!("run/{file}"))).unwrap();
+        assert!(text.contains(words) && text.contains("is not finite at step 1"), "{file}: {text}");
+    }
     let deepcluster = "--set method=deepcluster-v2";
     rig.run(&format!("train --config pretrain.toml --out other -q {spoil} {deepcluster}")).fails(6, &["not finite at step 1\n"]);
 }
@@ -106,10 +111,15 @@ fn an_evaluation_that_is_stopped_keeps_what_it_has_and_can_be_repeated_in_its_pl
         assert!(result["stopped"] == true && result["epochs"].as_u64().unwrap() >= 1, "{result}");
         assert_eq!(result["head"], format!("{command}/partial-head.safetensors"));
         assert!(files.iter().all(|name| rig.path(&format!("{command}/partial-{name}.safetensors")).is_file()));
+        let before = ["metrics.jsonl", "config.toml"].map(|name| std::fs::read(rig.path(&format!("{command}/{name}"))).unwrap());
         rig.run(&format!("train --config pretrain.toml --resume --out {command}")).fails(2, &[command, "holds an evaluation"]);
-        rig.run(&line).ok();
+        let again = rig.run(&line).ok();
+        assert!(again.err.contains(&format!("{command} holds an evaluation that was cut short")), "{}", again.err);
+        let aside = ["metrics.before-1.jsonl", "config.before-1.toml"].map(|name| std::fs::read(rig.path(&format!("{command}/{name}"))).unwrap());
+        assert_eq!(aside, before);
         for name in files {
             assert!(!rig.path(&format!("{command}/partial-{name}.safetensors")).exists(), "a whole one has taken its place");
+            assert!(rig.path(&format!("{command}/partial-{name}.before-1.safetensors")).is_file());
             assert!(rig.path(&format!("{command}/{name}.safetensors")).is_file());
         }
         rig.run(&line).fails(2, &[command, "--out"]);
@@ -138,7 +148,7 @@ fn a_signal_ends_the_measuring_of_kernels() {
     let first = lines.find(|l| l.starts_with("tuning 1/")).unwrap();
     send("-INT", &child);
     let measured = 1 + lines.filter(|l| l.starts_with("tuning ")).count();
-    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
     let all: usize = first["tuning 1/".len()..].split(':').next().unwrap().parse().unwrap();
     assert!(measured < all, "{measured} of {all} shapes");
     // Nothing was done yet: the kernels are not settled.

@@ -40,6 +40,9 @@ fn devices_say_what_they_can() {
     assert!(if matrices { status.is_null() || status.is_string() } else { status.is_null() }, "{first}");
     let name = first["name"].as_str().unwrap();
     assert!(rig.run("devices").ok().out.contains(name));
+    // One of them, or one that is not there.
+    assert_eq!(rig.run("devices --json --adapter 0").ok().json().as_array().unwrap().len(), 1);
+    rig.run("devices --adapter no-such-card").fails(3, &["no-such-card", name]);
     let part = name.split_whitespace().next().unwrap().to_uppercase();
     rig.run(&format!("eval-knn --weights random:0 --config pretrain.toml --data data -q --adapter {part}")).ok();
 }

@@ -1,7 +1,7 @@
 //! `report.html`: one page that says how a run went.
 //!
 //! Promise: a single file with no reference to anything outside it (no script, font or image), that follows the reader's light or dark
-//! setting, and is rewritten after each epoch (at most every half minute), on a stop and at the end. History from before a resume is in it.
+//! setting, and is rewritten after each epoch (at most every half minute), on a stop, on a failure and at the end. History from before a resume is in it.
 
 use super::progress::{duration, grouped};
 use super::svg::{Curve, chart};
@@ -184,6 +184,10 @@ impl Observer for Html {
                 self.state = format!("stopped after {step} steps{}", if *resumable { "; continue with --resume" } else { "" });
                 self.write()?;
             }
+            Event::Failed { message } => {
+                self.state = format!("failed: {message}");
+                self.write()?;
+            }
             Event::Finished(Finished { epochs, loss, seconds, images_per_second, .. }) => {
                 let time = duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
                 self.state = format!("done: {epochs} epochs, loss {loss:.4}, {images_per_second:.0} images per second, {time}");
@@ -226,6 +230,9 @@ mod tests {
                 all.event(&Event::Stopped { step: 3, resumable: true }).unwrap();
                 let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
                 assert!(page.contains("stopped after 3 steps; continue with --resume"));
+                all.event(&Event::Failed { message: "the loss is <NaN>".into() }).unwrap();
+                let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+                assert!(page.contains("failed: the loss is &lt;NaN&gt;") && page.contains("94.25"));
             } else {
                 all.event(&Event::Finished(Finished { epochs: 2, ..Default::default() })).unwrap();
             }

@@ -66,6 +66,7 @@ fn event_object(event: &Event, step: u64) -> Option<Map<String, Value>> {
         Event::Evaluated(e) => json!({"event": "evaluated", "step": e.step, "epoch": e.epoch, "name": e.name, "top1": e.top1, "top5": e.top5,
             "loss": e.loss}),
         Event::Stopped { step: done, .. } => json!({"event": "stopped", "step": step, "steps_done": done}),
+        Event::Failed { message } => json!({"event": "failed", "step": step, "message": message}),
         Event::Finished(f) => json!({"event": "finished", "step": step, "steps": f.steps, "epochs": f.epochs, "loss": f.loss,
             "images_per_second": f.images_per_second, "seconds": f.seconds}),
         Event::Step(_) => return None,

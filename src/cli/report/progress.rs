@@ -88,7 +88,12 @@ impl<W: Write> Progress<W> {
         ));
         if self.style.bar && !self.style.quiet {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            let template = if self.style.color { "{bar:24.cyan/dim} {percent:>3} % {wide_msg}" } else { "{bar:24} {percent:>3} % {wide_msg}" };
+            // Two lines: one would not fit terminals of 80 columns.
+            let template = if self.style.color {
+                "{bar:24.cyan/dim} {percent:>3} %  {prefix}\n{wide_msg}"
+            } else {
+                "{bar:24} {percent:>3} %  {prefix}\n{wide_msg}"
+            };
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_position(run.start_step);
             self.bar = Some(bar);
@@ -102,11 +107,13 @@ impl<W: Write> Progress<W> {
             return;
         }
         if let Some(bar) = &self.bar {
-            bar.set_message(line(step, &self.run, &self.pace));
+            let [place, numbers] = line(step, &self.run, &self.pace);
+            bar.set_prefix(place);
+            bar.set_message(numbers);
             bar.set_position(step.step + 1);
         } else if self.last_line.is_none_or(|last| now - last >= PLAIN_EVERY) || step.step + 1 == self.run.steps {
             self.last_line = Some(now);
-            let text = line(step, &self.run, &self.pace);
+            let text = line(step, &self.run, &self.pace).join("  ");
             self.say(&text);
         }
     }
@@ -118,20 +125,14 @@ impl<W: Write> Progress<W> {
     }
 }
 
-/// `epoch 3/60 step 37/1080 loss 3.912 (ln K 4.094) lr 0.600 812 img/s 5 min left`.
-fn line(step: &Step, run: &RunStarted, pace: &Pace) -> String {
+/// `epoch 3/60  step 37/1080`, and `loss 3.912 (ln K 4.094)  lr 0.600  812 img/s  5 min left`.
+fn line(step: &Step, run: &RunStarted, pace: &Pace) -> [String; 2] {
     let chance = if run.chance_loss > 0.0 { format!(" ({} {:.3})", run.chance_name, run.chance_loss) } else { String::new() };
     let left = pace.left(run.steps.saturating_sub(step.step + 1)).map_or(String::new(), |d| format!("  {} left", duration(d)));
-    format!(
-        "epoch {}/{}  step {}/{}  loss {:.4}{chance}  lr {:.3e}  {:.0} img/s{left}",
-        step.epoch + 1,
-        run.epochs,
-        step.step + 1,
-        run.steps,
-        step.loss,
-        step.lr,
-        step.images_per_second
-    )
+    [
+        format!("epoch {}/{}  step {}/{}", step.epoch + 1, run.epochs, step.step + 1, run.steps),
+        format!("loss {:.4}{chance}  lr {:.3e}  {:.0} img/s{left}", step.loss, step.lr, step.images_per_second),
+    ]
 }
 
 impl<W: Write> Observer for Progress<W> {
@@ -161,6 +162,8 @@ impl<W: Write> Observer for Progress<W> {
                 self.end();
                 self.info(&format!("stopped after step {step}"));
             }
+            // The error itself is told last of all.
+            Event::Failed { .. } => self.end(),
             Event::Finished(f) => {
                 self.end();
                 if f.steps == self.run.start_step {
