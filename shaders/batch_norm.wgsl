@@ -47,9 +47,11 @@ fn statistics(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
 }
 
 // ---- over the chunks: LANES invocations a column quad, of which each takes every LANES-th chunk, then a tree of fixed shape; COLUMNS column
-// quads a workgroup.
+// quads a workgroup. AHEAD chunks are loaded before the first of them is added, so that they are waited for together; behind the last come others, which count
+// for nothing.
 
 const LANES: u32 = 64u;
+const AHEAD: u32 = 4u;
 const COLUMNS: u32 = 1u;
 var<workgroup> lanes: array<Tally, LANES * COLUMNS>;
 
@@ -73,9 +75,18 @@ fn finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
     let lane = local % LANES;
     var all = Tally();
     if quad < params.quads {
-        for (var chunk = lane; chunk < params.chunks; chunk += LANES) {
-            let at = 2u * (chunk * params.quads + quad);
-            all = merge_moments(all, Tally(f32(rows_of(chunk)), f_partials[at], f_partials[at + 1u]));
+        for (var first = lane; first < params.chunks; first += AHEAD * LANES) {
+            var parts: array<Tally, AHEAD>;
+            #unroll
+            for (var i = 0u; i < AHEAD; i++) {
+                let chunk = min(first + i * LANES, params.chunks - 1u);
+                let at = 2u * (chunk * params.quads + quad);
+                parts[i] = Tally(f32(rows_of(chunk)), f_partials[at], f_partials[at + 1u]);
+            }
+            #unroll
+            for (var i = 0u; i < AHEAD; i++) {
+                if first + i * LANES < params.chunks { all = merge_moments(all, parts[i]); }
+            }
         }
     }
     if LANES > 1u {
@@ -232,10 +243,20 @@ fn gradient_sums(quad: u32, local: u32) -> Tally {
     let lane = local % LANES;
     var all = Tally();
     if quad < params.quads {
-        for (var chunk = lane; chunk < params.chunks; chunk += LANES) {
-            let at = 2u * (chunk * params.quads + quad);
-            all.first += z_partials[at];
-            all.second += z_partials[at + 1u];
+        for (var first = lane; first < params.chunks; first += AHEAD * LANES) {
+            var parts: array<array<vec4<f32>, 2>, AHEAD>;
+            #unroll
+            for (var i = 0u; i < AHEAD; i++) {
+                let at = 2u * (min(first + i * LANES, params.chunks - 1u) * params.quads + quad);
+                parts[i] = array(z_partials[at], z_partials[at + 1u]);
+            }
+            #unroll
+            for (var i = 0u; i < AHEAD; i++) {
+                if first + i * LANES < params.chunks {
+                    all.first += parts[i][0];
+                    all.second += parts[i][1];
+                }
+            }
         }
         all.second *= z_moments[params.quads + quad];
     }

@@ -5,6 +5,14 @@ fn matches_the_reference() {
     crate::check("batch_norm");
 }
 
+/// Cards merge chunks by 64 or 256 invocations, each of which loads several at once.
+#[test]
+fn sums_of_cards_match_the_reference() {
+    let mut gpu = swav_wgpu::gpu::Gpu::open_checked(None).unwrap();
+    gpu.act_as(swav_wgpu::gpu::DeviceKind::Discrete);
+    crate::check_on(&gpu, "^batch_norm ");
+}
+
 use crate::golden::{Case, Golden, Run};
 use swav_wgpu::ops::{BatchNormMode, BatchNormParameters};
 

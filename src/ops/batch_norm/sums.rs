@@ -58,7 +58,7 @@ pub(super) fn finalize_gradients(cx: &mut Lowering<'_>, t: &Tallied, inputs: &[T
 fn over_chunks(cx: &Lowering<'_>, entry: &'static str, quads: usize, chunks: usize) -> (KernelSpec, usize) {
     let kernel = KernelSpec::new("batch_norm", entry);
     if cx.caps().kind == DeviceKind::Cpu && chunks < 8_192 {
-        return (kernel.with(Specialization::default().u32("LANES", 1).u32("COLUMNS", 8)), quads.div_ceil(8));
+        return (kernel.with(Specialization::default().u32("LANES", 1).u32("COLUMNS", 8).u32("AHEAD", 1)), quads.div_ceil(8));
     }
     let lanes = if chunks > 512 { 256 } else { 64 };
     (kernel.with(Specialization::default().u32("LANES", lanes)), quads)
