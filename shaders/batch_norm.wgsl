@@ -4,6 +4,9 @@
 // Sums over the batch are made in two ordered passes and nowhere else: per chunk of rows, by `statistics` and `backward_reduce` or by the
 // convolution that writes the rows (`lib/store_*.wgsl`); then `finalize` and `backward_finalize` over the chunks. Variances use the chunk's
 // first row as a shift and Chan's merge, so large means do no harm. All outputs are `=`, but the running statistics are updated in place.
+//
+// Bindings of kernels that stand for different things have names of their own, with the kernel's letter: s_tatistics, f_inalize, e_valuate, r_educe, j_oined
+// reduce, z: finalize of the reverse pass, o_nto, b_ackward.
 #import finite
 #import index
 #import moments

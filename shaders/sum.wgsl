@@ -1,6 +1,5 @@
 // Ordered sums. `all`: one workgroup sums the first `rows` values of a vector, times `factor`, into the first element of output.
-// `partial_columns` and `columns`: sums over the rows of a matrix in two passes (bias gradients); one invocation per column quad and
-// chunk of rows, then one per column quad.
+// `columns`: sums over the rows of a matrix (bias gradients), in as many passes as it takes; one invocation per column quad and chunk of rows.
 #import index
 #import reduce
 

@@ -123,8 +123,10 @@ pub trait Op: Any {
     /// PyTorch's name of the operation.
     fn name(&self) -> &'static str;
 
-    /// Gradients of the inputs, as nodes appended to the graph; `None` where there is none or none is needed.
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>>;
+    /// Gradients of the inputs, as nodes appended to the graph; `None` where there is none, as for all of an op that says nothing, or none is needed.
+    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
+        vec![None; cx.inputs()]
+    }
 
     /// The kernel launches that compute the outputs.
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node);

@@ -49,8 +49,7 @@ impl Variables {
 
     /// A variable in a buffer of its own.
     pub fn add(&mut self, name: &str, shape: &[usize], dtype: DType) -> VariableId {
-        let mut info = VariableInfo { name: name.to_owned(), shape: shape.to_vec(), dtype, buffer: self.buffers.len(), offset: 0 };
-        info.shape = shape.to_vec();
+        let info = VariableInfo { name: name.to_owned(), shape: shape.to_vec(), dtype, buffer: self.buffers.len(), offset: 0 };
         self.buffers.push((name.to_owned(), info.bytes()));
         self.infos.push(info);
         VariableId(self.infos.len() - 1)

@@ -92,10 +92,6 @@ impl Op for AccumulateInto {
         "accumulate_into"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let kernel = kernel_for(cx, node.outputs[0], "add", "accumulate");
         elementwise(cx, &kernel, (&node.inputs, &[], &node.outputs), |count| Params::default().u32("count", count));
@@ -105,10 +101,6 @@ impl Op for AccumulateInto {
 impl Op for Clear {
     fn name(&self) -> &'static str {
         "clear"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

@@ -2,7 +2,7 @@
 //! equals is its own.
 
 use crate::gpu::{KernelSpec, Params};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
+use crate::graph::{DType, Lowering, Node, Op, Tensor};
 
 struct Argmax;
 
@@ -21,10 +21,6 @@ impl Tensor {
 impl Op for Argmax {
     fn name(&self) -> &'static str {
         "argmax"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

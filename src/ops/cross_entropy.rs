@@ -87,10 +87,6 @@ impl Op for CrossEntropy {
         "cross_entropy"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [rows, columns] = <[usize; 2]>::try_from(cx.shape(node.inputs[0])).expect("a matrix");
         let entry = match self.targets {
@@ -126,10 +122,6 @@ impl Op for CrossEntropyLoss {
 impl Op for CrossEntropyBackward {
     fn name(&self) -> &'static str {
         "cross_entropy_backward"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

@@ -48,10 +48,6 @@ impl Op for GlobalAvgPool2dBackward {
         "global_avg_pool2d_backward"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [n, h, w, c] = cx.nhwc(node.outputs[0]);
         let (dy, dx) = (node.inputs[0], node.outputs[0]);

@@ -40,10 +40,6 @@ impl Op for LogSoftmaxBackward {
         "log_softmax_backward"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         launch(cx, node, "backward");
     }

@@ -84,10 +84,6 @@ impl Op for MaxPool2dBackward {
         "max_pool2d_backward"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         self.0.launch(cx, "backward", &node.inputs, &node.outputs, [node.outputs[0], node.inputs[1]]);
     }

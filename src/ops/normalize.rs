@@ -60,10 +60,6 @@ impl Op for NormalizeBackward {
         "normalize_backward"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [rows, columns] = <[usize; 2]>::try_from(cx.shape(node.outputs[0])).expect("a matrix");
         cx.launch(KernelSpec::new("normalize", "backward"), params(rows, columns), rows, &node.inputs, &node.outputs);
@@ -73,10 +69,6 @@ impl Op for NormalizeBackward {
 impl Op for NormalizeColumns {
     fn name(&self) -> &'static str {
         "normalize_columns"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

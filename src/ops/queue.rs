@@ -3,7 +3,7 @@
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
+use crate::graph::{DType, Lowering, Node, Op, Tensor};
 
 struct QueuePush {
     first: usize,
@@ -46,10 +46,6 @@ impl Op for QueuePush {
         "queue_push"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let [length, depth] = <[usize; 2]>::try_from(cx.shape(node.outputs[0])).expect("a matrix");
         let quads = depth.div_ceil(4);
@@ -61,10 +57,6 @@ impl Op for QueuePush {
 impl Op for RowsAt {
     fn name(&self) -> &'static str {
         "rows_at"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

@@ -50,10 +50,6 @@ impl Op for ReluBackward {
         "relu_backward"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         launch(cx, node, "backward");
     }

@@ -3,7 +3,7 @@
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
+use crate::graph::{DType, Lowering, Node, Op, Tensor};
 
 struct Sinkhorn {
     epsilon: f32,
@@ -30,10 +30,6 @@ impl Tensor {
 impl Op for Sinkhorn {
     fn name(&self) -> &'static str {
         "sinkhorn"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

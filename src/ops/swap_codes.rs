@@ -2,7 +2,7 @@
 
 use super::groups;
 use crate::gpu::{KernelSpec, Params};
-use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, pad_rows};
+use crate::graph::{DType, Lowering, Node, Op, Tensor, pad_rows};
 
 struct SwapCodes {
     views: usize,
@@ -32,10 +32,6 @@ impl Tensor {
 impl Op for SwapCodes {
     fn name(&self) -> &'static str {
         "swap_codes"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

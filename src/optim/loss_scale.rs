@@ -6,7 +6,7 @@
 //! shaders may be compiled as if infinities did not exist.
 
 use crate::gpu::{KernelSpec, Params};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, VariableId, Variables};
+use crate::graph::{DType, Graph, Lowering, Node, Op, Tensor, VariableId, Variables};
 
 /// How the scale moves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,10 +95,6 @@ impl LossScale {
 impl Op for Scale {
     fn name(&self) -> &'static str {
         "loss_scale"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

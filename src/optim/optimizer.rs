@@ -11,7 +11,7 @@
 
 use super::LossScale;
 use crate::gpu::{KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Graph, Lowering, Node, Op, Tensor, pad_rows};
+use crate::graph::{DType, Graph, Lowering, Node, Op, Tensor, pad_rows};
 use crate::nn::Parameters;
 
 /// Which update.
@@ -146,10 +146,6 @@ impl Op for Norms {
         "optimizer_norms"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         cx.launch(KernelSpec::new("optimizer", "norms"), self.0.params(), self.0.chunks, &node.inputs, &node.outputs);
     }
@@ -158,10 +154,6 @@ impl Op for Norms {
 impl Op for Update {
     fn name(&self) -> &'static str {
         "optimizer"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {

@@ -3,7 +3,7 @@
 use super::BatchNorm;
 use super::sums::{finalize_gradients, own_chunks, params, quads, spans};
 use crate::gpu::{KernelSpec, Specialization};
-use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Maker, Node, Op, Tensor, TensorId, View};
+use crate::graph::{DType, Fused, Fusing, Lowering, Maker, Node, Op, TensorId, View};
 use crate::ops::add::sum;
 use crate::ops::conv2d::{Epilogue, InputGradient, Tallied, can_tally};
 use crate::ops::relu::ReluBackward;
@@ -149,10 +149,6 @@ impl BatchNormBackward {
 impl Op for BatchNormBackward {
     fn name(&self) -> &'static str {
         "batch_norm_backward"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {

@@ -93,10 +93,6 @@ impl Op for Statistics {
     }
 
     /// The statistics' own share of the derivative is in [`BatchNormBackward`].
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     /// The convolution that writes the rows notes their moments.
     fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
         let (BatchNormMode::Training { momentum }, node) = (self.0, cx.node()) else { return None };

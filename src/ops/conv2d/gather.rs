@@ -110,6 +110,11 @@ impl Epilogue {
     }
 }
 
+/// Whether a kernel must be able to do more than to load, multiply and store.
+fn fuses(input: Input, epilogue: &Epilogue) -> bool {
+    input.norm.is_some() || !matches!(epilogue, Epilogue::Plain)
+}
+
 /// Knobs of a kernel that reads through `shaders/lib/load*.wgsl`, where that is more than loading.
 pub(super) fn load_knobs(normalizes: bool) -> Specialization {
     if normalizes { Specialization::default().import("load", "load_normalized").u32("STORE", 6) } else { Specialization::default() }
@@ -191,7 +196,7 @@ impl Gather {
         let [_, _, in_channels, out_channels] = weights.shape(cx);
         let taps = self.taps[0] * self.taps[1];
         let dtype = cx.info(input.tensor).dtype;
-        let fused = self.fuses(input, epilogue);
+        let fused = fuses(input, epilogue);
         let product = Product { rows, columns: out_channels, depth: taps * in_channels, dtype, reduces: false, fused };
         let pixels = self.three_by_three();
         let tiles = pixels.as_ref().and_then(|p| Tiles::new(cx, p.outputs, [input.tensor, output, weights.stored()], [in_channels, out_channels]));
@@ -284,11 +289,6 @@ impl Gather {
             tallied.chunks += rows.div_ceil(chunk);
         }
         tallied
-    }
-
-    /// Whether a kernel must be able to do more than to load, multiply and store.
-    fn fuses(&self, input: Input, epilogue: &Epilogue) -> bool {
-        input.norm.is_some() || !matches!(epilogue, Epilogue::Plain)
     }
 
     fn params(&self, rows: usize, kernel_w: usize) -> Params {

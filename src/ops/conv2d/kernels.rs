@@ -91,7 +91,7 @@ impl Kernel {
             octs: matrix.octs(shape),
             slab: Some(matrix.depth(shape) as usize),
             turns_weights: (!reduces).then(turned),
-            longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape) - depth),
+            longest_sum: LONGEST_SUM.min(matrix.longest_sum(shape).saturating_sub(depth)),
         };
         if let (Some(matrix), Some(shape)) = (matrix, ProductShape::ALL.into_iter().find(|shape| shape.variant() == name)) {
             return coop(matrix, shape);

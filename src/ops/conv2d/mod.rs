@@ -210,10 +210,6 @@ impl Op for InputGradient {
         "conv2d_input_gradient"
     }
 
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
-    }
-
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
         let epilogue = if self.sum { Epilogue::Sum { addend: node.inputs[2] } } else { Epilogue::Plain };
         self.lower_with(cx, node.inputs[0], node.inputs[1], node.outputs[0], &epilogue);

@@ -5,7 +5,7 @@ use super::kernels::{Kernel, Product, WINOGRAD};
 use super::winograd::{Pixels, Tiles};
 use super::{Window, normalized_from, signed};
 use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
-use crate::graph::{Backward, DType, Fused, Fusing, Lowering, Node, Op, Tensor, TensorId, View, Window as Images};
+use crate::graph::{DType, Fused, Fusing, Lowering, Node, Op, TensorId, View, Window as Images};
 use crate::ops::{Rewrite, WORKGROUP, element, groups, wants};
 use std::rc::Rc;
 
@@ -21,10 +21,6 @@ pub(in crate::ops) struct WeightGradient {
 impl Op for WeightGradient {
     fn name(&self) -> &'static str {
         "conv2d_weight_gradient"
-    }
-
-    fn differentiate(&self, cx: &Backward<'_>) -> Vec<Option<Tensor>> {
-        vec![None; cx.inputs()]
     }
 
     fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
