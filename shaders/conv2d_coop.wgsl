@@ -50,8 +50,9 @@ fn gather(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup_id: u32,
     @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) lanes: u32,
 ) {
-    // Subgroups may turn out smaller than LANES, of which there are more then: results are wrong, which a test finds, but nothing leaves its place.
+    // Subgroups may turn out smaller than LANES, of which there are more then: results are no numbers, but nothing leaves its place.
     let subgroup = subgroup_id % (SUBGROUP_ROWS * SUBGROUP_COLUMNS);
     let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
@@ -116,7 +117,7 @@ fn gather(
                 let r = (lane + e * LANES) / (TILE / 4u);
                 // There may be more lanes than vec4s of a matrix.
                 if PUTS * LANES == TILE * TILE / 4u || r < TILE {
-                    let value = staged(subgroup, r, lane % (TILE / 4u));
+                    let value = staged(subgroup, r, lane % (TILE / 4u)) + poison(lanes);
                     if i + e == 0u { begin(quad, subgroupShuffle(value, lane % (TILE / 4u))); }
                     put(first_row + corner.x + i * TILE + r, ats[i][e], quad, value, besides[i][e]);
                 }

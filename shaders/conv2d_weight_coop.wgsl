@@ -51,8 +51,9 @@ fn reduce(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup_id: u32,
     @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) lanes: u32,
 ) {
-    // Subgroups may turn out smaller than LANES, of which there are more then: results are wrong, which a test finds, but nothing leaves its place.
+    // Subgroups may turn out smaller than LANES, of which there are more then: results are no numbers, but nothing leaves its place.
     let subgroup = subgroup_id % (SUBGROUP_ROWS * SUBGROUP_COLUMNS);
     let tile = workgroup_index(wg, groups);
     if tile >= params.tiles { return; }
@@ -106,7 +107,7 @@ fn reduce(
                 let row = first_quad * 4u + at.x + r;
                 let target_column = first_column + at.y / 4u + q;
                 if (PUTS * LANES == TILE * TILE / 4u || r < TILE) & (row < params.quads * 4u) & (target_column < params.out_quads) {
-                    put(((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column, staged(subgroup, r, q));
+                    put(((params.first_split + split) * params.quads * 4u + row) * params.out_quads + target_column, staged(subgroup, r, q) + poison(lanes));
                 }
             }
         }
