@@ -10,10 +10,10 @@ use crate::nn::architecture::Backbone;
 use crate::train::classifier::{ClassSets, ClassifierResult};
 use crate::train::config::LinearConfig;
 use crate::train::event::Observers;
-use crate::train::plan::eval_transform;
+use crate::train::plan::{HeadImages, eval_transform};
 use crate::train::run_folder::RunFolder;
 use crate::train::{FINETUNED, finetune as train_all, fingerprint, linear as train_linear};
-use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HEAD_BACKBONE, HostTensor, Layout, Target, write_safetensors};
+use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HEAD_BACKBONE, HEAD_IMAGES, HostTensor, Layout, Target, write_safetensors};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let variants = variants.until(stop.flag());
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
     let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
-    let saved = folder.as_ref().map_or(Ok([None, None]), |folder| Ok([Some(save_head(folder.path(), &result, backbone)?), None]));
+    let saved = folder.as_ref().map_or(Ok([None, None]), |folder| Ok([Some(save_head(folder.path(), &config, &result, backbone)?), None]));
     conclude("linear", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
 }
 
@@ -57,7 +57,7 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
     let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| {
-        let head = save_head(folder.path(), &result, fingerprint(&backbone, &result.values))?;
+        let head = save_head(folder.path(), &config, &result, fingerprint(&backbone, &result.values))?;
         Ok([Some(head), Some(save_network(folder.path(), backbone, &result)?)])
     });
     conclude("fine-tuned", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
@@ -191,14 +191,17 @@ fn partial(name: &str) -> String {
     format!("partial-{name}")
 }
 
-/// Writes `head.safetensors`: `fc.weight`, `fc.bias`, class names, and which backbone it is for.
-fn save_head(folder: &Path, result: &ClassifierResult, backbone: String) -> Result<PathBuf> {
+/// Writes `head.safetensors`: `fc.weight`, `fc.bias`, class names, which backbone it is for, and how its images were prepared.
+fn save_head(folder: &Path, config: &LinearConfig, result: &ClassifierResult, backbone: String) -> Result<PathBuf> {
     let path = kept(folder, "head.safetensors", result);
     let Classifier { weight, bias } = classifier(result);
     let tensor = |t: &HostTensor| AnyTensor::from_f32(&t.shape, &t.data).into_owned();
     let tensors = BTreeMap::from([("fc.weight".to_owned(), tensor(&weight)), ("fc.bias".to_owned(), tensor(&bias))]);
-    let names = serde_json::to_string(&result.classes).map_err(|e| Error::Failed(e.to_string()))?;
-    write_safetensors(&path, &tensors, &BTreeMap::from([("classes".to_owned(), names), (HEAD_BACKBONE.to_owned(), backbone)]))?;
+    let failed = |e: serde_json::Error| Error::Failed(e.to_string());
+    let names = serde_json::to_string(&result.classes).map_err(failed)?;
+    let images = serde_json::to_string(&HeadImages::of(config)).map_err(failed)?;
+    let about = [("classes", names), (HEAD_BACKBONE, backbone), (HEAD_IMAGES, images)].map(|(key, value)| (key.to_owned(), value));
+    write_safetensors(&path, &tensors, &BTreeMap::from(about))?;
     Ok(path)
 }
 

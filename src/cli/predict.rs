@@ -4,8 +4,9 @@ use super::args::{Global, PredictArgs, Weights};
 use super::{common, output};
 use crate::data::{Scratch, crop_bytes, read_image};
 use crate::error::{Error, Result};
+use crate::train::plan::HeadImages;
 use crate::train::{Extracted, Extractor};
-use crate::weights::{Classifier, head_backbone, load_classifier};
+use crate::weights::{Classifier, HEAD_BACKBONE, HEAD_IMAGES, head_metadata, load_classifier};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -20,14 +21,24 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         // Images are prepared as those that the head was judged by.
         image.config = head_file.parent().map(|folder| folder.join("config.toml")).filter(|own| own.is_file());
     }
-    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &image, global)?;
+    let (gpu, mut frozen) = common::frozen(&Weights::File(args.weights.clone()), &image, global)?;
     let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
     if inputs != features {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());
         return Err(Error::weights(head_file, message));
     }
+    if image.config.is_none()
+        && let Some(own) = head_metadata(&head_file, HEAD_IMAGES)?
+    {
+        // A head that was moved away from its configuration.
+        let own: HeadImages = serde_json::from_str(&own).map_err(|e| Error::weights(&head_file, format!("metadata `{HEAD_IMAGES}`: {e}")))?;
+        frozen.images = own.images();
+        if image.size.is_none() && image.resize.is_none() {
+            frozen.transform = own.transform();
+        }
+    }
     frozen.tell(global);
-    if let Some(own) = head_backbone(&head_file)?
+    if let Some(own) = head_metadata(&head_file, HEAD_BACKBONE)?
         && own != frozen.network.fingerprint(&gpu)?
     {
         common::warn(format!("{} was trained on another backbone than {}: expect wrong classes", head_file.display(), args.weights.display()));

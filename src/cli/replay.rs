@@ -18,6 +18,10 @@ pub(super) fn run(args: &ReplayArgs, global: &Global) -> Result<()> {
         output::line(&format!("gradients of step 0 off by {:.1e} of their norm", result.grad0_error_all))?;
         let (steps, update, running) = (result.steps, result.final_update_error_all, result.running_error_all);
         output::line(&format!("update after {steps} steps off by {update:.1e} of its norm, running statistics by {running:.1e}"))?;
+        if result.pass {
+            let judged = args.steps.map_or("all".to_owned(), |n| n.to_string());
+            output::line(&format!("reproduced: {judged} of {steps} steps judged, all within their tolerances"))?;
+        }
     }
     if result.pass { Ok(()) } else { Err(Error::Failed(format!("{} was not reproduced within its tolerances", args.file.display()))) }
 }

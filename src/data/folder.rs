@@ -26,9 +26,13 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
         if !name.starts_with('.') {
             let path = entry.path();
             let kind = entry.file_type().map_err(failed)?;
-            // A broken link counts as a file: if it is named like an image, decoding will say that it cannot be read.
-            let is_folder = if kind.is_symlink() { path.is_dir() } else { kind.is_dir() };
-            entries.push((path, name, is_folder));
+            // A broken link counts as a file: if it is named like an image, decoding will say that it cannot be read. Pipes and devices are neither, and to
+            // read them might take for ever.
+            let about = if kind.is_symlink() { fs::metadata(&path).ok().map(|about| about.file_type()) } else { Some(kind) };
+            let is_folder = about.is_some_and(|kind| kind.is_dir());
+            if is_folder || about.is_none_or(|kind| kind.is_file()) {
+                entries.push((path, name, is_folder));
+            }
         }
     }
     entries.sort();

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +32,9 @@ impl Shard {
         let failed = |e: std::io::Error| Error::data(path, format!("cannot be opened: {e}"));
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
+        if let Some(packed) = compression(&mut &file).map_err(failed)? {
+            return Err(Error::data(path, format!("is compressed with {packed}: unpack it, or make it a plain tar file")));
+        }
         let members = members(&file, length).map_err(|e| Error::data(path, format!("is not a readable tar file: {e}")))?;
         let mut texts = HashMap::new();
         let mut images = Vec::new();
@@ -84,6 +87,20 @@ struct Member {
     offset: u64,
     length: u64,
     text: Option<String>,
+}
+
+/// What a file that looks like a tar by its name is compressed with, by its first bytes. Leaves the file at its beginning.
+fn compression(file: &mut (impl Read + Seek)) -> std::io::Result<Option<&'static str>> {
+    let mut first = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut first)?;
+    file.rewind()?;
+    Ok(match first[..] {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [b'B', b'Z', b'h', _] => Some("bzip2"),
+        [0xfd, b'7', b'z', b'X'] => Some("xz"),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
+        _ => None,
+    })
 }
 
 /// Images and class texts of a tar of `size` bytes.

@@ -7,6 +7,7 @@ use crate::nn::{Images, Recompute, ResNet};
 use crate::ops::{BatchNormMode, PixelStatistics};
 use crate::optim::{LossScaling, Optimizer, OptimizerKind};
 use crate::swav::{Crops, StepSettings, SwavModel};
+use serde::{Deserialize, Serialize};
 
 /// The network of a configuration.
 pub fn model(config: &PretrainConfig, max_binding_bytes: u64) -> SwavModel {
@@ -48,7 +49,33 @@ pub fn images(data: &DataConfig) -> Images {
 
 /// How a linear configuration prepares validation images.
 pub fn eval_transform(config: &LinearConfig) -> EvalTransform {
-    EvalTransform { resize: (config.image.resize > 0).then_some(config.image.resize), crop: config.image.size }
+    HeadImages::of(config).transform()
+}
+
+/// How the images were prepared that a classifier was judged by, as its file keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadImages {
+    size: usize,
+    resize: usize,
+    mean: [f64; 3],
+    std: [f64; 3],
+}
+
+impl HeadImages {
+    /// Those of a configuration.
+    pub fn of(config: &LinearConfig) -> Self {
+        Self { size: config.image.size, resize: config.image.resize, mean: config.data.mean, std: config.data.std }
+    }
+
+    /// Size and cut.
+    pub fn transform(&self) -> EvalTransform {
+        EvalTransform { resize: (self.resize > 0).then_some(self.resize), crop: self.size }
+    }
+
+    /// Normalisation.
+    pub fn images(&self) -> Images {
+        images(&DataConfig { mean: self.mean, std: self.std, ..DataConfig::default() })
+    }
 }
 
 /// The multi-crop pipeline of a configuration.

@@ -113,7 +113,10 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
     let initial = values(&file, "init", &model)?;
     model.parameters.write(gpu, &store, &initial)?;
 
-    let judged = judge.steps.unwrap_or(recorded.steps).min(recorded.steps);
+    let judged = judge.steps.unwrap_or(recorded.steps);
+    if !(1..=recorded.steps).contains(&judged) {
+        return Err(Error::Usage(format!("--steps {judged}: {} has {} steps", path.display(), recorded.steps)));
+    }
     let reference = file.f64("loss")?;
     if reference.len() < recorded.steps {
         return Err(Error::weights(path, format!("tensor loss has {} values for {} steps", reference.len(), recorded.steps)));
@@ -165,7 +168,7 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
     let within = |error: f64, limit: f64| error <= limit;
     let limits = judge.limits();
     result.pass = result.loss_error[..judged].iter().all(|e| within(*e, limits.loss))
-        && (judged == 0 || within(result.grad0_error_all, limits.gradient))
+        && within(result.grad0_error_all, limits.gradient)
         && (judged < recorded.steps || within(result.final_update_error_all, limits.update));
     Ok(result)
 }

@@ -152,9 +152,12 @@ pub fn load_classifier(path: impl AsRef<Path>) -> Result<(Classifier, Option<Vec
 /// Key of a head's metadata that says for which backbone it was trained.
 pub const HEAD_BACKBONE: &str = "backbone";
 
-/// For which backbone a head was trained, where its file says so: those that this program wrote.
-pub fn head_backbone(path: impl AsRef<Path>) -> Result<Option<String>> {
-    Ok(Source::open(path.as_ref())?.metadata(HEAD_BACKBONE))
+/// Key of a head's metadata that says how its images were prepared.
+pub const HEAD_IMAGES: &str = "images";
+
+/// What a head's metadata says under that key, where it does: those that this program wrote.
+pub fn head_metadata(path: impl AsRef<Path>, key: &str) -> Result<Option<String>> {
+    Ok(Source::open(path.as_ref())?.metadata(key))
 }
 
 /// Recognises the head; without all of its three matrices (two for a linear projection) there is none.

@@ -20,7 +20,7 @@ mod tensor;
 mod whole;
 
 pub use self::layout::{Layout, why_unmatched};
-pub use self::load::{Checkpoint, Classifier, HEAD_BACKBONE, head_backbone, load, load_classifier};
+pub use self::load::{Checkpoint, Classifier, HEAD_BACKBONE, HEAD_IMAGES, head_metadata, load, load_classifier};
 pub use self::safetensors::{MAX_HEADER, TensorFile, read_safetensors, write_safetensors};
 pub use self::save::{ConvertSummary, Target, check_output, check_tensor_output, convert, save};
 pub use self::source::read_tensors;

@@ -83,6 +83,9 @@ fn a_wrong_trajectory_is_told() {
     assert_eq!(result["pass"].as_bool(), Some(false));
     ran.fails(1, &["wrong.safetensors", "not reproduced"]);
     rig.run("replay wrong.safetensors --steps 1").fails(1, &["not reproduced"]);
+    for steps in ["0", "99"] {
+        rig.run(&format!("replay wrong.safetensors --steps {steps}")).fails(2, &["--steps", steps, "wrong.safetensors has "]);
+    }
     rig.run("replay pretrain.toml").fails(2, &["pretrain.toml"]);
     tensors.remove("crops/2/1");
     write_safetensors(rig.path("torn.safetensors"), &tensors, recorded.metadata()).unwrap();

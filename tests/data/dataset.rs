@@ -134,6 +134,23 @@ fn shards_of_classes() {
 }
 
 #[test]
+fn compressed_shards_and_pipes_are_told_from_data() {
+    let dir = tempfile::tempdir().unwrap();
+    for (first, name) in [(&[0x1f_u8, 0x8b, 8, 0][..], "gzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "zstd")] {
+        fs::write(dir.path().join("train-0.tar"), first).unwrap();
+        refused(dir.path(), Split::Train, &format!("is compressed with {name}: unpack it"));
+    }
+    #[cfg(unix)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.png"), png(1)).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(dir.path().join("b.png")).status().unwrap().success());
+        std::os::unix::fs::symlink("b.png", dir.path().join("c.png")).unwrap();
+        assert_eq!(listing(dir.path(), Split::All), own(&[("a.png", None)]));
+    }
+}
+
+#[test]
 fn shards_with_class_texts() {
     let dir = tempfile::tempdir().unwrap();
     // Numbers are labels, whichever occur; the text counts more than the folder, wherever it stands.
