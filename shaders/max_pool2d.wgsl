@@ -1,5 +1,5 @@
 // Max pooling. `forward`: one output vec4 per invocation; of equal values the first in row-major order wins, as in PyTorch, and its
-// window position is kept. `backward`: one input vec4 per invocation gathers from the windows that contain it.
+// window position is kept, a byte a value. `backward`: one input vec4 per invocation gathers from the windows that contain it.
 #import index
 
 alias Element = f32;
@@ -7,12 +7,16 @@ alias Element = f32;
 struct Params {
     in_h: u32, in_w: u32, out_h: u32, out_w: u32, quads: u32,
     kernel: u32, stride: u32, padding: u32, count: u32,
+    stored: u32, // words of an image's positions
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read_write> output: array<vec4<Element>>;
-@group(0) @binding(3) var<storage, read_write> chosen: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> chosen: array<u32>;
+
+// Where the positions of output vec4 `i`, which is of that image, are kept.
+fn kept(i: u32, image: u32) -> u32 { return i + image * (params.stored - params.out_h * params.out_w * params.quads); }
 
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -39,10 +43,10 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
         }
     }
     output[i] = vec4<Element>(best);
-    chosen[i] = at;
+    chosen[kept(i, image)] = at.x | at.y << 8u | at.z << 16u | at.w << 24u;
 }
 
-@group(0) @binding(1) var<storage, read> positions: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> positions: array<u32>;
 @group(0) @binding(2) var<storage, read> grad_output: array<vec4<Element>>;
 @group(0) @binding(3) var<storage, read_write> grad_input: array<vec4<Element>>;
 
@@ -63,7 +67,8 @@ fn backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
         for (var q = first_q; q < params.out_w && q * params.stride <= w; q++) {
             let window = ((image * params.out_h + p) * params.out_w + q) * params.quads + quad;
             let here = (h - p * params.stride) * params.kernel + w - q * params.stride;
-            sum += select(vec4<f32>(), vec4<f32>(grad_output[window]), positions[window] == vec4(here));
+            let at = vec4(positions[kept(window, image)]) >> vec4(0u, 8u, 16u, 24u) & vec4(255u);
+            sum += select(vec4<f32>(), vec4<f32>(grad_output[window]), at == vec4(here));
         }
     }
     grad_input[i] = vec4<Element>(sum);

@@ -2,7 +2,7 @@
 
 use super::{groups, kernel_for};
 use crate::gpu::Params;
-use crate::graph::{Backward, DType, Lowering, Node, Op, Recomputes, Tensor, TensorId, View};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Recomputes, Tensor, TensorId, View, pad4};
 
 #[derive(Clone, Copy)]
 struct MaxPool2d {
@@ -16,19 +16,26 @@ impl Tensor {
     /// Maximum over square windows of (N, H, W, C).
     ///
     /// # Panics
-    /// When the padding exceeds half the window.
+    /// When the padding exceeds half the window, or the window is wider than 16.
     #[must_use]
     #[track_caller]
     pub fn max_pool2d(&self, kernel: usize, stride: usize, padding: usize) -> Self {
         assert!(2 * padding <= kernel, "max_pool2d: padding {padding} exceeds half of kernel {kernel}");
+        assert!(kernel <= 16, "max_pool2d: positions in a window of {kernel}x{kernel} have more than 8 bits");
         let [n, h, w, c] = self.nhwc();
         let size = |s: usize| (s + 2 * padding - kernel) / stride + 1;
         let shape = [n, size(h), size(w), c];
         let output = self.graph().intermediate("max_pool2d", &shape, self.dtype());
-        let chosen = self.graph().intermediate("max_pool2d.chosen", &shape, DType::U32);
+        // Four values' positions in their windows a word.
+        let chosen = self.graph().intermediate("max_pool2d.chosen", &[n, words(shape)], DType::U32);
         self.graph().record(MaxPool2d { kernel, stride, padding }, &[self], &[&output, &chosen]);
         output
     }
+}
+
+/// Words of an image's positions.
+fn words([_, h, w, c]: [usize; 4]) -> usize {
+    h * w * c.div_ceil(4)
 }
 
 impl MaxPool2d {
@@ -55,6 +62,7 @@ impl MaxPool2d {
             .u32("stride", self.stride)
             .u32("padding", self.padding)
             .u32("count", count)
+            .u32("stored", pad4(words(cx.nhwc(output))))
     }
 }
 
