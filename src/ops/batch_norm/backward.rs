@@ -33,9 +33,33 @@ pub(in crate::ops) struct BatchNormBackward {
     onto: [Option<usize>; 2],
 }
 
+/// A convolution whose input's gradient is dy, its weight, and another gradient to add to that.
+type Behind = (InputGradient, TensorId, Option<TensorId>);
+
+/// A node's inputs by what they are.
+struct Inputs {
+    x: TensorId,
+    moments: TensorId,
+    weight: TensorId,
+    dy: TensorId,
+    /// The bias or y, by which the mask is found; the weight where there is none.
+    mask: TensorId,
+    behind: Option<Behind>,
+    /// Other gradients of weight and bias.
+    onto: [Option<TensorId>; 2],
+}
+
 impl BatchNormBackward {
     pub(super) fn new(training: bool) -> Self {
         Self { training, mask: Mask::All, behind: None, onto: [None; 2] }
+    }
+
+    fn inputs(&self, node: &Node) -> Inputs {
+        let all = &node.inputs;
+        let (mask, at) = if self.mask == Mask::All { (all[2], 4) } else { (all[4], 5) };
+        let behind = self.behind.map(|behind| (behind, all[at], behind.sum.then(|| all[at + 1])));
+        let onto = self.onto.map(|at| at.map(|at| all[at]));
+        Inputs { x: all[0], moments: all[1], weight: all[2], dy: all[3], mask, behind, onto }
     }
 
     /// The node of `made` with `other` added to `term`, one of its gradients, whose place `sum` takes; `None` where that cannot be.
@@ -95,8 +119,8 @@ impl BatchNormBackward {
     }
 
     /// Sums per chunk of rows, into `partials`.
-    fn reduce(&self, cx: &mut Lowering<'_>, node: &Node, partials: TensorId) -> Tallied {
-        let [x, moments, weight, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
+    fn reduce(&self, cx: &mut Lowering<'_>, inputs: &Inputs, partials: TensorId) -> Tallied {
+        let Inputs { x, moments, weight, dy, mask, .. } = *inputs;
         let (rows, quads) = (rows_of(cx, x), quads(cx, weight));
         let t = own_chunks(rows, quads);
         cx.reshape_scratch(partials, &[2 * t.chunks, 4 * quads]);
@@ -104,9 +128,8 @@ impl BatchNormBackward {
         for part in cx.windows(rows, t.chunk, &[x, dy]) {
             let mut reads = vec![part.of(x), part.of(dy), moments.into()];
             match self.mask {
-                Mask::All => reads.extend([View::from(weight); 2]),
-                Mask::Input => reads.extend([weight, node.inputs[4]].map(View::from)),
-                Mask::Output => reads.push(part.of(node.inputs[4])),
+                Mask::All | Mask::Input => reads.extend([weight, mask].map(View::from)),
+                Mask::Output => reads.push(part.of(mask)),
             }
             let launched = groups(quads * part.count.div_ceil(t.chunk));
             cx.launch(kernel.clone(), params(cx, quads, part, t.chunk), launched, &reads, &[partials]);
@@ -115,22 +138,19 @@ impl BatchNormBackward {
     }
 
     /// Computes g, the masked gradient, from that of the convolution behind, and the sums per chunk of rows.
-    fn reduce_behind(&self, cx: &mut Lowering<'_>, node: &Node, g: TensorId, partials: TensorId) -> Tallied {
-        let behind = self.behind.expect("a convolution behind");
-        let [x, moments, gamma, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
-        let at = if self.mask == Mask::All { 4 } else { 5 };
-        let epilogue = match self.mask {
-            Mask::All => Epilogue::Gradient { normalized: x, moments, gamma, beta: gamma, relu: false, chunks: partials },
-            Mask::Input => Epilogue::Gradient { normalized: x, moments, gamma, beta: node.inputs[4], relu: true, chunks: partials },
-            Mask::Output => Epilogue::Join { addend: node.inputs[at + 1], normalized: x, joined: node.inputs[4], moments, chunks: partials },
+    fn reduce_behind(&self, cx: &mut Lowering<'_>, (behind, weight, addend): Behind, inputs: &Inputs, [g, partials]: [TensorId; 2]) -> Tallied {
+        let Inputs { x: normalized, moments, weight: gamma, dy, mask, .. } = *inputs;
+        let epilogue = match addend {
+            // Only then is there a residual (`fuse_gradient`).
+            Some(addend) => Epilogue::Join { addend, normalized, joined: mask, moments, chunks: partials },
+            None => Epilogue::Gradient { normalized, moments, gamma, beta: mask, relu: self.mask == Mask::Input, chunks: partials },
         };
-        behind.lower_with(cx, dy, node.inputs[at], g, &epilogue)
+        behind.lower_with(cx, dy, weight, g, &epilogue)
     }
 
     /// The gradients of weight and bias from the chunks' sums.
-    fn finalize(&self, cx: &mut Lowering<'_>, node: &Node, tallied: &Tallied, [partials, moments, weight, stats]: [TensorId; 4]) {
-        let gradients = [node.outputs[1], node.outputs[2]];
-        let addends = self.onto.map(|at| at.map(|at| node.inputs[at]));
+    fn finalize(cx: &mut Lowering<'_>, inputs: &Inputs, tallied: &Tallied, [partials, stats]: [TensorId; 2], gradients: [TensorId; 2]) {
+        let Inputs { moments, weight, onto: addends, .. } = *inputs;
         if let [Some(a), Some(b)] = addends {
             finalize_gradients(cx, tallied, &[partials, moments, weight, a, b], &[gradients[0], gradients[1], stats]);
             return;
@@ -161,20 +181,21 @@ impl Op for BatchNormBackward {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let [x, moments, weight, dy] = [0, 1, 2, 3].map(|i| node.inputs[i]);
+        let inputs = self.inputs(node);
+        let Inputs { x, weight, dy, mask, .. } = inputs;
         let dx = node.outputs[0];
         let (rows, channels) = (rows_of(cx, x), cx.shape(weight)[0]);
         let quads = quads(cx, weight);
         let partials = cx.scratch("batch_norm.partials", &[0, channels], DType::F32);
         let stats = cx.scratch("batch_norm.stats", &[5, channels], DType::F32);
-        let (tallied, g) = if self.behind.is_some() {
+        let (tallied, g) = if let Some(behind) = inputs.behind {
             let (shape, dtype) = (cx.shape(x).to_vec(), cx.info(x).dtype);
             let g = node.outputs.get(3).copied().unwrap_or_else(|| cx.scratch("masked_gradient", &shape, dtype));
-            (self.reduce_behind(cx, node, g, partials), g)
+            (self.reduce_behind(cx, behind, &inputs, [g, partials]), g)
         } else {
-            (self.reduce(cx, node, partials), dy)
+            (self.reduce(cx, &inputs, partials), dy)
         };
-        self.finalize(cx, node, &tallied, [partials, moments, weight, stats]);
+        Self::finalize(cx, &inputs, &tallied, [partials, stats], [node.outputs[1], node.outputs[2]]);
         // What a convolution wrote is masked.
         let masks = self.behind.is_none();
         let kernel = self.kernel(cx, x, ["backward", "backward_joined"], masks);
@@ -183,9 +204,9 @@ impl Op for BatchNormBackward {
             let mut reads = vec![part.of(x), part.of(g), stats.into()];
             let mut writes = vec![part.of(dx)];
             match self.mask {
-                Mask::Input if masks => reads.push(node.inputs[4].into()),
+                Mask::Input if masks => reads.push(mask.into()),
                 Mask::Output if masks => {
-                    reads.push(part.of(node.inputs[4]));
+                    reads.push(part.of(mask));
                     writes.push(part.of(node.outputs[3]));
                 }
                 _ => reads.push(weight.into()),
