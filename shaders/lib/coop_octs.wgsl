@@ -12,6 +12,3 @@ fn put_left(at: u32, v: vec4<u32>) { left[at / 8u] = bitcast<vec4<f32>>(v); }
 fn put_right(at: u32, v: vec4<u32>) { right[at / 8u] = bitcast<vec4<f32>>(v); }
 
 fn staged_at(at: u32) -> vec4<f32> { return stage[at / 4u]; }
-
-// Between accesses of a subgroup's invocations to what is theirs alone.
-fn between() { subgroupBarrier(); }

@@ -21,6 +21,3 @@ fn put_right(at: u32, v: vec4<f16>) {
 }
 
 fn staged_at(at: u32) -> vec4<f32> { return vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]); }
-
-// Between accesses of a subgroup's invocations to what is theirs alone.
-fn between() { workgroupBarrier(); }

@@ -11,6 +11,3 @@ fn put_left(at: u32, v: vec4<f16>) { left[at / 4u] = v; }
 fn put_right(at: u32, v: vec4<f16>) { right[at / 4u] = v; }
 
 fn staged_at(at: u32) -> vec4<f32> { return stage[at / 4u]; }
-
-// Between accesses of a subgroup's invocations to what is theirs alone.
-fn between() { subgroupBarrier(); }

@@ -68,10 +68,10 @@ impl CooperativeMatrix {
     /// Bytes of workgroup memory that all kernels fit: no adapter has less.
     pub const LEAST_MEMORY: u32 = 32 << 10;
 
-    /// Features a device must be opened with, on this backend. Vulkan needs its SPIR-V repaired, so passed through.
+    /// Features a device must be opened with, on this backend. Vulkan needs its SPIR-V repaired, so passed through, without wgpu's check of what it uses.
     pub(super) fn features(backend: wgpu::Backend) -> wgpu::Features {
         let all = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
-        if backend == wgpu::Backend::Vulkan { all | wgpu::Features::PASSTHROUGH_SHADERS } else { all }
+        all | if backend == wgpu::Backend::Vulkan { wgpu::Features::PASSTHROUGH_SHADERS } else { wgpu::Features::SUBGROUP_BARRIER }
     }
 
     /// What kernels may use on `adapter`: the largest square matrices with f16 factors and f32 sums, where workgroups are large enough.
