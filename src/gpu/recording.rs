@@ -50,16 +50,14 @@ impl Prepared {
 const MOST_ENCODERS: usize = 4;
 const LEAST_SHARE: usize = 128;
 
-/// Dispatches of one command buffer at most, on cards and on other devices. All but processors get each command buffer by itself: a step of seconds in one go
-/// would freeze screens, and drivers give up a device whose submission takes too long (Windows after 2 seconds, amdgpu after 10).
-const MOST_SUBMITTED: [usize; 2] = [128, 64];
-
-/// Dispatches of one command buffer at most on such a device. Nobody watches a processor's time.
+/// Dispatches of one command buffer at most on such a device. All but processors, whose time nobody watches, get each command buffer by itself: a step of
+/// seconds in one go would freeze screens, and drivers give up a device whose submission takes too long (Windows after 2 seconds, amdgpu after 10).
 fn most_submitted(kind: DeviceKind) -> usize {
     match kind {
         DeviceKind::Cpu => usize::MAX,
-        DeviceKind::Discrete => MOST_SUBMITTED[0],
-        DeviceKind::Integrated | DeviceKind::Virtual | DeviceKind::Other => MOST_SUBMITTED[1],
+        DeviceKind::Discrete if cfg!(windows) => 128,
+        DeviceKind::Discrete => 512,
+        DeviceKind::Integrated | DeviceKind::Virtual | DeviceKind::Other => 64,
     }
 }
 
