@@ -1,6 +1,6 @@
 //! `swav-wgpu train`.
 
-use super::args::{Global, TrainArgs};
+use super::args::{Global, TrainArgs, Tune};
 use super::report::{html::Html, metrics::Metrics, progress::Progress, progress::Style, tensorboard::TensorBoard};
 use super::signals::Signals;
 use super::{common, output};
@@ -9,6 +9,7 @@ use crate::train::config::PretrainConfig;
 use crate::train::event::{Finished, Observers};
 use crate::train::pretrain::{Run, prepare, pretrain};
 use crate::train::run_folder::RunFolder;
+use crate::tune::Fusions;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,9 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         }
     };
     let start = prepared.start_step();
+    if start > 0 && (global.fuse != Fusions::Usual || global.tune == Tune::Full) {
+        common::warn("--fuse and --tune: a run that goes on keeps the kernels that it began with, and what they fuse");
+    }
     if let Some(aside) = if start == 0 { folder.set_aside(&[])? } else { None } {
         common::warn(format!("{} holds no checkpoint: the run starts again; the metrics before are in {}", out.display(), aside.display()));
     }

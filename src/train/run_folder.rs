@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// The file that is locked while a run holds the folder. It stays, and tells a run's folder from any other.
 const LOCK: &str = "lock";
 
+/// The kernels that a run uses.
+const KERNELS: &str = "kernels.json";
+
 /// An exclusively held run folder.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -109,10 +112,15 @@ impl RunFolder {
         atomic::write(&self.config_path(), toml.as_bytes())
     }
 
+    /// Whether there is a `kernels.json`.
+    pub fn has_kernels(&self) -> bool {
+        self.path.join(KERNELS).exists()
+    }
+
     /// Writes `kernels.json`: the adapter and the kernel variants that the run uses on it, by op and shape.
     pub fn write_kernels(&self, adapter: &AdapterDescription, choices: &Choices) -> Result<()> {
         let record = json!({"adapter": adapter.name, "driver": adapter.driver, "backend": adapter.backend, "kernels": choices});
-        atomic::write(&self.path.join("kernels.json"), format!("{record:#}\n").as_bytes())
+        atomic::write(&self.path.join(KERNELS), format!("{record:#}\n").as_bytes())
     }
 
     /// The checkpoints, of which the newest `keep` stay.

@@ -107,13 +107,12 @@ impl State {
                 self.choices[key]
             );
         }
-        if !new.is_empty() {
-            self.choices.extend(new);
-            if let Some(folder) = run.folder {
-                folder.write_kernels(run.gpu.description(), &self.choices)?;
-            }
+        let known = new.is_empty();
+        self.choices.extend(new);
+        match run.folder {
+            Some(folder) if !known || !folder.has_kernels() => folder.write_kernels(run.gpu.description(), &self.choices),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Starts a step with the images numbered `images`.
