@@ -14,7 +14,7 @@ use std::path::PathBuf;
 const BATCH: usize = 32;
 
 pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
-    let head_file = head_file(args);
+    let head_file = head_file(args)?;
     let (head, classes) = load_classifier(&head_file)?;
     let mut image = args.image.clone();
     if image.config.is_none() {
@@ -69,8 +69,16 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
 }
 
 /// `--head`: a file, or the folder that eval-linear or finetune wrote one into.
-fn head_file(args: &PredictArgs) -> PathBuf {
-    if args.head.is_dir() { args.head.join("head.safetensors") } else { args.head.clone() }
+fn head_file(args: &PredictArgs) -> Result<PathBuf> {
+    if !args.head.is_dir() {
+        return Ok(args.head.clone());
+    }
+    let [whole, partial] = ["head.safetensors", "partial-head.safetensors"].map(|name| args.head.join(name));
+    if !whole.exists() && partial.exists() {
+        let message = format!("holds no finished head, but that of an evaluation that was cut short: name it to use it, {}", partial.display());
+        return Err(Error::weights(&args.head, message));
+    }
+    Ok(whole)
 }
 
 /// The most likely class and its softmax score.

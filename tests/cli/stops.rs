@@ -111,6 +111,9 @@ fn an_evaluation_that_is_stopped_keeps_what_it_has_and_can_be_repeated_in_its_pl
         assert!(result["stopped"] == true && result["epochs"].as_u64().unwrap() >= 1, "{result}");
         assert_eq!(result["head"], format!("{command}/partial-head.safetensors"));
         assert!(files.iter().all(|name| rig.path(&format!("{command}/partial-{name}.safetensors")).is_file()));
+        let image = std::fs::read_dir(rig.path("data/val/red")).unwrap().next().unwrap().unwrap().path();
+        let predict = format!("predict --weights random-is-not-read --head {command} {}", image.display());
+        rig.run(&predict).fails(2, &[command, "holds no finished head", "partial-head.safetensors"]);
         let before = ["metrics.jsonl", "config.toml"].map(|name| std::fs::read(rig.path(&format!("{command}/{name}"))).unwrap());
         rig.run(&format!("train --config pretrain.toml --resume --out {command}")).fails(2, &[command, "holds an evaluation"]);
         let again = rig.run(&line).ok();
