@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
 use crate::nn::Images;
 use crate::train::config::{BackboneConfig, DataConfig, ImageConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
-use crate::train::plan::{eval_transform, images};
+use crate::train::plan::{HeadImages, eval_transform, images};
 use crate::train::{FINETUNED, Network, weight_file};
 use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
 use crate::weights::{self, Checkpoint};
@@ -155,11 +155,13 @@ pub(super) fn tell_preparation(EvalTransform { resize, crop }: EvalTransform, gl
     note(global, &format!("images are {how}"));
 }
 
-/// Image settings of a configuration file of either kind, or the usual ones.
-fn image_settings(image: &ImageArgs) -> Result<(EvalTransform, DataConfig, bool)> {
+/// Image settings of a head, else of a configuration file of either kind, else the usual ones.
+fn image_settings(image: &ImageArgs, head: Option<&HeadImages>) -> Result<(EvalTransform, DataConfig, bool)> {
     let mut crop = EvalTransform { resize: Some(256), crop: 224 };
     let mut data = DataConfig::default();
-    if let Some(path) = &image.config {
+    if let Some(head) = head {
+        (crop, data) = (head.transform(), head.data());
+    } else if let Some(path) = &image.config {
         match kind_of(path, &[])? {
             Kind::Linear => {
                 let (config, _) = LinearConfig::load(path, &[])?;
@@ -182,7 +184,7 @@ fn image_settings(image: &ImageArgs) -> Result<(EvalTransform, DataConfig, bool)
         }
         crop.resize = (resize > 0).then_some(resize);
     }
-    Ok((crop, data, image.config.is_some()))
+    Ok((crop, data, image.config.is_some() && head.is_none()))
 }
 
 /// The usual preparation for a network trained at `size`: images of 64 pixels and less are taken whole, larger ones are scaled to
@@ -194,11 +196,16 @@ fn for_size(size: usize) -> EvalTransform {
 /// Loads weights, or draws them, and settles how images are prepared; a run folder brings its own configuration along. Bad weights are
 /// refused before an adapter is opened.
 pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> Result<(Gpu, Frozen)> {
+    frozen_for(weights, image, None, global)
+}
+
+/// The same with images prepared as for a head, where it says how.
+pub(super) fn frozen_for(weights: &Weights, image: &ImageArgs, head: Option<&HeadImages>, global: &Global) -> Result<(Gpu, Frozen)> {
     let mut image = image.clone();
     if let (Weights::File(path), None) = (weights, &image.config) {
         image.config = run_config(path);
     }
-    let (transform, data, configured) = image_settings(&image)?;
+    let (transform, data, configured) = image_settings(&image, head)?;
     let random = matches!(weights, Weights::Random { .. });
     let (gpu, network) = network(weights, image.config.as_deref(), &[], global)?;
     let frozen =

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
 use crate::train::classifier::{ClassSets, ClassifierResult};
 use crate::train::config::LinearConfig;
-use crate::train::event::Observers;
+use crate::train::event::{Event, Observer, Observers};
 use crate::train::plan::{HeadImages, eval_transform};
 use crate::train::run_folder::RunFolder;
 use crate::train::{FINETUNED, finetune as train_all, fingerprint, linear as train_linear};
@@ -37,8 +37,10 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let variants = variants.until(stop.flag());
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
-    let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers);
+    let result = noted(&mut observers, result)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| Ok([Some(save_head(folder.path(), &config, &result, backbone)?), None]));
+    let saved = noted(&mut observers, saved);
     conclude("linear", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
 }
 
@@ -55,12 +57,24 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let variants = variants.until(stop.flag());
     let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
-    let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers)?;
+    let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers);
+    let result = noted(&mut observers, result)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| {
         let head = save_head(folder.path(), &config, &result, fingerprint(&backbone, &result.values))?;
         Ok([Some(head), Some(save_network(folder.path(), backbone, &result)?)])
     });
+    let saved = noted(&mut observers, saved);
     conclude("fine-tuned", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
+}
+
+/// What ends an evaluation is in its logs too, as far as they can be written.
+fn noted<T>(observers: &mut Observers, outcome: Result<T>) -> Result<T> {
+    if let Err(e) = &outcome
+        && !matches!(e, Error::StoppedEmpty)
+    {
+        let _ = observers.event(&Event::Failed { message: e.to_string() });
+    }
+    outcome
 }
 
 /// Tells the result, whether its files could be saved or not. An evaluation that was cut short has told and kept what it has, but is no complete one.

@@ -17,25 +17,18 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let head_file = head_file(args)?;
     let (head, classes) = load_classifier(&head_file)?;
     let mut image = args.image.clone();
-    if image.config.is_none() {
-        // Images are prepared as those that the head was judged by.
-        image.config = head_file.parent().map(|folder| folder.join("config.toml")).filter(|own| own.is_file());
+    // Images are prepared as those that the head was judged by: it says how itself, or the configuration beside it does.
+    let own = if image.config.is_none() { head_metadata(&head_file, HEAD_IMAGES)? } else { None };
+    let wrong = |e: serde_json::Error| Error::weights(&head_file, format!("metadata `{HEAD_IMAGES}`: {e}"));
+    let own: Option<HeadImages> = own.map(|text| serde_json::from_str(&text).map_err(wrong)).transpose()?;
+    if image.config.is_none() && own.is_none() {
+        image.config = head_file.parent().map(|folder| folder.join("config.toml")).filter(|beside| beside.is_file());
     }
-    let (gpu, mut frozen) = common::frozen(&Weights::File(args.weights.clone()), &image, global)?;
+    let (gpu, frozen) = common::frozen_for(&Weights::File(args.weights.clone()), &image, own.as_ref(), global)?;
     let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
     if inputs != features {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());
         return Err(Error::weights(head_file, message));
-    }
-    if image.config.is_none()
-        && let Some(own) = head_metadata(&head_file, HEAD_IMAGES)?
-    {
-        // A head that was moved away from its configuration.
-        let own: HeadImages = serde_json::from_str(&own).map_err(|e| Error::weights(&head_file, format!("metadata `{HEAD_IMAGES}`: {e}")))?;
-        frozen.images = own.images();
-        if image.size.is_none() && image.resize.is_none() {
-            frozen.transform = own.transform();
-        }
     }
     frozen.tell(global);
     if let Some(own) = head_metadata(&head_file, HEAD_BACKBONE)?

@@ -92,11 +92,16 @@ struct Member {
 /// What a file that looks like a tar by its name is compressed with, by its first bytes. Leaves the file at its beginning.
 fn compression(file: &mut (impl Read + Seek)) -> std::io::Result<Option<&'static str>> {
     let mut first = Vec::new();
-    file.by_ref().take(4).read_to_end(&mut first)?;
+    file.by_ref().take(262).read_to_end(&mut first)?;
     file.rewind()?;
+    // A member's name may begin with anything.
+    if first.ends_with(b"ustar") {
+        return Ok(None);
+    }
+    first.truncate(4);
     Ok(match first[..] {
         [0x1f, 0x8b, ..] => Some("gzip"),
-        [b'B', b'Z', b'h', _] => Some("bzip2"),
+        [b'B', b'Z', b'h', b'1'..=b'9'] => Some("bzip2"),
         [0xfd, b'7', b'z', b'X'] => Some("xz"),
         [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
         _ => None,

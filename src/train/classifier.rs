@@ -135,12 +135,10 @@ pub(super) fn train(
         }
     }
     if let Some(failure) = failure {
-        let _ = observer.event(&Event::Failed { message: failure.to_string() });
         // The best epoch is in the host's memory, whatever became of a later one.
-        return match best {
-            Some(best) => Ok(ClassifierResult { last_top1, epochs: done, stopped: done < epochs, failure: Some(failure), ..best }),
-            None => Err(failure),
-        };
+        let Some(best) = best else { return Err(failure) };
+        let _ = observer.event(&Event::Failed { message: failure.to_string() });
+        return Ok(ClassifierResult { last_top1, epochs: done, stopped: done < epochs, failure: Some(failure), ..best });
     }
     if stopped {
         let failure = observer.event(&Event::Stopped { step: told, resumable: false }).err();

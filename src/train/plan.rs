@@ -72,9 +72,9 @@ impl HeadImages {
         EvalTransform { resize: (self.resize > 0).then_some(self.resize), crop: self.size }
     }
 
-    /// Normalisation.
-    pub fn images(&self) -> Images {
-        images(&DataConfig { mean: self.mean, std: self.std, ..DataConfig::default() })
+    /// Normalisation, in the place of a configuration's.
+    pub fn data(&self) -> DataConfig {
+        DataConfig { mean: self.mean, std: self.std, ..DataConfig::default() }
     }
 }
 

@@ -139,8 +139,10 @@ impl RunFolder {
             let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
             path(&format!("{stem}.before-{number}.{ending}"))
         };
-        let number = (1..).find(|n| !aside("metrics.jsonl", *n).exists()).unwrap_or(u32::MAX);
-        for name in ["events.jsonl", "metrics.jsonl"].iter().chain(besides).filter(|name| path(name).exists()) {
+        // The metrics go last: as long as they are there, what is left is of the earlier run.
+        let all = || besides.iter().chain(&["events.jsonl", "metrics.jsonl"]);
+        let number = (1..).find(|n| !all().any(|name| aside(name, *n).exists())).unwrap_or(u32::MAX);
+        for name in all().filter(|name| path(name).exists()) {
             let to = aside(name, number);
             std::fs::rename(path(name), &to).map_err(Error::output(&to))?;
         }

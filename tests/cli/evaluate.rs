@@ -195,12 +195,14 @@ fn predictions_are_the_heads_softmax_of_the_features() {
     assert!((first["pred_score"].as_f64().unwrap() - logits[1].exp() / sum).abs() < 1e-5, "{first} {logits:?}");
     assert_eq!(said[1]["pred_class"].as_str(), Some("red"));
 
-    // Moved away from its configuration, a head still knows how its images were prepared.
+    // Moved away from its configuration, or beside another, a head still knows how its images were prepared; what is asked for changes nothing else.
     rig.run("eval-linear --config linear.toml --weights run --out larger -q --set image.size=48 --set image.resize=50").ok();
-    std::fs::copy(rig.path("larger/head.safetensors"), rig.path("moved.safetensors")).unwrap();
-    let [beside, moved, as_told] = ["larger", "moved.safetensors", "moved.safetensors --size 32"]
+    for place in ["moved.safetensors", "linear/other.safetensors"] {
+        std::fs::copy(rig.path("larger/head.safetensors"), rig.path(place)).unwrap();
+    }
+    let scores = ["larger", "moved.safetensors", "linear/other.safetensors", "moved.safetensors --resize 50", "moved.safetensors --size 32"]
         .map(|head| rig.run(&format!("predict --weights run --head {head} {image} --json -q")).ok().json()[0]["pred_score"].as_f64().unwrap());
-    assert!(moved == beside && moved != as_told, "{beside} {moved} {as_told}");
+    assert!(scores[1..4].iter().all(|score| *score == scores[0]) && scores[4] != scores[0], "{scores:?}");
 
     // A head without class names gives numbers; one of another width is refused.
     let tensors = |width: usize| {

@@ -315,4 +315,11 @@ fn an_evaluation_that_fails_keeps_its_best_epoch() {
     let values = tensors.tensor("fc.weight").unwrap();
     assert!(values.data().chunks_exact(4).all(|b| f32::from_le_bytes(b.try_into().unwrap()).is_finite()));
     ran.fails(6, &["of linear is not finite", "hint: "]);
+    // The logs say what ended it, and so they do where it never came to an epoch: each once.
+    let failures = |folder: &str| std::fs::read_to_string(rig.path(&format!("{folder}/events.jsonl"))).unwrap().matches("\"failed\"").count();
+    assert_eq!(failures("linear"), 1);
+    std::fs::write(rig.path("data/val/red/00.png"), b"no image").unwrap();
+    rig.run("eval-linear --config linear.toml --weights random:0 --out spoilt -q").fails(4, &["data/val/red/00.png"]);
+    assert_eq!(failures("spoilt"), 1);
+    assert!(std::fs::read_to_string(rig.path("spoilt/report.html")).unwrap().contains("failed: "));
 }

@@ -49,7 +49,7 @@ pub struct BatchNormParameters {
 const EPS: f32 = 1e-5;
 
 /// Reads [x] in training, else [running mean, running variance]; writes [moments], in training also the running statistics. Moments (2, C) are
-/// the means, then invstd.
+/// the means, then invstd. Their own share of the derivative is in [`BatchNormBackward`].
 struct Statistics(BatchNormMode);
 
 /// Reads [x, moments, weight, bias], and a residual to add where there is one.
@@ -92,7 +92,6 @@ impl Op for Statistics {
         "batch_norm_statistics"
     }
 
-    /// The statistics' own share of the derivative is in [`BatchNormBackward`].
     /// The convolution that writes the rows notes their moments.
     fn fuse(&self, cx: &Fusing<'_>) -> Option<Fused> {
         let (BatchNormMode::Training { momentum }, node) = (self.0, cx.node()) else { return None };

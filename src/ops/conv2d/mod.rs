@@ -7,8 +7,8 @@
 //! Fused: normalised inputs are made from what is before the batch norm where they are read; forward notes the statistics of the batch norm behind
 //! it; gradients are added to others of the same tensor, and the input's is masked and summed up for the batch norm before it.
 //!
-//! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile`, `tile128`, `tile128x64` and, where
-//! registers are few, `lean128x64` for GPUs, `plain` everywhere; for activations in f16 also `coop`, `coop128x64` and `coop128`, on cooperative matrices. 3x3 windows without stride over f32 also have
+//! Variants: `broadcast`, `broadcast32` and, into few channels, `narrow` for software devices with subgroups of 8, `tile`, `tile128`, `tile128x64` and
+//! `lean128x64`, which goes first where registers are few, for GPUs, `plain` everywhere; for activations in f16 also `coop`, `coop128x64` and `coop128`, on cooperative matrices. 3x3 windows without stride over f32 also have
 //! `winograd-KERNEL`: Winograd's minimal filtering, whose products that kernel computes.
 
 mod gather;

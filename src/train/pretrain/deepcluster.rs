@@ -67,7 +67,11 @@ impl State {
         let rows = u32::try_from(runner.memory().rows()).expect("a data set has fewer than 2^32 images");
         let first = |head: usize| rng::sample(config.seed, epoch, head as u64, rows, config.model.prototypes);
         let variants = Repeat { choices, otherwise: run.variants };
-        let chosen = runner.cluster(run.gpu, model, store, &variants, config.deepcluster.kmeans_iterations, first)?;
+        let chosen = runner.cluster(run.gpu, model, store, &variants, config.deepcluster.kmeans_iterations, first).map_err(|e| match e {
+            // Which step it is before is known here.
+            Error::NonFinite { what, .. } => Error::NonFinite { what, step },
+            e => e,
+        })?;
         choices.extend(chosen);
         let used = (0..runner.labels().heads()).map(|head| runner.labels().usage(head).0).collect();
         observer.event(&Event::Clustered { epoch, step, used, seconds: began.elapsed().as_secs_f64() })
