@@ -90,9 +90,8 @@ fn multiply(sums: ptr<function, array<array<Sum, COLUMN_TILES>, ROW_TILES>>, a: 
     }
 }
 
-// Brings a matrix of the subgroup to where its invocations, and no others, can read it with `staged`. All subgroups must call.
+// Brings a matrix of the subgroup to where its invocations, and no others, can read it with `staged`.
 fn put_stage(sum: Sum, subgroup: u32) {
-    // What is staged is the subgroup's alone.
     subgroupBarrier();
     coopStoreT(sum, &stage[subgroup * TILE * STAGED_STRIDE / STAGE_UNIT], STAGED_STRIDE / STAGE_UNIT);
     subgroupBarrier();

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
 use crate::train::classifier::{ClassSets, ClassifierResult};
 use crate::train::config::LinearConfig;
-use crate::train::event::{Event, Observer, Observers};
+use crate::train::event::{Observers, noted};
 use crate::train::plan::{HeadImages, eval_transform};
 use crate::train::run_folder::RunFolder;
 use crate::train::{FINETUNED, finetune as train_all, fingerprint, linear as train_linear};
@@ -65,16 +65,6 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     });
     let saved = noted(&mut observers, saved);
     conclude("fine-tuned", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
-}
-
-/// What ends an evaluation is in its logs too, as far as they can be written.
-fn noted<T>(observers: &mut Observers, outcome: Result<T>) -> Result<T> {
-    if let Err(e) = &outcome
-        && !matches!(e, Error::StoppedEmpty)
-    {
-        let _ = observers.event(&Event::Failed { message: e.to_string() });
-    }
-    outcome
 }
 
 /// Tells the result, whether its files could be saved or not. An evaluation that was cut short has told and kept what it has, but is no complete one.

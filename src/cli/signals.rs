@@ -1,8 +1,8 @@
 //! Stopping a run from outside.
 //!
 //! Promise: the first SIGINT, SIGTERM or SIGHUP (Ctrl-C and closing the console on Windows) sets a flag: a run ends its step, writes a checkpoint and
-//! exits 75 (before its first step there is nothing to write, and --resume starts it), an evaluation tells and keeps its best epoch and does the same,
-//! what has nothing to keep ends with 130; the second ends the process at once with 130.
+//! exits 75, an evaluation tells and keeps its best epoch and does the same,
+//! what has nothing to keep, as a run before its first step, ends with 130; the second ends the process at once with 130.
 
 use crate::error::{Error, Result};
 use std::sync::Arc;

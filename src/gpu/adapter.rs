@@ -232,8 +232,8 @@ fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
 /// Bytes that a kernel may see of a tensor: their offsets have 32 bits in some shading languages, and Metal would bind more.
 const MOST_BOUND: u64 = (1 << 32) - 256;
 
-/// Registers of an invocation on a device of the PCI vendor: 128 on Intel's (4 KiB a thread of 8, from Xe2 on 8 KiB a thread of 16) and Apple's, and nobody has
-/// much less.
+/// Registers of an invocation on a device of the PCI vendor: 128 on Intel's (4 KiB a thread of 8, from Xe2 on 8 KiB a thread of 16). Others than NVIDIA's and
+/// AMD's, who tell of 255 and 256, are taken for as small.
 fn registers(vendor: u32) -> u32 {
     const NVIDIA: u32 = 0x10de;
     const AMD: u32 = 0x1002;

@@ -3,7 +3,7 @@
 //! Promise: training code says everything through [`Event`]s to one [`Observer`] and never prints; the command line decides what is
 //! drawn, written or sent. An observer's error ends the run (a full disk, for example).
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::{fmt, path::PathBuf};
 
 /// Something the user should know that does not stop the run.
@@ -189,6 +189,16 @@ pub trait Observer {
     fn event(&mut self, event: &Event) -> Result<()>;
 }
 
+/// Tells the observer of the error that `outcome` is, if it is one; that it cannot be told everywhere changes nothing. A stop is no failure.
+pub fn noted<T>(observer: &mut dyn Observer, outcome: Result<T>) -> Result<T> {
+    if let Err(e) = &outcome
+        && !matches!(e, Error::StoppedEmpty)
+    {
+        let _ = observer.event(&Event::Failed { message: e.to_string() });
+    }
+    outcome
+}
+
 /// Several observers as one, told in order; the first error is returned after all were told.
 #[derive(Default)]
 pub struct Observers(pub Vec<Box<dyn Observer>>);
@@ -217,7 +227,6 @@ impl Observer for Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use std::{cell::Cell, rc::Rc};
 
     struct Counting(Rc<Cell<u32>>, bool);

@@ -12,7 +12,7 @@ mod runner;
 mod state;
 
 use super::config::PretrainConfig;
-use super::event::{Epoch, Event, Finished, Observer, RunStarted, Step, Warning};
+use super::event::{Epoch, Event, Finished, Observer, RunStarted, Step, Warning, noted};
 use super::plan;
 use super::run_folder::RunFolder;
 use crate::data::{Dataset, Loader, Split, steps_per_epoch};
@@ -125,11 +125,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         state,
     };
     let outcome = training.go(data);
-    if let Err(e) = &outcome {
-        // The error is what the run ends with, whether all logs can be told of it or not.
-        let _ = training.observer.event(&Event::Failed { message: e.to_string() });
-    }
-    outcome
+    noted(training.observer, outcome)
 }
 
 struct Training<'a> {

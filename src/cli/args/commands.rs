@@ -72,7 +72,7 @@ impl InfoArgs {
   swav-wgpu train --config configs/digits.toml --set optimizer.lr=1.2 --set train.epochs=20
   swav-wgpu train --out runs/sprites --resume
 
-Ctrl-C or SIGTERM ends the step, writes a checkpoint and exits 75; --resume goes on from there. The last line of --json, then too, is
+Ctrl-C or SIGTERM ends the step, writes a checkpoint and exits 75 (before the first step 130); --resume goes on from there. The last line of --json, then too, is
 {steps, epochs, loss, images_per_second, checkpoint, stopped}.")]
 pub struct TrainArgs {
     /// Configuration file; with --resume the run folder's config.toml if not given

@@ -20,7 +20,7 @@ use resize::{Rect, ResizeScratch, resize};
 /// Bytes per pixel of a crop.
 const PIXEL: usize = 4;
 
-/// Bytes of a crop of `size` by `size` pixels.
+/// Bytes of a crop of `size` by `size` pixels: what `nn::Images::Bytes` takes, which this layer does not know.
 pub fn crop_bytes(size: usize) -> usize {
     (size * size).next_multiple_of(4) * PIXEL
 }
