@@ -261,11 +261,13 @@ def steps(card):
 
 
 FUSIONS = ["usual", "none", "all"]
+KEPT = "usual, all activations kept"
 
 
 def fusion(card):
     names = [card.step("f32"), card.step("f16"), card.supervised()]
-    card.in_turn("fusion", {selection: (card.ours("--fuse", selection), names) for selection in FUSIONS}, card.args.seconds)
+    runs = {selection: (card.ours("--fuse", selection), names) for selection in FUSIONS}
+    card.in_turn("fusion", {**runs, KEPT: (card.ours("--recompute", "none"), names)}, card.args.seconds)
 
 
 def profile(card):
@@ -348,10 +350,10 @@ def step_table(card):
 def fusion_table(card):
     body = []
     for name in columns(card, "fusion")[1]:
-        times = {s: best["median_ms"] for s in FUSIONS if (best := card.median("fusion", s, name))}
+        times = {s: best["median_ms"] for s in [*FUSIONS, KEPT] if (best := card.median("fusion", s, name))}
         ratio = f"{times['none'] / times['usual']:.2f}" if {"none", "usual"} <= times.keys() else "–"
-        body.append([f"`{name}`", *(f"{times[s]:.1f}" if s in times else "–" for s in FUSIONS), ratio])
-    head = ["case", *(f"`--fuse {s}`, ms" for s in FUSIONS), "none / usual"]
+        body.append([f"`{name}`", *(f"{times[s]:.1f}" if s in times else "–" for s in [*FUSIONS, KEPT]), ratio])
+    head = ["case", *(f"`--fuse {s}`, ms" for s in FUSIONS), "`--recompute none`, ms", "none / usual"]
     return ["## Fused and plain", *rows(head, body), ""] if body else []
 
 

@@ -14,8 +14,9 @@ use std::collections::BTreeSet;
 /// Images of a batch of single kernels.
 const BATCH: usize = 4;
 
-/// Every case, in the order of the table; kernels and steps with `batch` images where it is given, in place of each one's own.
-pub fn cases(batch: Option<usize>) -> Vec<Case> {
+/// Every case, in the order of the table; kernels and steps with `batch` images where it is given, in place of each one's own, and steps that give up
+/// `recompute` of their activations.
+pub fn cases(batch: Option<usize>, recompute: Recompute) -> Vec<Case> {
     let count = |own: usize| batch.unwrap_or(own);
     let mut all: Vec<Case> = [256, 512, 1024, 4096].into_iter().map(matmul).collect();
     // Single images of four shapes that stand for the network: the programs measuring others have them too.
@@ -39,13 +40,16 @@ pub fn cases(batch: Option<usize>) -> Vec<Case> {
     all.push(sinkhorn(3000, 64));
     all.extend([("sgd", OptimizerKind::Sgd), ("lars", OptimizerKind::Lars), ("larc", OptimizerKind::Larc)].map(|(name, kind)| optimizer(name, kind)));
     for (depth, size, own) in [(18, 32, 16), (50, 64, 4), (50, 96, 4), (50, 224, 1), (50, 224, 4)] {
-        all.push(steps::supervised(depth, size, count(own)));
+        all.push(steps::supervised(depth, size, count(own), recompute));
     }
     for precision in [Precision::F32, Precision::F16] {
         let resnet = |depth| Backbone::resnet(depth).expect("a usual depth");
-        all.push(steps::swav("small", steps::small(), precision, count(64), [(2, 32), (4, 16)], 60));
-        all.push(steps::swav("resnet18", resnet(18), precision, count(8), [(2, 64), (4, 32)], 300));
-        all.push(steps::swav("resnet50", resnet(50), precision, count(2), [(2, 224), (6, 96)], 3000));
+        let mut swav = |network, backbone, own, groups, prototypes| {
+            all.push(steps::swav(network, backbone, (precision, recompute), count(own), groups, prototypes));
+        };
+        swav("small", steps::small(), 64, [(2, 32), (4, 16)], 60);
+        swav("resnet18", resnet(18), 8, [(2, 64), (4, 32)], 300);
+        swav("resnet50", resnet(50), 2, [(2, 224), (6, 96)], 3000);
     }
     all.extend(images::cases());
     // With one batch for all, some are the same.
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_hold_those_of_the_peers() {
-        let all = cases(None);
+        let all = cases(None, Recompute::Norm);
         let names: BTreeSet<&str> = all.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names.len(), all.len());
         for size in [224, 96] {
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_batch_for_all_names_every_case_once() {
-        let all = cases(Some(64));
+        let all = cases(Some(64), Recompute::Norm);
         let named = |name: &str| all.iter().filter(|c| c.name == name).count();
         for name in ["conv_fwd_c3_512_512_7_b64", "bnrelu_fwdbwd_64_56_b64", "resnet50_step_224_b64", "swav_step_resnet50_2x224_6x96_b64_f16"] {
             assert_eq!(named(name), 1, "{name}");
@@ -120,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_full_swav_step_counts_three_forwards_of_every_crop() {
-        let all = cases(None);
+        let all = cases(None, Recompute::Norm);
         let step = all.iter().find(|c| c.name == "swav_step_resnet50_2x224_6x96_b2").expect("in the list");
         let gmacs = step.flops.expect("counted") / step.images.expect("counted") / 2e9;
         // By hand: 4.087 G for 224 pixels, 0.751 G for 96 and 4.84 M for the head, of each crop.

@@ -19,7 +19,7 @@ pub(super) fn small() -> Backbone {
 }
 
 /// Supervised training of torchvision's ResNet with 1000 classes: SGD, momentum 0.9, weight decay 1e-4.
-pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
+pub(super) fn supervised(depth: usize, size: usize, batch: usize, recompute: Recompute) -> Case {
     let build = move |gpu: &Gpu, variants: &dyn Variants| {
         let backbone = Backbone::resnet(depth).expect("a usual depth");
         let mut specs = backbone.tensors();
@@ -30,8 +30,8 @@ pub(super) fn supervised(depth: usize, size: usize, batch: usize) -> Case {
         let graph = Graph::new();
         let images = graph.input("images", &[batch, size, size, 3], DType::F32);
         let labels = graph.input("labels", &[batch], DType::U32);
-        let resnet =
-            ResNet { backbone: &backbone, parameters: &parameters, mode: BatchNormMode::Training { momentum: 0.1 }, recompute: Recompute::Norm };
+        let mode = BatchNormMode::Training { momentum: 0.1 };
+        let resnet = ResNet { backbone: &backbone, parameters: &parameters, mode, recompute };
         let pooled = resnet.forward(&images).global_avg_pool2d();
         let tensor = |name| parameters.tensor(&graph, name);
         let loss = pooled.linear(&tensor("fc.weight"), Some(&tensor("fc.bias"))).cross_entropy(&labels);
@@ -76,7 +76,14 @@ fn noise(seed: u64, count: usize) -> Vec<u8> {
 const FEAT_DIM: usize = 128;
 
 /// A SwAV step of the official code's kind, with two groups of crops (how many, of which size), a projection of two layers and LARC.
-pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batch: usize, groups: [(usize, usize); 2], prototypes: usize) -> Case {
+pub(super) fn swav(
+    network: &str,
+    backbone: Backbone,
+    (precision, recompute): (Precision, Recompute),
+    batch: usize,
+    groups: [(usize, usize); 2],
+    prototypes: usize,
+) -> Case {
     let [large, small] = groups.map(|(count, size)| format!("{count}x{size}"));
     let name = format!("swav_step_{network}_{large}_{small}_b{batch}{}", ending(precision.dtype()));
     // Three forwards of every crop: convolutions, projection and prototypes.
@@ -99,7 +106,7 @@ pub(super) fn swav(network: &str, backbone: Backbone, precision: Precision, batc
             queue_rows: 0,
             optimizer: Optimizer { kind: OptimizerKind::Larc, momentum: 0.9, weight_decay: 1e-6, trust: 0.001, eps: 1e-8 },
             batch_norm: BatchNormMode::Training { momentum: 0.1 },
-            recompute: Recompute::Norm,
+            recompute,
             precision,
             loss_scaling: LossScaling::default(),
         };

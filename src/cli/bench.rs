@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let filter = pattern(args.filter.as_deref())?;
-    let chosen: Vec<_> = cases(args.batch).into_iter().filter(|c| filter.as_ref().is_none_or(|f| f.is_match(&c.name))).collect();
+    let chosen: Vec<_> = cases(args.batch, args.recompute).into_iter().filter(|c| filter.as_ref().is_none_or(|f| f.is_match(&c.name))).collect();
     if chosen.is_empty() {
         return Err(Error::Usage(format!("no case matches {:?}; --list shows them", args.filter.as_deref().unwrap_or(""))));
     }

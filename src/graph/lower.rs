@@ -218,8 +218,13 @@ impl Lowered {
     /// Bytes that the launches bind, each tensor or part of one that a launch binds once: about what crosses memory when nothing stays in caches between launches, and launches
     /// read what they need once. What a launch updates in place counts once too.
     pub fn traffic(&self) -> u64 {
-        let bound = |l: &Launch| l.reads.iter().chain(&l.writes).copied().collect::<HashSet<View>>();
-        self.launches.iter().flat_map(bound).map(|v| self.range(&v).1).sum()
+        self.launches.iter().map(|launch| self.traffic_of(launch)).sum()
+    }
+
+    /// The share of one launch in it.
+    pub fn traffic_of(&self, launch: &Launch) -> u64 {
+        let bound: HashSet<&View> = launch.reads.iter().chain(&launch.writes).collect();
+        bound.into_iter().map(|view| self.range(view).1).sum()
     }
 
     /// The most that any launch binds, and of which tensor.

@@ -39,18 +39,6 @@ pub enum Precision {
     F16,
 }
 
-impl std::str::FromStr for Precision {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "f16" => Ok(Self::F16),
-            _ => Err("must be f32 or f16".into()),
-        }
-    }
-}
-
 impl Precision {
     /// The type of activations.
     pub fn dtype(self) -> DType {

@@ -17,6 +17,8 @@ pub struct Kernel {
     pub entry: &'static str,
     /// Launches of it in a step.
     pub launches: usize,
+    /// Bytes that they bind, each tensor once a launch ([`Lowered::traffic`](swav_wgpu::graph::Lowered::traffic)).
+    pub traffic: u64,
     pub words: Vec<u32>,
 }
 
@@ -27,16 +29,19 @@ pub fn of_a_step(config: &Path, sets: &[String], caps: &Caps) -> Result<Vec<Kern
     let settings = settings(&config);
     let variables = StepVariables::new(&mut model, &settings);
     let queue = if variables.queues.is_empty() { QueueUse::Absent } else { QueueUse::Used };
-    let mut launches: HashMap<KernelSpec, usize> = HashMap::new();
+    let mut totals: HashMap<KernelSpec, (usize, u64)> = HashMap::new();
     for part in record(&model, &settings, &variables, queue, false) {
         let outputs: Vec<TensorId> = part.outputs.iter().map(|(_, tensor)| tensor.id()).collect();
-        for launch in lower(&part.graph, &outputs, caps, &BestGuess).launches {
-            *launches.entry(launch.kernel).or_default() += 1;
+        let lowered = lower(&part.graph, &outputs, caps, &BestGuess);
+        for launch in &lowered.launches {
+            let (launches, traffic) = totals.entry(launch.kernel.clone()).or_default();
+            *launches += 1;
+            *traffic += lowered.traffic_of(launch);
         }
     }
     let mut all = Vec::new();
-    for (spec, launches) in launches {
-        all.push(Kernel { label: spec.label(), entry: spec.entry, launches, words: spirv(&spec)? });
+    for (spec, (launches, traffic)) in totals {
+        all.push(Kernel { label: spec.label(), entry: spec.entry, launches, traffic, words: spirv(&spec)? });
     }
     all.sort_by(|a, b| b.launches.cmp(&a.launches).then_with(|| a.label.cmp(&b.label)));
     Ok(all)

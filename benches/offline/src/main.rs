@@ -1,4 +1,5 @@
-//! What a Vulkan driver's compiler makes of the kernels of a training step: registers, spills, scratch memory, instructions.
+//! What a Vulkan driver's compiler makes of the kernels of a training step: registers, spills, scratch memory, instructions; and how
+//! much memory its launches bind together.
 //!
 //! Nothing runs, so a driver serves that only pretends to have its card; docs/performance.md says how to come by one. The step is lowered for a
 //! card with subgroups and matrices as the flags say, whatever the driver's own, and each distinct kernel is compiled once.
@@ -76,7 +77,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", driver.name);
     for kernel in &all {
         let statistics = driver.statistics(kernel).unwrap_or_else(|e| format!("is not compiled: {e}"));
-        println!("{:>5} x {}: {statistics}", kernel.launches, kernel.label);
+        let megabytes = kernel.traffic as f64 / 1e6;
+        println!("{:>5} x {megabytes:>8.1} MB {}: {statistics}", kernel.launches, kernel.label);
     }
     Ok(())
 }

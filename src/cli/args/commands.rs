@@ -1,7 +1,8 @@
 //! The flags of each command.
 
-use super::values::{Layout, Shell, Weights, count, fraction, pixels, positive, some_seconds};
+use super::values::{Layout, Shell, Weights, count, fraction, named, pixels, positive, some_seconds};
 use crate::error::Error;
+use crate::nn::Recompute;
 use crate::swav::Precision;
 use clap::Args;
 use std::path::PathBuf;
@@ -286,7 +287,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
     /// f32 or f16: as what the backbone computes. In f16 only blunders are found, for the recording is of f32
-    #[arg(long, default_value = "f32")]
+    #[arg(long, default_value = "f32", value_parser = named::<Precision>)]
     pub precision: Precision,
 }
 
@@ -306,6 +307,9 @@ pub struct BenchArgs {
     /// Time to spend on each case after its first run
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = some_seconds)]
     pub seconds: f64,
+    /// What steps compute again to save memory: train.recompute, none, norm, stage or block
+    #[arg(long, value_name = "WHAT", default_value = "norm", value_parser = named::<Recompute>)]
+    pub recompute: Recompute,
     /// Device time of every kernel instead of whole runs
     #[arg(long)]
     pub profile: bool,

@@ -1,6 +1,7 @@
 //! Values of flags that are more than text.
 
 use clap::ValueEnum;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -108,6 +109,11 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
 /// A side of an image in pixels.
 pub(super) fn pixels(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|v| (1..=4_096).contains(v)).ok_or_else(|| "must be a whole number of pixels, 1 to 4096".into())
+}
+
+/// A value by the name that configurations know it by.
+pub(super) fn named<T: DeserializeOwned>(text: &str) -> Result<T, serde::de::value::Error> {
+    T::deserialize(text.into_deserializer())
 }
 
 fn number(text: &str, ok: impl Fn(f64) -> bool, must: &str) -> Result<f64, String> {
