@@ -5,6 +5,7 @@ use divan::Bencher;
 use std::sync::LazyLock;
 use swav_wgpu::bench::{BUDGET, cases};
 use swav_wgpu::gpu::Gpu;
+use swav_wgpu::nn::Recompute;
 use swav_wgpu::tune::BestGuess;
 
 static GPU: LazyLock<Gpu> = LazyLock::new(|| Gpu::open(None).unwrap_or_else(|e| panic!("no adapter: {e}")));
@@ -14,12 +15,12 @@ fn main() {
 }
 
 fn names() -> Vec<String> {
-    cases(None).into_iter().map(|case| case.name).collect()
+    cases(None, Recompute::Norm).into_iter().map(|case| case.name).collect()
 }
 
 #[divan::bench(args = names())]
 fn case(bencher: Bencher<'_, '_>, name: &String) {
-    let found = cases(None).into_iter().find(|case| case.name == *name).expect("a case of that name");
+    let found = cases(None, Recompute::Norm).into_iter().find(|case| case.name == *name).expect("a case of that name");
     let mut ready = found.prepare(&GPU, &BestGuess).unwrap_or_else(|e| panic!("{name}: {e}"));
     // Drivers compile at the first run.
     ready.run(&GPU).unwrap_or_else(|e| panic!("{name}: {e}"));

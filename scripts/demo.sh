@@ -11,8 +11,8 @@ cargo build --release
 swav=target/release/swav-wgpu
 scripts/ensure-vulkan.sh "$swav"
 
-if [ -e "$out" ] && [ ! -e "$out/config.toml" ]; then
-    echo "$out exists and holds no run; name another folder" >&2
+if [ -e "$out" ] && ! { [ -e "$out/lock" ] && [ -d "$out/checkpoints" ] && [ -e "$out/kernels.json" ]; }; then
+    echo "$out exists and holds no run of swav-wgpu; name another folder" >&2
     exit 2
 fi
 rm -rf "$out"

@@ -56,6 +56,11 @@ impl StepRunner {
         rows > 0 && self.pushed * self.settings.batch as u64 >= rows
     }
 
+    /// Whether the last batch filled it: the next step with the queue is the first that looks into it.
+    pub fn queue_is_new(&self) -> bool {
+        self.queue_is_full() && (self.pushed - 1) * (self.settings.batch as u64) < self.settings.queue_rows as u64
+    }
+
     /// Whether the next step needs other programs than the last: finish what is in flight first.
     pub fn will_rebuild(&self, queue_active: bool) -> bool {
         self.programs.as_ref().is_some_and(|(built, _)| *built != self.queue_use(queue_active))

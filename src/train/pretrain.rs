@@ -118,7 +118,6 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         reads: VecDeque::new(),
         began: Instant::now(),
         started_at: state.step,
-        last_loss: f64::NAN,
         running: None,
         skipped: 0,
         checkpoint: state.restored.clone(),
@@ -140,8 +139,6 @@ struct Training<'a> {
     reads: VecDeque<Instant>,
     began: Instant,
     started_at: u64,
-    /// Mean of the last epoch that ended.
-    last_loss: f64,
     /// The step in flight.
     running: Option<Running>,
     /// Steps in a row that were skipped because something overflowed.
@@ -182,7 +179,8 @@ impl Training<'_> {
                 let kept = read.and_then(|step| {
                     // Whether anybody listens or not.
                     let _ = step.map(|step| self.observer.event(&Event::Step(step)));
-                    if self.state.step.is_multiple_of(self.steps_per_epoch) {
+                    // An epoch that was told has no sums any more.
+                    if self.state.step.is_multiple_of(self.steps_per_epoch) && self.state.epoch.loss().is_some() {
                         let _ = self.end_epoch(self.state.step);
                     }
                     self.save()
@@ -212,7 +210,7 @@ impl Training<'_> {
         Finished {
             steps: self.state.step,
             epochs: self.state.step / self.steps_per_epoch,
-            loss: self.state.epoch.loss().unwrap_or(self.last_loss),
+            loss: self.state.epoch.loss().unwrap_or(self.state.last_loss),
             images_per_second: images / seconds.max(1e-9),
             seconds,
             checkpoint: self.checkpoint.clone(),
@@ -236,9 +234,10 @@ impl Training<'_> {
             if self.state.runner.will_rebuild(queue) {
                 // A step in flight belongs to the program that is about to go.
                 self.settle()?;
-                if queue && self.state.runner.queue_is_full() {
-                    self.observer.event(&Event::QueueUsed { step })?;
-                }
+            }
+            // Not where programs are built: a run that goes on from here has built them already.
+            if queue && self.state.runner.queue_is_new() {
+                self.observer.event(&Event::QueueUsed { step })?;
             }
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;
@@ -331,11 +330,11 @@ impl Training<'_> {
         let record = std::mem::take(&mut self.state.epoch);
         let (used, entropy) = self.state.runner.usage().unwrap_or_else(|| record.codes());
         // In f16 every step of a short epoch may have been skipped.
-        self.last_loss = record.loss().unwrap_or(self.last_loss);
+        self.state.last_loss = record.loss().unwrap_or(self.state.last_loss);
         self.observer.event(&Event::Epoch(Epoch {
             epoch: done / self.steps_per_epoch - 1,
             step: done - 1,
-            loss: self.last_loss,
+            loss: self.state.last_loss,
             seconds: record.began.elapsed().as_secs_f64(),
             prototypes_used: Some(used),
             code_entropy: Some(entropy),

@@ -142,28 +142,32 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
         let loss = f64::from(outputs.scalar("loss"));
         result.loss.push(loss);
         result.loss_error.push((loss - expected_loss).abs());
-        if let Some(expected) = optional(&file, &format!("scores/{step}"))? {
-            result.scores_error.push(Norms::of(&outputs.f32("scores"), &expected).relative());
+        let scores = outputs.f32("scores");
+        if let Some(expected) = optional(&file, &format!("scores/{step}"), scores.len())? {
+            result.scores_error.push(Norms::of(&scores, &expected).relative());
         }
-        if let Some(expected) = optional(&file, &format!("q/{step}"))? {
-            let worst = outputs.f32("codes").iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-            result.codes_error.push(worst);
+        let codes = outputs.f32("codes");
+        if let Some(expected) = optional(&file, &format!("q/{step}"), codes.len())? {
+            result.codes_error.push(codes.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max));
         }
         if step == 0 {
             let mut ours = model.parameters.read_gradients(gpu, &store)?;
             if judge.precision == Precision::F16 {
                 ours.values_mut().flatten().for_each(|g| *g /= Judge::loss_scaling().initial);
             }
-            let (each, all) = compare(&file, "grad0", &ours, None, is_trained)?;
-            result.grad0_error = each;
-            result.grad0_error_all = all;
+            // PyTorch has no gradient of what is frozen.
+            let compared =
+                |name: &str| is_trained(name) && !(recorded.freeze > 0 && name == "prototypes.weight" && !file.contains("grad0/prototypes.weight"));
+            (result.grad0_error, result.grad0_error_all) = compare(&file, "grad0", &model, &ours, None, compared)?;
         }
     }
     let last = model.parameters.read(gpu, &store)?;
-    (_, result.final_update_error_all) = compare(&file, "final", &last, Some(&initial), is_trained)?;
+    // Not judged, they may be missing.
+    let there = |name: &str| judged == recorded.steps || file.contains(&format!("final/{name}"));
+    (_, result.final_update_error_all) = compare(&file, "final", &model, &last, Some(&initial), |name| is_trained(name) && there(name))?;
     // The mean before the head's batch norm follows the bias that only noise moves.
-    let running = |name: &str| name.contains("running_") && name != "projection_head.1.running_mean";
-    (_, result.running_error_all) = compare(&file, "final", &last, None, running)?;
+    let running = |name: &str| name.contains("running_") && name != "projection_head.1.running_mean" && file.contains(&format!("final/{name}"));
+    (_, result.running_error_all) = compare(&file, "final", &model, &last, None, running)?;
     // Written so that a NaN does not pass.
     let within = |error: f64, limit: f64| error <= limit;
     let limits = judge.limits();
@@ -176,12 +180,26 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
 impl Recorded {
     fn check(&self, path: &Path) -> Result<()> {
         let wrong = |message: &str| Err(Error::weights(path, format!("metadata `swav`: {message}")));
+        let counts = |key: &str, values: &[usize], least: usize, most: usize| match values.iter().find(|v| !(least..=most).contains(*v)) {
+            Some(value) => wrong(&format!("{key} has {value}: must be {least} to {most}")),
+            None => Ok(()),
+        };
+        counts("depth_blocks", &self.depth_blocks, 1, 1000)?;
+        counts("width", &[self.width], 1, 1 << 12)?;
+        counts("hidden", &[self.hidden], 0, 1 << 20)?;
+        counts("feat_dim", &[self.feat_dim], 1, 1 << 16)?;
+        counts("prototypes", &[self.prototypes], 1, 1 << 24)?;
+        counts("crops", &self.crops.iter().map(|c| c[0]).collect::<Vec<_>>(), 1, 64)?;
+        counts("crops", &self.crops.iter().map(|c| c[1]).collect::<Vec<_>>(), 8, 1 << 12)?;
+        counts("batch", &[self.batch], 1, 1 << 20)?;
+        counts("queue", &[self.queue.saturating_mul(self.batch)], 0, 1 << 24)?;
+        counts("sinkhorn_iterations", &[self.sinkhorn_iterations], 1, 1000)?;
         let views: usize = self.crops.iter().map(|c| c[0]).sum();
         if self.depth_blocks.len() != 4 {
             return wrong("depth_blocks must have four entries");
         }
-        if self.lr.len() < self.steps || self.steps == 0 || self.batch == 0 || self.sinkhorn_iterations == 0 {
-            return wrong("steps, batch and sinkhorn_iterations must be positive, with an lr for every step");
+        if self.lr.len() < self.steps || self.steps == 0 {
+            return wrong("steps must be positive, with an lr for every step");
         }
         if views < 2 || self.crops_for_assign.is_empty() || self.crops_for_assign.iter().any(|c| *c >= views) {
             return wrong("crops_for_assign must name crops, of which there are at least two");
@@ -250,26 +268,30 @@ impl Recorded {
 }
 
 fn values(file: &TensorFile, prefix: &str, model: &SwavModel) -> Result<Values> {
-    model
-        .parameters
-        .names()
-        .map(|name| {
-            let tensor = file.f32(&format!("{prefix}/{name}"))?;
-            let expected = &model.parameters.spec(name).shape;
-            if tensor.shape != *expected {
-                let message = format!("{prefix}/{name} has shape {:?}, expected {expected:?}", tensor.shape);
-                return Err(Error::weights(file.path(), message));
-            }
-            Ok((name.to_owned(), tensor.data))
-        })
-        .collect()
+    model.parameters.names().map(|name| Ok((name.to_owned(), value(file, prefix, model, name)?))).collect()
 }
 
-fn optional(file: &TensorFile, name: &str) -> Result<Option<Vec<f64>>> {
+/// What the recording has of the network's tensor `name`.
+fn value(file: &TensorFile, prefix: &str, model: &SwavModel, name: &str) -> Result<Vec<f32>> {
+    let tensor = file.f32(&format!("{prefix}/{name}"))?;
+    let expected = &model.parameters.spec(name).shape;
+    if tensor.shape != *expected {
+        let message = format!("{prefix}/{name} has shape {:?}, expected {expected:?}", tensor.shape);
+        return Err(Error::weights(file.path(), message));
+    }
+    Ok(tensor.data)
+}
+
+/// A tensor of `count` numbers that a recording may have.
+fn optional(file: &TensorFile, name: &str, count: usize) -> Result<Option<Vec<f64>>> {
     if !file.contains(name) {
         return Ok(None);
     }
-    Ok(Some(file.f32(name)?.data.into_iter().map(f64::from).collect()))
+    let tensor = file.f32(name)?;
+    if tensor.data.len() != count {
+        return Err(Error::weights(file.path(), format!("{name} has shape {:?}, expected {count} numbers", tensor.shape)));
+    }
+    Ok(Some(tensor.data.into_iter().map(f64::from).collect()))
 }
 
 /// Squared norms of a difference and of a reference.
@@ -303,25 +325,22 @@ fn is_trained(name: &str) -> bool {
 fn compare(
     file: &TensorFile,
     prefix: &str,
+    model: &SwavModel,
     ours: &Values,
     initial: Option<&Values>,
     keep: impl Fn(&str) -> bool,
 ) -> Result<(BTreeMap<String, f64>, f64)> {
     let (mut each, mut all) = (BTreeMap::new(), Norms::default());
-    for (name, value) in ours.iter().filter(|(name, _)| keep(name)) {
-        let key = format!("{prefix}/{name}");
-        if !file.contains(&key) {
-            continue;
-        }
-        let mut reference: Vec<f64> = file.f32(&key)?.data.into_iter().map(f64::from).collect();
-        let mut value = value.clone();
+    for (name, ours) in ours.iter().filter(|(name, _)| keep(name)) {
+        let mut reference: Vec<f64> = value(file, prefix, model, name)?.into_iter().map(f64::from).collect();
+        let mut ours = ours.clone();
         if let Some(start) = initial.map(|i| &i[name]) {
-            for ((v, r), s) in value.iter_mut().zip(&mut reference).zip(start) {
+            for ((v, r), s) in ours.iter_mut().zip(&mut reference).zip(start) {
                 *v -= s;
                 *r -= f64::from(*s);
             }
         }
-        let norms = Norms::of(&value, &reference);
+        let norms = Norms::of(&ours, &reference);
         each.insert(name.clone(), norms.relative());
         all.difference += norms.difference;
         all.reference += norms.reference;

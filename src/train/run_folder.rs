@@ -18,6 +18,12 @@ use std::path::{Path, PathBuf};
 /// The file that is locked while a run holds the folder. It stays, and tells a run's folder from any other.
 const LOCK: &str = "lock";
 
+/// What it says of the process that holds the folder begins so.
+const HOLDER: &str = "process ";
+
+/// What a run that begins writes over.
+const WRITTEN_OVER: [&str; 5] = ["config.toml", "metrics.jsonl", "events.jsonl", KERNELS, "report.html"];
+
 /// The kernels that a run uses.
 const KERNELS: &str = "kernels.json";
 
@@ -179,13 +185,16 @@ impl Contents {
     fn of(folder: &Path) -> Self {
         let has = |name: &&str| folder.join(name).exists();
         let complete = has(&"head.safetensors");
+        // Other programs have locks and checkpoints too. What cannot be read is locked, which only runs do.
+        let locked_once = has(&LOCK) && std::fs::read_to_string(folder.join(LOCK)).map_or(true, |text| text.is_empty() || text.starts_with(HOLDER));
+        let checkpoints = CheckpointStore::view(folder.join("checkpoints"));
         Self {
-            training: has(&"checkpoints"),
+            training: has(&"checkpoints") && (locked_once || checkpoints.list().is_ok_and(|steps| !steps.is_empty())),
             complete,
             evaluation: complete || has(&"partial-head.safetensors"),
             kind: kind_of(&folder.join("config.toml"), &[]).ok(),
-            at_stake: ["config.toml", "metrics.jsonl"].into_iter().find(|name| has(name)),
-            locked_once: has(&LOCK),
+            at_stake: WRITTEN_OVER.into_iter().find(|name| has(name)),
+            locked_once,
         }
     }
 
@@ -210,7 +219,7 @@ fn lock(folder: &Path) -> Result<File> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::output(&path))?;
     match file.try_lock() {
         Ok(()) => {
-            let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "process {}", std::process::id()));
+            let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{HOLDER}{}", std::process::id()));
             written.map_err(Error::output(&path))?;
             Ok(file)
         }
@@ -273,7 +282,7 @@ mod tests {
     fn what_is_not_of_a_run_of_this_kind_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let refused = |error: Error, words: &str| assert!(error.exit_code() == 2 && error.to_string().contains(words), "{error}");
-        for name in ["config.toml", "metrics.jsonl"] {
+        for name in WRITTEN_OVER {
             let path = dir.path().join(name.replace('.', "-"));
             std::fs::create_dir(&path).unwrap();
             std::fs::write(path.join(name), "kind = 'linear'").unwrap();
@@ -281,6 +290,15 @@ mod tests {
             refused(RunFolder::open(&path, false).unwrap_err(), "is of no run");
             refused(RunFolder::open(&path, true).unwrap_err(), name);
             assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1, "a refusal leaves nothing");
+            // Locks and checkpoints of other programs make it no run's.
+            std::fs::write(path.join(LOCK), "4711").unwrap();
+            std::fs::create_dir(path.join("checkpoints")).unwrap();
+            std::fs::write(path.join("checkpoints/last.pt"), "").unwrap();
+            refused(RunFolder::open(&path, true).unwrap_err(), "is of no run");
+            // A copy of a run without its lock is one.
+            std::fs::write(path.join("checkpoints/step-000000004.safetensors"), "").unwrap();
+            std::fs::remove_file(path.join(LOCK)).unwrap();
+            assert!(RunFolder::open(&path, true).unwrap().holds_run());
         }
         let path = dir.path().join("linear");
         RunFolder::open_evaluation(&path).unwrap().write_config("kind = 'linear'").unwrap();

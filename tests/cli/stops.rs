@@ -228,6 +228,9 @@ fn a_run_with_nothing_left_to_do_says_where_it_stands() {
     let again = again.json();
     assert!(again["steps"] == 3 && again["checkpoint"] == first["checkpoint"] && !first["checkpoint"].is_null(), "{again}");
     assert!(std::fs::read(rig.path("run/config.toml")).unwrap() == config, "no step ran with the new rate");
+    // The end of an epoch leaves no step of which to tell: the epoch's loss it is.
+    let (whole, again) = (rig.train("whole", ""), rig.train("whole", "--resume"));
+    assert!(again["loss"] == whole["loss"] && whole["loss"].as_f64().unwrap() > 0.0, "{again}");
 }
 
 #[test]
@@ -264,9 +267,7 @@ fn ends(rig: &Rig, out: &str) -> Vec<[String; 3]> {
 #[test]
 fn steps_are_kept_when_an_image_or_a_log_fails() {
     use swav_wgpu::error::{Error, Result};
-    use swav_wgpu::train::config::PretrainConfig;
     use swav_wgpu::train::event::{Event, Observer};
-    use swav_wgpu::train::pretrain::{Run, prepare, pretrain};
     let rig = Rig::new();
     let data = rig.path("data/train/red/00.png");
     let image = std::fs::read(&data).unwrap();
@@ -285,20 +286,45 @@ fn steps_are_kept_when_an_image_or_a_log_fails() {
             if full { Err(Error::output("metrics.jsonl")(std::io::ErrorKind::StorageFull.into())) } else { Ok(()) }
         }
     }
-    let (config, _) = PretrainConfig::load(rig.path("pretrain.toml"), &[]).unwrap();
-    let gpu = swav_wgpu::gpu::Gpu::open(None).unwrap();
-    let folder = swav_wgpu::train::run_folder::RunFolder::open(rig.path("full"), false).unwrap();
-    let run = Run { gpu: &gpu, variants: &swav_wgpu::tune::BestGuess, folder: Some(&folder), max_steps: None, stop: &false.into() };
-    let prepared = prepare(&config, &run, None).unwrap();
-    let failed = pretrain(&config, &run, prepared, &mut Full).unwrap_err();
-    assert!(matches!(failed, Error::Output { .. }), "{failed}");
-    drop(folder);
+    pretrain_observed(&rig, "full", &mut Full);
     // The step after the one whose log failed was under way. It ended an epoch, of which the next knows nothing.
     assert_eq!(rig.checkpoints("full").iter().map(|file| Checkpoint::load(file).unwrap().step).collect::<Vec<_>>(), [4]);
     let config = rig.text("pretrain.toml");
     rig.run(&format!("train --config {config} --out full --resume -q")).ok();
     rig.train("whole", "");
     assert_eq!(ends(&rig, "full"), ends(&rig, "whole")[1..]);
+}
+
+/// An epoch whose end could not be written down is not told again without what it added up to.
+#[test]
+fn an_epoch_is_told_once() {
+    use swav_wgpu::error::{Error, Result};
+    use swav_wgpu::train::event::{Event, Observer};
+    let rig = Rig::new();
+    struct Full(Vec<Option<u64>>);
+    impl Observer for Full {
+        fn event(&mut self, event: &Event) -> Result<()> {
+            let Event::Epoch(epoch) = event else { return Ok(()) };
+            self.0.push(epoch.prototypes_used);
+            Err(Error::output("events.jsonl")(std::io::ErrorKind::StorageFull.into()))
+        }
+    }
+    let mut full = Full(Vec::new());
+    pretrain_observed(&rig, "full", &mut full);
+    assert!(full.0.len() == 1 && full.0[0] > Some(0), "{:?}", full.0);
+    assert_eq!(rig.checkpoints("full").iter().map(|file| Checkpoint::load(file).unwrap().step).collect::<Vec<_>>(), [4]);
+}
+
+/// Runs `pretrain.toml` into `out` with an observer that ends it.
+fn pretrain_observed(rig: &Rig, out: &str, observer: &mut dyn swav_wgpu::train::event::Observer) {
+    use swav_wgpu::train::pretrain::{Run, prepare, pretrain};
+    let (config, _) = swav_wgpu::train::config::PretrainConfig::load(rig.path("pretrain.toml"), &[]).unwrap();
+    let gpu = swav_wgpu::gpu::Gpu::open(None).unwrap();
+    let folder = swav_wgpu::train::run_folder::RunFolder::open(rig.path(out), false).unwrap();
+    let run = Run { gpu: &gpu, variants: &swav_wgpu::tune::BestGuess, folder: Some(&folder), max_steps: None, stop: &false.into() };
+    let prepared = prepare(&config, &run, None).unwrap();
+    let failed = pretrain(&config, &run, prepared, observer).unwrap_err();
+    assert!(matches!(failed, swav_wgpu::error::Error::Output { .. }), "{failed}");
 }
 
 /// What an evaluation has is told and kept, whatever becomes of a later epoch.

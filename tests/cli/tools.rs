@@ -87,6 +87,23 @@ fn a_wrong_trajectory_is_told() {
         rig.run(&format!("replay wrong.safetensors --steps {steps}")).fails(2, &["--steps", steps, "wrong.safetensors has "]);
     }
     rig.run("replay pretrain.toml").fails(2, &["pretrain.toml"]);
+    // Nothing passes because it is not there, or only a part of it.
+    let init = "init/layer2.0.conv2.weight";
+    tensors.insert(init.into(), recorded.get(init).unwrap());
+    for (name, short) in [("grad0/conv1.weight", None), ("final/conv1.weight", None), ("final/bn1.bias", Some([4])), ("q/1", Some([4]))] {
+        let whole = tensors.remove(name).unwrap();
+        if let Some(shape) = short {
+            tensors.insert(name.into(), AnyTensor::from_f32(&shape, &[0.0; 4]));
+        }
+        write_safetensors(rig.path("less.safetensors"), &tensors, recorded.metadata()).unwrap();
+        rig.run("replay less.safetensors").fails(2, &["less.safetensors", name]);
+        tensors.insert(name.into(), whole);
+    }
+    for (from, to) in [("\"width\": 8", "\"width\": 0"), ("[1, 1, 1, 1]", "[1, 1, 1, 0]"), ("\"queue\": 2", "\"queue\": 99999999")] {
+        let about = recorded.metadata().iter().map(|(key, text)| (key.clone(), text.replace(from, to))).collect();
+        write_safetensors(rig.path("odd.safetensors"), &tensors, &about).unwrap();
+        rig.run("replay odd.safetensors").fails(2, &["odd.safetensors", "metadata `swav`", "must be"]);
+    }
     tensors.remove("crops/2/1");
     write_safetensors(rig.path("torn.safetensors"), &tensors, recorded.metadata()).unwrap();
     rig.run("replay torn.safetensors").fails(2, &["torn.safetensors", "crops/2/1"]);

@@ -80,15 +80,28 @@ fn resuming_while_the_queue_fills_and_is_used() {
     // It begins at step 4, is full after three more, and takes part in the codes from step 7 on.
     let queue = "--set queue.length=24 --set queue.start_epoch=1 --set train.epochs=3";
     rig.train("whole", queue);
-    for (out, at) in [("filling", 6), ("used", 9)] {
+    for (out, at) in [("filling", 6), ("full", 7), ("used", 9)] {
         rig.train(out, &format!("{queue} --max-steps {at}"));
         rig.train(out, &format!("{queue} --resume"));
         assert_eq!(rig.metric("whole", "loss"), rig.metric(out, "loss"), "cut while {out}");
         same_state(&rig.checkpoints("whole")[0], rig.checkpoints(out).last().unwrap());
+        assert_eq!((queue_used(&rig, "whole"), queue_used(&rig, out)), (vec![7], vec![7]));
     }
+    // Batches of another size lie elsewhere: the rows are written anew, two batches of them, before they are used.
+    rig.train("larger", &format!("{queue} --max-steps 9"));
+    let ran = rig.run("train --out larger --resume -q --set train.batch=12 --set train.epochs=5").ok();
+    assert!(ran.err.contains("the queue fills anew, because train.batch has changed"), "{}", ran.err);
+    assert_eq!(queue_used(&rig, "larger"), [7, 11]);
     rig.train("without", "--set train.epochs=3");
     let [with, without] = ["whole", "without"].map(|out| rig.metric(out, "loss"));
     assert!(with[..7] == without[..7] && with[7] != without[7], "the queue must matter from step 7 on: {with:?} {without:?}");
+}
+
+/// Steps from which on a run told that its queue is in use.
+fn queue_used(rig: &Rig, out: &str) -> Vec<u64> {
+    let text = std::fs::read_to_string(rig.path(out).join("events.jsonl")).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    events.filter(|e| e["event"] == "queue_used").map(|e| e["step"].as_u64().unwrap()).collect()
 }
 
 #[test]
@@ -135,6 +148,13 @@ fn starts_from_given_weights() {
     let [a, b] = ["a", "b"].map(|out| Checkpoint::load(&rig.checkpoints(out)[0]).unwrap());
     assert_eq!(a.tensor("model/layer4.0.conv2.weight"), b.tensor("model/layer4.0.conv2.weight"));
     assert_ne!(a.tensor("model/prototypes.weight").unwrap().shape, b.tensor("model/prototypes.weight").unwrap().shape);
+    // What starts at random is named.
+    rig.run("convert a backbone.safetensors --to torchvision").ok();
+    let head = "projection_head.0.weight, projection_head.0.bias, projection_head.1.weight";
+    let ran = rig.run("train --config pretrain.toml --out bare -q --max-steps 1 --init backbone.safetensors").ok();
+    assert!(ran.err.contains(&format!("has no head, so these of the network start at random: {head}")), "{}", ran.err);
+    let ran = rig.run(&format!("train --config pretrain.toml --out wider -q --max-steps 1 --init {from} --set model.prototypes=10")).ok();
+    assert!(ran.err.contains("1 tensors of its head do not fit, so these of the network start at random: prototypes.weight\n"), "{}", ran.err);
     // Another architecture is refused before anything is written.
     rig.run(&format!("train --config pretrain.toml --out c -q --init {from} --set model.width=16")).fails(2, &["width 8", "width 16"]);
     assert!(!rig.path("c").exists());

@@ -58,15 +58,17 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// A new file `events.out.tfevents.…` in `folder`, for steps from `start_step` on. Starting from 0 removes older event files.
+    /// A new file `events.out.tfevents.…` in `folder`, for steps from `start_step` on. Starting from 0 removes older ones of runs; those of other programs stay.
     pub fn create(folder: &Path, start_step: u64) -> Result<Self> {
         const NAME: &str = "events.out.tfevents.";
+        const PROGRAM: &str = ".swav-wgpu.";
         let entries = std::fs::read_dir(folder).map_err(Error::output(folder))?;
-        for old in entries.flatten().filter(|e| start_step == 0 && e.file_name().to_string_lossy().starts_with(NAME)) {
+        let own = |name: &str| name.starts_with(NAME) && name.contains(PROGRAM);
+        for old in entries.flatten().filter(|e| start_step == 0 && own(&e.file_name().to_string_lossy())) {
             std::fs::remove_file(old.path()).map_err(Error::output(old.path()))?;
         }
         // Names sort in time order, which TensorBoard relies on; the step and process keep two files of one second apart.
-        let path = folder.join(format!("{NAME}{:010}.swav-wgpu.{start_step:09}.{}", now() as u64, std::process::id()));
+        let path = folder.join(format!("{NAME}{:010}{PROGRAM}{start_step:09}.{}", now() as u64, std::process::id()));
         let file = File::create(&path).map_err(Error::output(&path))?;
         let mut this = Self { path, file, chance: None };
         this.record(Record { file_version: Some("brain.Event:2".into()), ..Default::default() })?;
@@ -180,11 +182,14 @@ mod tests {
     #[test]
     fn events_come_back_and_resume_purges() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("events.out.tfevents.1.old"), "x").unwrap();
+        for name in ["events.out.tfevents.1.swav-wgpu.000000000.1", "events.out.tfevents.1.of-another-program"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
         let mut board = TensorBoard::create(dir.path(), 0).unwrap();
         board.event(&Event::RunStarted(RunStarted { chance_loss: 4.09, ..Default::default() })).unwrap();
         board.event(&Event::Step(Step { step: 7, loss: 3.5, extra: vec![("grad_norm", 1.0)], ..Default::default() })).unwrap();
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(dir.path().join("events.out.tfevents.1.of-another-program").exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         let records = read(board.path());
         assert_eq!(records[0].file_version.as_deref(), Some("brain.Event:2"));
         assert_eq!(records[1].step, 7);
@@ -197,6 +202,6 @@ mod tests {
         let again = TensorBoard::create(dir.path(), 5).unwrap();
         let records = read(again.path());
         assert_eq!((records[1].step, records[1].session_log.as_ref().map(|s| s.status)), (5, Some(1)));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Run;
 use super::runner::Runner;
-use super::state::State;
+use super::state::{State, note_kernels};
 use crate::data::{Dataset, Loader, rng};
 use crate::error::{Error, Result};
 use crate::swav::deepcluster::{DeepCluster, FirstPass, Labels, Memory};
@@ -36,7 +36,7 @@ impl State {
         observer.event(&Event::FirstPass { images: runner.memory().rows() as u64 })?;
         let (batch, workers) = (config.train.batch, config.data.workers);
         let mut pass = FirstPass::new(run.gpu, model, store, &Repeat { choices, otherwise: run.variants }, runner.settings())?;
-        choices.extend(pass.choices());
+        note_kernels(choices, run, pass.choices())?;
         let mut crops = plan::multi_crop(config);
         // Behind the last group with an assigned crop none is looked at.
         let last = runner.settings().crops_for_assign.iter().max().map_or(0, |crop| crop + 1);
@@ -72,7 +72,7 @@ impl State {
             Error::NonFinite { what, .. } => Error::NonFinite { what, step },
             e => e,
         })?;
-        choices.extend(chosen);
+        note_kernels(choices, run, chosen)?;
         let used = (0..runner.labels().heads()).map(|head| runner.labels().usage(head).0).collect();
         observer.event(&Event::Clustered { epoch, step, used, seconds: began.elapsed().as_secs_f64() })
     }

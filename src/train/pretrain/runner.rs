@@ -46,8 +46,9 @@ impl Runner {
         matches!(self, Self::Swav(runner) if runner.will_rebuild(queue_active))
     }
 
-    pub(super) fn queue_is_full(&self) -> bool {
-        matches!(self, Self::Swav(runner) if runner.queue_is_full())
+    /// Whether the next step with the queue is the first that looks into it.
+    pub(super) fn queue_is_new(&self) -> bool {
+        matches!(self, Self::Swav(runner) if runner.queue_is_new())
     }
 
     /// Builds the next step's programs; says whether they were not built yet.

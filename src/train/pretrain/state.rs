@@ -1,7 +1,7 @@
 //! Everything that a run carries from step to step, and its form on disk.
 //!
 //! A checkpoint holds `model/NAME` (official names, PyTorch layout, so that every reader of SwAV weights finds the network), the momentum as
-//! `optimizer/NAME`, the queue as `queue/CROP` (or what [`super::deepcluster`] has instead), in f16 the state of the loss scale as
+//! `optimizer/NAME`, the queue of the i-th assigned crop as `queue/I` (or what [`super::deepcluster`] has instead), in f16 the state of the loss scale as
 //! `state/loss_scale`, in mid-epoch what the epoch's steps add up to ([`super::epoch`]), and in its metadata the step and the state of the
 //! queue. Random choices are functions of seed and step, so there is no generator to save.
 
@@ -14,7 +14,7 @@ use crate::graph::{Choices, Pending, Store, pad_rows, unpad_rows};
 use crate::nn::architecture::TensorKind;
 use crate::nn::{Init, Values, initial_values};
 use crate::optim::LossScaling;
-use crate::swav::{StepInputs, SwavModel};
+use crate::swav::{SinkhornScope, StepInputs, SwavModel};
 use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use crate::train::config::{PretrainConfig, differences};
 use crate::train::event::Warning;
@@ -28,6 +28,9 @@ use std::path::{Path, PathBuf};
 /// Name of the loss scale's state in a checkpoint. A run that only now turns to f16 starts with the initial scale.
 const LOSS_SCALE: &str = "state/loss_scale";
 
+/// Name of the last epoch's mean loss among a checkpoint's metadata.
+const LAST_LOSS: &str = "last_loss";
+
 pub(super) struct State {
     pub(super) model: SwavModel,
     pub(super) runner: Runner,
@@ -35,6 +38,8 @@ pub(super) struct State {
     pub(super) store: Store,
     /// What the steps of the present epoch add up to.
     pub(super) epoch: EpochRecord,
+    /// Mean loss of the last epoch that ended; not a number before.
+    pub(super) last_loss: f64,
     images: usize,
     /// The checkpoint that it came from.
     pub(super) restored: Option<PathBuf>,
@@ -55,7 +60,8 @@ impl State {
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
-        let mut state = Self { model, runner, step: 0, store, epoch: EpochRecord::default(), images, restored: None, choices: Choices::new() };
+        let (epoch, last_loss, choices) = (EpochRecord::default(), f64::NAN, Choices::new());
+        let mut state = Self { model, runner, step: 0, store, epoch, last_loss, images, restored: None, choices };
         let saved = match run.folder {
             Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
             None => None,
@@ -78,17 +84,14 @@ impl State {
     /// Takes the backbone, and the head where it fits, of a weight file.
     fn initialize_from(&self, gpu: &Gpu, path: &Path, loaded: weights::Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
         loaded.expect_backbone(path, &self.model.backbone)?;
-        let mut left_out = 0;
-        let mut values = Values::new();
-        for (name, tensor) in loaded.tensors {
-            if self.model.parameters.names().any(|n| n == name) && self.model.parameters.spec(&name).shape == tensor.shape {
-                values.insert(name, tensor.data);
-            } else {
-                left_out += 1;
-            }
-        }
-        if left_out > 0 {
-            warnings.push(Warning::new(path.display(), format!("{left_out} tensors of its head do not fit and start at random")));
+        let parameters = &self.model.parameters;
+        let fits = |name: &str, shape: &[usize]| parameters.names().any(|n| n == name) && parameters.spec(name).shape == shape;
+        let (fitting, others): (Vec<_>, Vec<_>) = loaded.tensors.into_iter().partition(|(name, tensor)| fits(name, &tensor.shape));
+        let values: Values = fitting.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
+        let random: Vec<&str> = parameters.names().filter(|name| !values.contains_key(*name)).collect();
+        if !random.is_empty() {
+            let lacking = if others.is_empty() { "has no head".to_owned() } else { format!("{} tensors of its head do not fit", others.len()) };
+            warnings.push(Warning::new(path.display(), format!("{lacking}, so these of the network start at random: {}", random.join(", "))));
         }
         self.model.parameters.write(gpu, &self.store, &values)
     }
@@ -99,20 +102,7 @@ impl State {
         if !self.runner.prepare(run.gpu, &self.model, &self.store, &variants, queue)? {
             return Ok(());
         }
-        let used = self.runner.choices();
-        let new: Vec<_> = used.into_iter().filter(|(key, variant)| self.choices.get(key) != Some(variant)).collect();
-        if let Some((key, variant)) = new.iter().find(|(key, _)| self.choices.contains_key(key)) {
-            tracing::warn!(
-                "kernel {} of the checkpoint cannot be had for {key}: {variant} takes its place and rounds differently",
-                self.choices[key]
-            );
-        }
-        let known = new.is_empty();
-        self.choices.extend(new);
-        match run.folder {
-            Some(folder) if !known || !folder.has_kernels() => folder.write_kernels(run.gpu.description(), &self.choices),
-            _ => Ok(()),
-        }
+        note_kernels(&mut self.choices, run, self.runner.choices())
     }
 
     /// Starts a step with the images numbered `images`.
@@ -157,7 +147,7 @@ impl State {
         if let Some((name, _)) = floats.iter().find(|(_, (_, data))| data.iter().any(|v| !(v * v).is_finite())) {
             return Err(Error::NonFinite { what: name.clone(), step: self.step.saturating_sub(1) });
         }
-        let counters: Vec<(String, i64)> = self.counters();
+        let counters = self.counters();
         let mut tensors: BTreeMap<String, TensorRef<'_>> =
             floats.iter().map(|(name, (shape, data))| (name.clone(), TensorRef::f32(shape, bytemuck::cast_slice(data)))).collect();
         for (name, count) in &counters {
@@ -179,6 +169,7 @@ impl State {
             ("config".to_owned(), config.to_toml()?),
             ("images".to_owned(), self.images.to_string()),
             ("queue_pushed".to_owned(), pushed.to_string()),
+            (LAST_LOSS.to_owned(), format!("{:?}", self.last_loss)),
             ("adapter".to_owned(), gpu.description().name.clone()),
             ("device".to_owned(), serde_json::to_string(&Identity::of(gpu.description())).map_err(|e| Error::Failed(e.to_string()))?),
             ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
@@ -221,6 +212,9 @@ impl State {
             warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now{jump}")));
         }
         self.restore_kernels(gpu, saved, warnings)?;
+        if let Some(loss) = saved.metadata.get(LAST_LOSS) {
+            self.last_loss = loss.parse().map_err(|_| Error::weights(&saved.path, format!("metadata `{LAST_LOSS}` is no number")))?;
+        }
         self.restore_tensors(gpu, saved).map_err(|error| match error {
             // The tensors fit the configuration that they were written under.
             Error::Weights { path, message } if !changed.is_empty() => {
@@ -230,6 +224,15 @@ impl State {
             }
             other => other,
         })?;
+        // Which rows a batch overwrites follows from these; the rows that are there were written in another order.
+        let local = config.loss.sinkhorn == SinkhornScope::Local;
+        let reordered = |key: &str| ["train.batch", "loss.sinkhorn"].contains(&key) || local && key == "train.accumulate";
+        if let (Runner::Swav(runner), Some((key, ..))) = (&mut self.runner, changed.iter().find(|(key, ..)| reordered(key)))
+            && runner.queue().1 > 0
+        {
+            runner.restore_queue(0);
+            warnings.push(Warning::new("queue.length", format!("the queue fills anew, because {key} has changed")));
+        }
         // Sums of an epoch of another length are of no use.
         if !changed.iter().any(|(key, ..)| key == "train.batch") {
             self.epoch = EpochRecord::of(saved, config.model.prototypes)?;
@@ -290,6 +293,20 @@ impl State {
             }
         }
         Ok(())
+    }
+}
+
+/// Takes note of the kernels that something uses, in the run's folder too.
+pub(super) fn note_kernels(known: &mut Choices, run: &Run<'_>, used: Choices) -> Result<()> {
+    let new: Vec<_> = used.into_iter().filter(|(key, variant)| known.get(key) != Some(variant)).collect();
+    if let Some((key, variant)) = new.iter().find(|(key, _)| known.contains_key(key)) {
+        tracing::warn!("kernel {} of the checkpoint cannot be had for {key}: {variant} takes its place and rounds differently", known[key]);
+    }
+    let nothing = new.is_empty();
+    known.extend(new);
+    match run.folder {
+        Some(folder) if !nothing || !folder.has_kernels() => folder.write_kernels(run.gpu.description(), known),
+        _ => Ok(()),
     }
 }
 
