@@ -34,8 +34,9 @@ pub struct StepPart {
     pub part: Part,
     /// What it computes.
     pub graph: Graph,
-    /// `loss`, `codes` and the optimiser's `norms` (see [`crate::optim::overflowed`]) of the last part, in f16 the state of the `loss_scale` instead;
-    /// `scores` of a whole step when asked for.
+    /// Of the last part: `loss`, of the codes `code_shares` (K), what each prototype has of all of them, and `best_codes` (A·B), each row's prototype of the
+    /// largest share, and the optimiser's `norms` (see [`crate::optim::overflowed`]), in f16 the state of the `loss_scale` instead. When asked for, `codes`
+    /// (A·B, K) themselves in place of what is told of them, and the `scores` of a whole step.
     pub outputs: Vec<(&'static str, Tensor)>,
 }
 
@@ -87,11 +88,11 @@ impl StepVariables {
     }
 }
 
-/// Records the parts of a step, in the order in which they first run. `scores` are outputs of a whole step when `keep_scores`.
-pub fn record(model: &SwavModel, settings: &StepSettings, variables: &StepVariables, queue: QueueUse, keep_scores: bool) -> Vec<StepPart> {
-    let recorder = Recorder { model, settings, variables, queue };
+/// Records the parts of a step, in the order in which they first run. Codes and scores are outputs when `keep_codes`.
+pub fn record(model: &SwavModel, settings: &StepSettings, variables: &StepVariables, queue: QueueUse, keep_codes: bool) -> Vec<StepPart> {
+    let recorder = Recorder { model, settings, variables, queue, keep_codes };
     if settings.micro_batches == 1 {
-        return vec![recorder.whole(keep_scores)];
+        return vec![recorder.whole()];
     }
     let mut parts = vec![recorder.start()];
     if settings.codes_first() {
@@ -127,10 +128,11 @@ struct Recorder<'a> {
     settings: &'a StepSettings,
     variables: &'a StepVariables,
     queue: QueueUse,
+    keep_codes: bool,
 }
 
 impl Recorder<'_> {
-    fn whole(&self, keep_scores: bool) -> StepPart {
+    fn whole(&self) -> StepPart {
         let graph = Graph::new();
         self.begin(&graph);
         let forward = self.forward(&graph, self.settings.batch_norm);
@@ -140,7 +142,7 @@ impl Recorder<'_> {
         self.model.parameters.record_gradients(&loss, self.scale(&graph).as_ref());
         let norms = self.update(&graph);
         let mut outputs = self.outputs(loss, codes, norms);
-        if keep_scores {
+        if self.keep_codes {
             outputs.push(("scores", forward.scores));
         }
         StepPart { part: Part::Whole, graph, outputs }
@@ -223,8 +225,10 @@ impl Recorder<'_> {
 
     fn outputs(&self, loss: Tensor, codes: Tensor, norms: Option<Tensor>) -> Vec<(&'static str, Tensor)> {
         let scale = self.scale(loss.graph()).map(|state| ("loss_scale", state));
-        let told = scale.or_else(|| norms.map(|norms| ("norms", norms)));
-        [("loss", loss), ("codes", codes)].into_iter().chain(told).collect()
+        let update = scale.or_else(|| norms.map(|norms| ("norms", norms)));
+        let codes =
+            if self.keep_codes { vec![("codes", codes)] } else { vec![("code_shares", codes.sum_columns()), ("best_codes", codes.argmax_rows())] };
+        [("loss", loss)].into_iter().chain(codes).chain(update).collect()
     }
 
     fn loss_scale(&self, graph: &Graph) -> Option<LossScale> {

@@ -15,19 +15,19 @@ pub struct StepRunner {
     programs: Option<(QueueUse, BTreeMap<Part, Program>)>,
     /// Batches pushed since the queue began.
     pushed: u64,
-    keep_scores: bool,
+    keep_codes: bool,
 }
 
 impl StepRunner {
-    /// A runner; adds its variables to the model's. `keep_scores` reads the scores back too, of steps without micro-batches.
+    /// A runner; adds its variables to the model's. `keep_codes` reads codes and scores back as they are ([`StepPart::outputs`](super::StepPart)).
     ///
     /// # Panics
     /// When the micro-batches do not divide the batch.
-    pub fn new(model: &mut SwavModel, settings: StepSettings, keep_scores: bool) -> Self {
+    pub fn new(model: &mut SwavModel, settings: StepSettings, keep_codes: bool) -> Self {
         let micro_batches = settings.micro_batches;
         assert!(micro_batches > 0 && settings.batch.is_multiple_of(micro_batches), "a batch of {} in {micro_batches} parts", settings.batch);
         let variables = StepVariables::new(model, &settings);
-        Self { settings, variables, programs: None, pushed: 0, keep_scores }
+        Self { settings, variables, programs: None, pushed: 0, keep_codes }
     }
 
     /// What a step computes.
@@ -82,7 +82,7 @@ impl StepRunner {
         if stale {
             // The old programs' memory goes first.
             self.programs = None;
-            let parts = record(model, &self.settings, &self.variables, queue, self.keep_scores);
+            let parts = record(model, &self.settings, &self.variables, queue, self.keep_codes);
             let build = |part: &super::StepPart| Ok((part.part, Program::new(gpu, store, &part.graph, &part.named_outputs(), variants)?));
             self.programs = Some((queue, parts.iter().map(build).collect::<Result<_>>()?));
         }
@@ -157,8 +157,7 @@ impl StepRunner {
         self.settings.crops.iter().zip(crops).map(one).collect()
     }
 
-    /// Waits for a step: `loss`, `codes` and the optimiser's `norms`, in f16 `loss_scale` instead (see [`LossScale::state`](crate::optim::LossScale::state)), and
-    /// `scores` when they are kept.
+    /// Waits for a step and takes its results ([`StepPart::outputs`](super::StepPart)).
     ///
     /// # Panics
     /// When no step was started.

@@ -24,7 +24,7 @@ const MAX_HEADER: u64 = 8 << 20;
 /// A tensor as it lies in a file: little-endian, row-major.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TensorRef<'a> {
-    /// Number type; checkpoints use F32, I64 and U8.
+    /// Number type; checkpoints use F32, F64, I64 and U8.
     pub dtype: Dtype,
     /// Extents.
     pub shape: &'a [usize],

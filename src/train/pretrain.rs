@@ -305,7 +305,7 @@ impl Training<'_> {
             return Err(Error::NonFinite { what, step });
         }
         if loss.is_finite() {
-            self.state.epoch.add(loss, &outputs, self.config.model.prototypes);
+            self.state.epoch.add(loss, &outputs);
         }
         let images_per_second = self.images_per_second();
         let epoch = step / self.steps_per_epoch;

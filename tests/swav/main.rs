@@ -66,7 +66,7 @@ impl Rig {
 
     fn on(gpu: &Gpu, settings: StepSettings) -> Self {
         let mut model = model();
-        let runner = StepRunner::new(&mut model, settings, false);
+        let runner = StepRunner::new(&mut model, settings, true);
         let store = model.parameters.allocate(gpu).unwrap();
         let specs = SwavModel::specs(&model.backbone, &model.head);
         let init = Init { seed: 3, zero_init_residual: false, block: model.backbone.block, classifier_std: Some(0.01) };

@@ -1,23 +1,25 @@
 //! What the steps of an epoch add up to. A checkpoint in mid-epoch carries it, so that the epoch's numbers are those of all its steps, wherever
-//! the run was interrupted: their count and losses in its metadata as `epoch`, what prototypes have of the codes as the tensor `epoch/codes`.
+//! the run was interrupted: their count and losses in its metadata as `epoch`, what prototypes have of the codes as the tensors `epoch/shares` and `epoch/used`.
 
 use crate::error::{Error, Result};
 use crate::graph::Outputs;
-use crate::train::checkpoint::{Checkpoint, Dtype};
+use crate::train::checkpoint::{Checkpoint, Dtype, TensorRef};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// Where a checkpoint's metadata has its sums, if the epoch had begun.
 const KEY: &str = "epoch";
 
-/// Where a checkpoint has `codes`.
-pub(super) const CODES: &str = "epoch/codes";
+/// Where a checkpoint has `shares` and `used`.
+const CODES: [&str; 2] = ["epoch/shares", "epoch/used"];
 
 pub(super) struct EpochRecord {
     pub(super) began: Instant,
     sums: Sums,
-    /// Of each prototype the sum of its shares in the codes, by the bits of an f64, then of each 1 if it was some image's best. Empty without codes.
-    codes: Vec<i64>,
+    /// Of each prototype what it has of all codes; empty without codes.
+    shares: Vec<f64>,
+    /// Of each prototype whether it was some image's best: 1 or 0.
+    used: Vec<u8>,
 }
 
 /// Floating-point numbers by their bits: decimal digits would round.
@@ -30,24 +32,22 @@ struct Sums {
 
 impl Default for EpochRecord {
     fn default() -> Self {
-        Self { began: Instant::now(), sums: Sums::default(), codes: Vec::new() }
+        Self { began: Instant::now(), sums: Sums::default(), shares: Vec::new(), used: Vec::new() }
     }
 }
 
 impl EpochRecord {
-    /// Takes note of a step: its loss, and the codes (., prototypes) among its outputs where there are any.
-    pub(super) fn add(&mut self, loss: f64, outputs: &Outputs, prototypes: usize) {
+    /// Takes note of a step: its loss, and what its outputs say of its codes, where it has any.
+    pub(super) fn add(&mut self, loss: f64, outputs: &Outputs) {
         let Sums { steps, losses } = &mut self.sums;
         *steps += 1;
         *losses = (f64::from_bits(*losses) + loss).to_bits();
-        for code in outputs.get_f32("codes").unwrap_or_default().chunks_exact(prototypes) {
-            self.codes.resize(2 * prototypes, 0);
-            let (masses, used) = self.codes.split_at_mut(prototypes);
-            let best = code.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(k, _)| k);
-            used[best] = 1;
-            for (mass, share) in masses.iter_mut().zip(code) {
-                *mass = (f64::from_bits(mass.cast_unsigned()) + f64::from(*share)).to_bits().cast_signed();
-            }
+        let Some(shares) = outputs.get_f32("code_shares") else { return };
+        self.shares.resize(shares.len(), 0.0);
+        self.used.resize(shares.len(), 0);
+        self.shares.iter_mut().zip(shares).for_each(|(sum, share)| *sum += f64::from(share));
+        for best in outputs.u32("best_codes") {
+            self.used[best as usize] = 1;
         }
     }
 
@@ -59,16 +59,21 @@ impl EpochRecord {
 
     /// Prototypes that were some image's best, and the entropy of the mean code in nats.
     pub(super) fn codes(&self) -> (u64, f64) {
-        let (masses, used) = self.codes.split_at(self.codes.len() / 2);
-        let masses = || masses.iter().map(|m| f64::from_bits(m.cast_unsigned()));
-        let total: f64 = masses().sum();
-        let shares = masses().map(|m| m / total).filter(|p| *p > 0.0);
-        (used.iter().filter(|u| **u > 0).count() as u64, -shares.map(|p| p * p.ln()).sum::<f64>())
+        let total: f64 = self.shares.iter().sum();
+        let shares = self.shares.iter().map(|share| share / total).filter(|p| *p > 0.0);
+        (self.used.iter().filter(|used| **used > 0).count() as u64, -shares.map(|p| p * p.ln()).sum::<f64>())
     }
 
-    /// The tensor [`CODES`] of a checkpoint, (2, prototypes); nothing between epochs.
-    pub(super) fn tensor(&self) -> Option<(&[i64], [usize; 2])> {
-        (!self.codes.is_empty()).then_some((self.codes.as_slice(), [2, self.codes.len() / 2]))
+    /// Prototypes of which it knows something: none between epochs.
+    pub(super) fn prototypes(&self) -> usize {
+        self.shares.len()
+    }
+
+    /// The tensors [`CODES`] of a checkpoint, whose shape is (its prototypes).
+    pub(super) fn tensors<'a>(&'a self, shape: &'a [usize; 1]) -> [(String, TensorRef<'a>); 2] {
+        let shares = TensorRef { dtype: Dtype::F64, shape, bytes: bytemuck::cast_slice(&self.shares) };
+        let used = TensorRef { dtype: Dtype::U8, shape, bytes: &self.used };
+        [(CODES[0].to_owned(), shares), (CODES[1].to_owned(), used)]
     }
 
     /// What else a checkpoint keeps of it: nothing between epochs.
@@ -82,11 +87,12 @@ impl EpochRecord {
         let Some(text) = saved.metadata.get(KEY) else { return Ok(Self::default()) };
         let wrong = |message: String| Error::weights(&saved.path, format!("metadata `{KEY}`: {message}"));
         let sums: Sums = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
-        let codes = match saved.tensor(CODES) {
-            Some(_) => bytemuck::pod_collect_to_vec(saved.expect(CODES, Dtype::I64, &[2, prototypes])?),
-            None => Vec::new(),
-        };
-        Ok(Self { sums, codes, ..Self::default() })
+        let mut record = Self { sums, ..Self::default() };
+        if CODES.iter().any(|name| saved.tensor(name).is_some()) {
+            record.shares = bytemuck::pod_collect_to_vec(saved.expect(CODES[0], Dtype::F64, &[prototypes])?);
+            record.used = saved.expect(CODES[1], Dtype::U8, &[prototypes])?.to_vec();
+        }
+        Ok(record)
     }
 }
 
@@ -97,12 +103,12 @@ mod tests {
     #[test]
     fn what_is_kept_is_what_was_there() {
         let losses = (0.1_f64 + 0.2).to_bits();
-        let codes = vec![(1.0_f64 / 3.0).to_bits().cast_signed(), 0, 1, 0];
-        let record = EpochRecord { sums: Sums { steps: 2, losses }, codes: codes.clone(), ..EpochRecord::default() };
+        let record = EpochRecord { sums: Sums { steps: 2, losses }, shares: vec![1.0 / 3.0, 0.0], used: vec![1, 0], ..EpochRecord::default() };
         let (key, text) = record.metadata().unwrap().unwrap();
         let again: Sums = serde_json::from_str(&text).unwrap();
         assert_eq!((key.as_str(), again.steps, again.losses), ("epoch", 2, losses));
-        assert_eq!(record.tensor(), Some((codes.as_slice(), [2, 2])));
+        let [(_, shares), (_, used)] = record.tensors(&[2]);
+        assert_eq!((bytemuck::pod_collect_to_vec::<u8, f64>(shares.bytes), used.bytes), (vec![1.0 / 3.0, 0.0], [1, 0].as_slice()));
         assert_eq!(record.loss(), Some((0.1 + 0.2) / 2.0));
         assert_eq!(record.codes(), (1, 0.0));
         assert_eq!((EpochRecord::default().loss(), EpochRecord::default().metadata().unwrap()), (None, None));

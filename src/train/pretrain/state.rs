@@ -5,7 +5,7 @@
 //! `state/loss_scale`, in mid-epoch what the epoch's steps add up to ([`super::epoch`]), and in its metadata the step and the state of the
 //! queue. Random choices are functions of seed and step, so there is no generator to save.
 
-use super::epoch::{self, EpochRecord};
+use super::epoch::EpochRecord;
 use super::runner::Runner;
 use super::{Run, deepcluster};
 use crate::error::{Error, Result};
@@ -153,9 +153,9 @@ impl State {
         for (name, count) in &counters {
             tensors.insert(name.clone(), TensorRef { dtype: Dtype::I64, shape: &[], bytes: bytemuck::bytes_of(count) });
         }
-        let codes = self.epoch.tensor();
-        if let Some((codes, shape)) = &codes {
-            tensors.insert(epoch::CODES.to_owned(), TensorRef { dtype: Dtype::I64, shape, bytes: bytemuck::cast_slice(codes) });
+        let prototypes = [self.epoch.prototypes()];
+        if prototypes[0] > 0 {
+            tensors.extend(self.epoch.tensors(&prototypes));
         }
         let banks = match &self.runner {
             Runner::DeepCluster(runner) => Some((runner, deepcluster::saved_images(runner), deepcluster::shapes(runner))),
