@@ -3,7 +3,7 @@
 #import index
 #import reduce
 
-struct Params { rows: u32, quads: u32, chunk: u32, factor: f32 }
+struct Params { rows: u32, quads: u32, chunk: u32, first: u32, factor: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> input: array<f32>;
@@ -22,18 +22,18 @@ fn all(@builtin(local_invocation_index) local: u32) {
 @group(0) @binding(1) var<storage, read> matrix: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> sums: array<vec4<f32>>;
 
-// Sums `chunk` rows into row `chunk number` of `sums`; run again on the result until one row is left.
+// Sums `chunk` rows into row `first` and the chunk's number of `sums`; run again on the result until one row is left.
 @compute @workgroup_size(64)
 fn columns(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     let chunk = i / params.quads;
     let quad = i % params.quads;
-    let first = chunk * params.chunk;
-    if first >= params.rows { return; }
+    let begin = chunk * params.chunk;
+    if begin >= params.rows { return; }
     var sum = vec4<f32>();
-    let end = min(first + params.chunk, params.rows);
-    for (var row = first; row < end; row++) {
+    let end = min(begin + params.chunk, params.rows);
+    for (var row = begin; row < end; row++) {
         sum += matrix[row * params.quads + quad];
     }
-    sums[i] = params.factor * sum;
+    sums[params.first * params.quads + i] = params.factor * sum;
 }

@@ -122,6 +122,8 @@ fn replays_allocate_nothing() {
     let inputs: [(&str, &[u8]); 2] = [("images", bytemuck::cast_slice(&images)), ("targets", bytemuck::cast_slice(&targets))];
     let loss = program.call(&gpu, &inputs).unwrap().f32("loss");
     let first = gpu.allocation_report();
+    // Metal has no such report.
+    assert!(first.is_some() || gpu.description().backend == "metal", "nothing to compare");
     // In one submission or in several.
     for kind in [DeviceKind::Cpu, DeviceKind::Discrete, DeviceKind::Integrated] {
         gpu.act_as(kind);
@@ -198,7 +200,8 @@ fn a_destroyed_device_is_reported_as_lost() {
     let mut program = Program::new(&gpu, &store, &model.graph, &[("loss", &model.loss)], &BestGuess).unwrap();
     let _ = program.call(&gpu, &[]).unwrap();
     gpu.destroy();
-    for _ in 0..2 {
+    // More often than runs may be in flight.
+    for _ in 0..5 {
         let outcome = program.call(&gpu, &[]).map(|_| ());
         assert!(matches!(outcome, Err(Error::DeviceLost(_))), "{outcome:?}");
     }

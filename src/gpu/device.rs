@@ -136,17 +136,20 @@ impl Gpu {
     /// Binds at most `bytes` bytes from now on, as a smaller adapter would. For tests of windows.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.caps.max_binding_bytes = self.caps.max_binding_bytes.min(bytes);
+        self.tested = OnceLock::new();
     }
 
     /// Chooses and builds kernels as for another kind of device. For tests of what cards run.
     pub fn act_as(&mut self, kind: DeviceKind) {
         self.caps.kind = kind;
+        self.tested = OnceLock::new();
     }
 
     /// Offers kernels these cooperative matrices, as an adapter would whose subgroups may have several sizes. For tests.
     pub fn offer_matrices(&mut self, matrices: Vec<CooperativeMatrix>) {
         self.caps.cooperative_matrix = matrices.first().copied();
         self.matrices = matrices;
+        self.tested = OnceLock::new();
     }
 
     /// What the adapter can do, without cooperative matrices where they compute wrong: programs in f16 are lowered for this. The first
@@ -262,8 +265,13 @@ impl Gpu {
         if let Some(reason) = self.faults.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone() {
             return Err(Error::DeviceLost(reason));
         }
-        match self.faults.uncaptured.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain(..).next() {
-            Some(message) if message.to_lowercase().contains("out of memory") => Err(Error::OutOfMemory(message)),
+        let mut messages = std::mem::take(&mut *self.faults.uncaptured.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        // Want of memory explains what came after it, and before.
+        let exhausted = messages.iter().position(|message| message.to_lowercase().contains("out of memory"));
+        let told = (!messages.is_empty()).then(|| messages.remove(exhausted.unwrap_or(0)));
+        messages.iter().for_each(|message| tracing::debug!("device: {message}"));
+        match told {
+            Some(message) if exhausted.is_some() => Err(Error::OutOfMemory(message)),
             Some(message) => Err(Error::Gpu { context: "device".into(), message }),
             None => Ok(()),
         }

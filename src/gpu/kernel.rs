@@ -138,7 +138,7 @@ fn build(gpu: &Gpu, spec: &KernelSpec) -> Result<Kernel> {
     let pipeline = if gpu.repairs_spirv() && text.contains(MATRICES) {
         let named = |message| Error::Gpu { context: label.clone(), message };
         let translated = Translated::new(&text, spec.entry, checked).map_err(named)?;
-        gpu.scoped(&label, || translated.pipeline(&gpu.device, &label, spec.entry))?.map_err(named)?
+        gpu.scoped(&label, || translated.pipeline(gpu, &label, spec.entry))?.map_err(named)?
     } else {
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
         gpu.scoped(&label, || {

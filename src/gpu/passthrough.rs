@@ -1,5 +1,6 @@
 //! WGSL to SPIR-V in this process, handed to Vulkan as it is: the way of kernels whose SPIR-V needs repair.
 
+use super::Gpu;
 use super::spirv_repair::repair;
 use super::{KernelSpec, compose, source};
 use wgpu::naga::back::spv;
@@ -38,7 +39,8 @@ impl Translated {
 
     /// The pipeline with ordered accesses to workgroup memory. Errors of wgpu go to the caller's error scope.
     #[expect(unsafe_code, reason = "wgpu validates no SPIR-V")]
-    pub(super) fn pipeline(self, device: &wgpu::Device, label: &str, entry: &str) -> Result<wgpu::ComputePipeline, String> {
+    pub(super) fn pipeline(self, gpu: &Gpu, label: &str, entry: &str) -> Result<wgpu::ComputePipeline, String> {
+        let device = &gpu.device;
         let words = repair(&self.words)?;
         let [x, y, z] = self.workgroup_size;
         let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
@@ -73,7 +75,7 @@ impl Translated {
             module: &module,
             entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: false, ..Default::default() },
-            cache: None,
+            cache: gpu.pipeline_file().map(|file| &file.cache),
         }))
     }
 }

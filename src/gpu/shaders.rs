@@ -33,7 +33,6 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("optimizer", include_str!("../../shaders/optimizer.wgsl")),
     ("queue", include_str!("../../shaders/queue.wgsl")),
     ("relu", include_str!("../../shaders/relu.wgsl")),
-    ("scale", include_str!("../../shaders/scale.wgsl")),
     ("sinkhorn", include_str!("../../shaders/sinkhorn.wgsl")),
     ("sum", include_str!("../../shaders/sum.wgsl")),
     ("swap_codes", include_str!("../../shaders/swap_codes.wgsl")),

@@ -134,7 +134,7 @@ impl<'a> Again<'a> {
                 };
                 let outputs: Vec<TensorId> = node.outputs.iter().map(again).collect();
                 self.stand_in.extend(node.outputs.iter().copied().zip(outputs.iter().copied()));
-                graph.append(node.op.clone(), inputs, outputs);
+                graph.repeat(node, inputs, outputs);
             });
         }
     }

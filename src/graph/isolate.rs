@@ -25,7 +25,7 @@ impl Isolated {
             });
         }
         let ids = |old: &[TensorId]| old.iter().map(|t| known[t].1.id()).collect();
-        alone.append(node.op.clone(), ids(&node.inputs), ids(&node.outputs));
+        alone.append(node.op.clone(), ids(&node.inputs), ids(&node.outputs), None);
         let store = Store::new(gpu, variables)?;
         for (id, tensor) in known.values() {
             // Zeros would flatter devices that clock by what their multipliers do.

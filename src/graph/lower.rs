@@ -5,7 +5,7 @@ use super::{DType, Graph, Node, Storage, TensorId, TensorInfo, View, Window, sto
 use crate::error::Result;
 use crate::gpu::{Caps, Gpu, KernelSpec, Params, grid_fold};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 /// Which of several kernels for one op to use; `tune/` decides, the ops offer.
@@ -81,8 +81,13 @@ pub struct Lowering<'a> {
     tensors: Vec<TensorInfo>,
     launches: Vec<Launch>,
     decisions: RefCell<Vec<Decision>>,
+    /// What each node took, by its first output, in order: whoever repeats it takes the same.
+    taken: RefCell<HashMap<TensorId, Vec<String>>>,
     scope: String,
     node: usize,
+    /// First outputs of the node and, where it computes another's results again, of that one.
+    output: Option<TensorId>,
+    repeats: Option<TensorId>,
     /// Element types of the node's inputs.
     types: String,
 }
@@ -117,12 +122,21 @@ impl Lowering<'_> {
         stored_elements(self.shape(id)) / 4
     }
 
-    /// Chooses one of the offered kernel variants, best guess first. The types of the node's inputs are part of the shape without being
-    /// named.
+    /// Chooses one of the offered kernel variants, best guess first; what another node took, where this one computes its results again, to the same bits. The
+    /// types of the node's inputs are part of the shape without being named.
     pub fn choose<'v>(&self, op: &str, shape: &str, offered: &[&'v str]) -> &'v str {
         let shape = format!("{shape} {}", self.types);
-        let chosen = self.variants.choose(op, &shape, offered);
-        if offered.len() > 1 {
+        let mut taken = self.taken.borrow_mut();
+        let at = self.output.and_then(|t| taken.get(&t)).map_or(0, Vec::len);
+        let before = self.repeats.and_then(|t| taken.get(&t)?.get(at));
+        let repeated = before.and_then(|before| offered.iter().copied().find(|v| v == before));
+        let chosen = repeated.unwrap_or_else(|| self.variants.choose(op, &shape, offered));
+        if let Some(output) = self.output {
+            taken.entry(output).or_default().push(chosen.to_owned());
+        }
+        if repeated.is_some() {
+            self.end_decision();
+        } else if offered.len() > 1 {
             let offered = offered.iter().map(|&v| v.to_owned()).collect();
             let (chosen, launches) = (chosen.to_owned(), self.launches.len()..usize::MAX);
             self.end_decision();
@@ -238,11 +252,23 @@ impl Lowered {
 pub fn lower(graph: &Graph, outputs: &[TensorId], caps: &Caps, variants: &dyn Variants) -> Lowered {
     let (graph, fusions) = fuse(graph, outputs, caps, variants);
     let tensors = (0..graph.tensor_count()).map(|i| graph.info(TensorId(i)).clone()).collect();
-    let decisions = RefCell::default();
-    let mut cx = Lowering { caps, variants, tensors, launches: Vec::new(), decisions, scope: String::new(), node: 0, types: String::new() };
+    let mut cx = Lowering {
+        caps,
+        variants,
+        tensors,
+        launches: Vec::new(),
+        decisions: RefCell::default(),
+        taken: RefCell::default(),
+        scope: String::new(),
+        node: 0,
+        output: None,
+        repeats: None,
+        types: String::new(),
+    };
     for (at, node) in graph.nodes().iter().enumerate() {
         cx.scope.clone_from(&node.scope);
         cx.node = at;
+        (cx.output, cx.repeats) = (node.outputs.first().copied(), node.repeats);
         cx.types = node.inputs.iter().map(|t| cx.info(*t).dtype.wgsl()).collect::<Vec<_>>().join(",");
         node.op.lower(&mut cx, node);
         cx.end_decision();

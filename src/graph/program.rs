@@ -140,8 +140,13 @@ impl Program {
         let readback = self.readbacks.pop_front().expect("at most three unfinished runs");
         let outputs: Vec<_> = self.outputs.iter().map(|(_, b, info)| (&b.buffer, b.offset, info.bytes())).collect();
         let uploads = uploads(&self.inputs, inputs);
-        self.recording.replay(gpu, &mut self.ring, &uploads, &outputs, Some(&readback))?;
-        Ok(Pending(readback))
+        match self.recording.replay(gpu, &mut self.ring, &uploads, &outputs, Some(&readback)) {
+            Ok(()) => Ok(Pending(readback)),
+            Err(error) => {
+                self.readbacks.push_back(readback);
+                Err(error)
+            }
+        }
     }
 
     /// Starts a run whose results nobody reads.
@@ -152,12 +157,13 @@ impl Program {
 
     /// Waits for a run and takes its results.
     pub fn finish(&mut self, gpu: &Gpu, pending: Pending) -> Result<Outputs> {
-        let bytes = pending.0.wait(gpu)?;
+        let bytes = pending.0.wait(gpu);
         self.readbacks.push_back(pending.0);
+        let bytes = bytes?;
         let mut at = 0;
         let mut results = HashMap::new();
         for (name, _, info) in &self.outputs {
-            let length = usize::try_from(info.bytes()).unwrap_or(0);
+            let length = usize::try_from(info.bytes()).expect("an output that fits the address space");
             results.insert(name.clone(), (bytes[at..at + length].to_vec(), info.clone()));
             at += length.next_multiple_of(16);
         }

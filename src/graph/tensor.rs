@@ -86,6 +86,8 @@ pub struct Node {
     pub scope: String,
     /// The segment it belongs to, when its results are to be computed again for the reverse pass (see [`Graph::segment`]).
     pub segment: Option<Segment>,
+    /// The first output of the node whose results this one computes again.
+    pub repeats: Option<TensorId>,
 }
 
 /// A part of the forward pass that gives up results.
@@ -218,15 +220,20 @@ impl Graph {
     /// Appends a node that reads `inputs` and writes `outputs`.
     pub fn record(&self, op: impl Op + 'static, inputs: &[&Tensor], outputs: &[&Tensor]) {
         let ids = |tensors: &[&Tensor]| tensors.iter().map(|t| t.id).collect();
-        self.append(Rc::new(op), ids(inputs), ids(outputs));
+        self.append(Rc::new(op), ids(inputs), ids(outputs), None);
+    }
+
+    /// Appends a node that does once more what `node` did.
+    pub(super) fn repeat(&self, node: &Node, inputs: Vec<TensorId>, outputs: Vec<TensorId>) {
+        self.append(Rc::clone(&node.op), inputs, outputs, node.outputs.first().copied());
     }
 
     /// Appends a node whose op exists already.
-    pub(super) fn append(&self, op: Rc<dyn Op>, inputs: Vec<TensorId>, outputs: Vec<TensorId>) {
+    pub(super) fn append(&self, op: Rc<dyn Op>, inputs: Vec<TensorId>, outputs: Vec<TensorId>, repeats: Option<TensorId>) {
         let scope = self.scoped("");
         let mut inner = self.0.borrow_mut();
         let segment = inner.segment;
-        inner.nodes.push(Node { op, inputs, outputs, scope, segment });
+        inner.nodes.push(Node { op, inputs, outputs, scope, segment, repeats });
     }
 
     /// Runs `record`; results of what it records that cost at most `gives_up` are given up after the forward pass and computed again when

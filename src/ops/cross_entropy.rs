@@ -5,6 +5,7 @@
 //! the others are PyTorch's mean with `ignore_index`.
 
 use super::groups;
+use super::sum::sum_params;
 use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
 use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
 
@@ -22,7 +23,7 @@ struct CrossEntropy {
     temperature: f32,
     scale: f32,
 }
-/// Connects the rows' sum to the rows' normalizers, which the derivative needs.
+/// Sums the rows' losses; knows their normalizers too, which the derivative needs.
 struct CrossEntropyLoss(CrossEntropy);
 struct CrossEntropyBackward(CrossEntropy);
 
@@ -66,9 +67,8 @@ impl Tensor {
         let normalizers = graph.intermediate("cross_entropy.normalizers", &[rows.div_ceil(2), 4], DType::F32);
         let inputs: Vec<&Self> = std::iter::once(self).chain(targets.iter().copied()).collect();
         graph.record(op, &inputs, &[&losses, &normalizers]);
-        let total = losses.scaled_sum(op.scale);
         let output = graph.intermediate("cross_entropy", &[1], DType::F32);
-        graph.record(CrossEntropyLoss(op), &[&total, self, targets[0], &normalizers], &[&output]);
+        graph.record(CrossEntropyLoss(op), &[&losses, self, targets[0], &normalizers], &[&output]);
         output
     }
 }
@@ -114,8 +114,8 @@ impl Op for CrossEntropyLoss {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>, node: &Node) {
-        let params = Params::default().u32("count", 1).f32("factor", 1.0);
-        cx.launch(KernelSpec::new("scale", "forward"), params, 1, &node.inputs[..1], &node.outputs);
+        let rows = cx.shape(node.inputs[0])[0];
+        cx.launch(KernelSpec::new("sum", "all"), sum_params(rows, self.0.scale), 1, &node.inputs[..1], &node.outputs);
     }
 }
 

@@ -16,13 +16,14 @@ impl Tensor {
     /// Maximum over square windows of (N, H, W, C).
     ///
     /// # Panics
-    /// When the padding exceeds half the window, or the window is wider than 16.
+    /// When the padding exceeds half the window, or the window is wider than 16 or larger than the padded images.
     #[must_use]
     #[track_caller]
     pub fn max_pool2d(&self, kernel: usize, stride: usize, padding: usize) -> Self {
         assert!(2 * padding <= kernel, "max_pool2d: padding {padding} exceeds half of kernel {kernel}");
         assert!(kernel <= 16, "max_pool2d: positions in a window of {kernel}x{kernel} have more than 8 bits");
         let [n, h, w, c] = self.nhwc();
+        assert!(h.min(w) + 2 * padding >= kernel, "max_pool2d: a window of {kernel}x{kernel} is larger than the padded {self:?}");
         let size = |s: usize| (s + 2 * padding - kernel) / stride + 1;
         let shape = [n, size(h), size(w), c];
         let output = self.graph().intermediate("max_pool2d", &shape, self.dtype());

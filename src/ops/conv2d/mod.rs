@@ -72,7 +72,10 @@ impl Tensor {
                 assert!(h + 2 * padding >= w[0] && width + 2 * padding >= w[1], "conv2d: {weight:?} is larger than the padded {self:?}");
                 vec![n, (h + 2 * padding - w[0]) / stride + 1, (width + 2 * padding - w[1]) / stride + 1, w[3]]
             }
-            [n, _] => vec![n, w[3]],
+            [n, _] => {
+                assert!((w[0], w[1], stride, padding) == (1, 1, 1, 0), "conv2d: {weight:?} for single pixels {self:?}");
+                vec![n, w[3]]
+            }
             _ => panic!("conv2d: {self:?} is neither an image batch nor a matrix"),
         };
         let output = self.graph().intermediate("conv2d", &output_shape, self.dtype());
