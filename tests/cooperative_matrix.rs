@@ -2,6 +2,9 @@
 //! that a device on which it computes wrong is found out. Where the adapter has no such matrices, three of the tests say so and end;
 //! `scripts/test-matrices.sh` runs them on one that has.
 
+#[path = "support/worst.rs"]
+mod worst;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 use swav_wgpu::check::Force;
@@ -9,6 +12,7 @@ use swav_wgpu::gpu::{Access, Caps, CooperativeMatrix, DeviceKind, Gpu, Specializ
 use swav_wgpu::graph::{DType, Graph, Program, Store, Tensor, Variables, differentiate, lower, stored_elements};
 use swav_wgpu::nn::architecture::Backbone;
 use swav_wgpu::tune::BestGuess;
+use worst::worst;
 
 /// Channels in and out, window, stride, padding.
 type Shape = [usize; 5];
@@ -231,8 +235,8 @@ fn agrees_with_the_plain_kernels_on_every_convolution_of_resnet50() {
             // Results in f16 may be off by a rounding, sums in f32 by their order.
             for ((name, limit), (got, want)) in [("y", 1e-3), ("dx", 1e-3), ("dw", 1e-5)].into_iter().zip(got.iter().zip(&want)) {
                 let largest = want.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-                let error = got.iter().zip(want).fold(0.0_f32, |m, (g, w)| m.max((g - w).abs()));
-                assert!(largest > 0.0 && error <= limit * largest, "{variant} {shape:?} {name}: {error} of {largest}");
+                let error = worst(got, want);
+                assert!(largest > 0.0 && error <= limit * f64::from(largest), "{variant} {shape:?} {name}: {error} of {largest}");
             }
         }
         let [inputs, outputs, k, stride, padding] = shape;

@@ -1,6 +1,9 @@
 //! Updates on the device against four recorded steps of PyTorch's SGD, apex' LARC and mmpretrain's LARS (tests/golden/ops/optim), with
 //! tensors of zero norm, without gradient, and frozen for one step.
 
+#[path = "support/worst.rs"]
+mod worst;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,6 +14,7 @@ use swav_wgpu::nn::{Parameters, Values, layout};
 use swav_wgpu::optim::{LossScaling, Optimizer, OptimizerKind, Treatment};
 use swav_wgpu::tune::BestGuess;
 use swav_wgpu::weights::{TensorFile, read_safetensors};
+use worst::worst;
 
 fn golden(ending: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/ops/optim.")).with_extension(ending)
@@ -79,9 +83,7 @@ fn optimizer(params: &Value) -> Option<Optimizer> {
 /// Largest difference of `ours` from the recorded tensor, in units of its largest value (or of 1e-3 where that is smaller).
 fn off(file: &TensorFile, key: &str, ours: &[f32]) -> f64 {
     let expected = file.f64(key).unwrap_or_else(|_| file.f32(key).unwrap().data.iter().map(|v| f64::from(*v)).collect());
-    assert_eq!(ours.len(), expected.len(), "{key}");
-    let scale = expected.iter().fold(1e-3, |m: f64, v| m.max(v.abs()));
-    ours.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs() / scale).fold(0.0, f64::max)
+    worst(ours, &expected) / expected.iter().fold(1e-3, |m: f64, v| m.max(v.abs()))
 }
 
 #[test]

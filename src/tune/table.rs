@@ -3,8 +3,9 @@
 //! Promises: a file belongs to one adapter, driver, backend, version of the program and text of the shaders; one that is damaged or
 //! another's is as if it were not there; it is replaced whole; two processes that save in turn keep each other's shapes.
 
+use crate::atomic;
+use crate::error::Error;
 use crate::gpu::{AdapterDescription, SHADERS};
-use crate::{atomic, error::Error};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -237,6 +237,12 @@ fn read_tensors(source: &Source, specs: &[TensorSpec], plan: &mut Plan, checkpoi
             checkpoint.counters.extend(count.first().map(|&count| (spec.name.clone(), count)));
         } else {
             let tensor = read_f32(source, &name)?;
+            // Its root would be no number, which ReLUs turn into 0 on many devices.
+            if spec.kind == TensorKind::RunningVar
+                && let Some(value) = tensor.data.iter().find(|v| **v < 0.0)
+            {
+                return Err(Error::weights(&source.path, format!("tensor {} has a variance of {value}", one_line(&name))));
+            }
             checkpoint.tensors.insert(spec.name.clone(), tensor);
         }
     }

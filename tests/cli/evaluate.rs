@@ -1,6 +1,7 @@
 //! Evaluations and everything else that uses trained weights.
 
 use crate::rig::{CLASSES, Rig, TRAIN, VAL, repository};
+use crate::worst::worst;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -364,8 +365,8 @@ fn compare(ours: &Path, reference: &swav_wgpu::weights::TensorFile, name: &str) 
         }
         let (a, b) = (ours.f32(key).unwrap().data, reference.f64(recorded).unwrap());
         let scale = b.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
-        let off = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / scale;
-        assert!(a.len() == b.len() && off <= limit, "{name}: {key} is off by {off:e}");
+        let off = worst(&a, &b) / scale;
+        assert!(off <= limit, "{name}: {key} is off by {off:e}");
     }
     // The features are the mean of the map.
     let (map, features) = (ours.f32("map").unwrap(), ours.f32("features").unwrap().data);

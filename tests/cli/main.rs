@@ -14,3 +14,5 @@ mod tools;
 mod train;
 mod tune;
 mod weights;
+#[path = "../support/worst.rs"]
+mod worst;

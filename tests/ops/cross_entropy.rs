@@ -7,6 +7,14 @@ fn matches_the_reference() {
     crate::check("weighted_cross_entropy");
 }
 
+/// Cards take 64 invocations a row, processors eight.
+#[test]
+fn rows_of_cards_match_the_reference() {
+    let mut gpu = swav_wgpu::gpu::Gpu::open_checked(None).unwrap();
+    gpu.act_as(swav_wgpu::gpu::DeviceKind::Discrete);
+    crate::check_on(&gpu, "^(soft_|weighted_)?cross_entropy ");
+}
+
 use crate::golden::{Golden, Run};
 use swav_wgpu::ops::gradients;
 
