@@ -180,9 +180,9 @@ impl Product {
         if self.reduces {
             return &["broadcast"];
         }
-        // Few columns, such as the gradient of an image has, would leave most lanes idle.
+        // Few columns, such as the gradient of an image has, would leave most lanes idle. What is computed again without an epilogue takes what it took with it.
         if quads <= 2 && !self.fused {
-            return &["narrow", "broadcast"];
+            return &["narrow", "broadcast", "broadcast32"];
         }
         // Large tiles are a fifth faster; they must not waste as much, and there must be enough of them for all cores.
         let large = rows.div_ceil(32) * 32 * 5 < rows.div_ceil(16) * 16 * 6 && rows.div_ceil(32) * quads.div_ceil(8) >= 16;
