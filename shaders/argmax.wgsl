@@ -39,7 +39,9 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
         }
     }
     workgroupBarrier();
-    if local == 0u {
-        best[row] = candidates[0].column;
+    // The last row's workgroup fills the padding.
+    let last = select(row + 1u, (params.rows + 3u) & ~3u, row + 1u == params.rows);
+    if row + local < last {
+        best[row + local] = select(0u, candidates[0].column, local == 0u);
     }
 }

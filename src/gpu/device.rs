@@ -193,7 +193,7 @@ impl Gpu {
     }
 
     /// Whether kernels are built with runtime checks.
-    pub(super) fn checked(&self) -> bool {
+    pub fn checked(&self) -> bool {
         self.checked
     }
 

@@ -53,6 +53,12 @@ impl Program {
             .zip(&plan.largest)
             .map(|(bytes, t)| Buffer::new(gpu, &lowered.tensors[t.0].name, *bytes))
             .collect::<Result<Vec<_>>>()?;
+        if gpu.checked() {
+            // Memory of a plan holds what was there before, never zeros: no kernel may count on them.
+            for (buffer, bytes) in buffers.iter().zip(&plan.slots) {
+                gpu.write(buffer, 0, &vec![0xff; usize::try_from(*bytes).expect("a slot that fits the address space")])?;
+            }
+        }
         let binding = |t: TensorId| -> Binding {
             let info = &lowered.tensors[t.0];
             match info.storage {
