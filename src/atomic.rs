@@ -2,10 +2,10 @@
 //!
 //! Promise: the bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step; the folder
 //! is flushed too. A crash or full disk at any point leaves the old file as it was and at most a temporary file, whose name starts
-//! with [`TEMPORARY`] and which is locked as long as its process lives. [`NewFolder`] does the same for a whole folder.
+//! with [`TEMPORARY`] and which is locked as long as its process lives. [`NewFolder`] does the same for a folder of files.
 
 use crate::error::{Error, Result};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -129,13 +129,18 @@ impl NewFolder {
         self.temporary.path().join("content")
     }
 
-    /// Gives it its name.
+    /// Flushes the files in it, and gives it its name.
     pub fn finish(self) -> Result<()> {
         let go = || {
+            for entry in std::fs::read_dir(self.path())? {
+                OpenOptions::new().write(true).open(entry?.path())?.sync_all()?;
+            }
+            sync_folder(&self.path())?;
             if self.place.is_dir() {
                 std::fs::remove_dir(&self.place)?;
             }
-            std::fs::rename(self.path(), &self.place)
+            std::fs::rename(self.path(), &self.place)?;
+            sync_folder(folder_of(&self.place))
         };
         go().map_err(Error::output(&self.place))
     }

@@ -36,21 +36,23 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<()> {
 
 /// The worst error of each op and variant, as a share of its tolerance.
 fn worst(cases: &[CaseResult]) -> String {
-    let mut rows: Vec<(String, f64, f64, usize)> = Vec::new();
+    let mut rows: Vec<(String, f64, f64, usize, bool)> = Vec::new();
     for case in cases {
         let name = format!("{} {}", case.op, case.variant);
         match rows.iter_mut().find(|r| r.0 == name) {
             Some(row) => {
                 row.3 += 1;
-                // A NaN orders above every number: it counts as worst.
-                if (case.max_error / case.tolerance).total_cmp(&(row.1 / row.2)).is_gt() {
-                    (row.1, row.2) = (case.max_error, case.tolerance);
+                // What failed counts as worse than what did not, whatever its error is.
+                let order = row.4.cmp(&case.pass).then((case.max_error / case.tolerance).total_cmp(&(row.1 / row.2)));
+                if order.is_gt() {
+                    (row.1, row.2, row.4) = (case.max_error, case.tolerance, case.pass);
                 }
             }
-            None => rows.push((name, case.max_error, case.tolerance, 1)),
+            None => rows.push((name, case.max_error, case.tolerance, 1, case.pass)),
         }
     }
-    let line =
-        |(name, error, tolerance, n): &(String, f64, f64, usize)| format!("{name:<44} {n:>3} cases  worst error {error:.1e} of {tolerance:.1e}");
+    let line = |(name, error, tolerance, n, _): &(String, f64, f64, usize, bool)| {
+        format!("{name:<44} {n:>3} cases  worst error {error:.1e} of {tolerance:.1e}")
+    };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,6 +1,7 @@
 //! What several commands do first: log, open the adapter, settle how kernels are chosen, load the network.
 
 use super::args::{Global, ImageArgs, Tune, Weights};
+use super::errors::printable;
 use crate::atomic;
 use crate::data::EvalTransform;
 use crate::error::{Error, Result};
@@ -93,7 +94,7 @@ pub(super) fn warn(text: impl Display) {
 
 /// Nothing can be done when stderr is closed or full, and nothing need be.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
 }
 
 /// Judges a file that is to be written, before anything is computed: it must not be one that is read, nor the checkpoint of a run, and there must be

@@ -22,16 +22,22 @@ pub fn report_usage(error: &clap::Error) -> u8 {
 
 fn write(out: &mut dyn Write, error: &Error, color: bool) -> std::io::Result<()> {
     let mark = |word: &str, code: &str| if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() };
-    writeln!(out, "{}: {error}", mark("error", "1;31"))?;
+    writeln!(out, "{}: {}", mark("error", "1;31"), printable(error))?;
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        writeln!(out, "{}: {inner}", mark("caused by", "1"))?;
+        writeln!(out, "{}: {}", mark("caused by", "1"), printable(inner))?;
         cause = inner.source();
     }
     match error.hint() {
         Some(hint) => writeln!(out, "{}: {hint}", mark("hint", "1;36")),
         None => Ok(()),
     }
+}
+
+/// A message that may quote names of files, which can hold anything: terminals obey control characters.
+pub(super) fn printable(message: impl std::fmt::Display) -> String {
+    let text = message.to_string();
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -57,6 +63,8 @@ mod tests {
             "{said}"
         );
         assert_eq!(closed.exit_code(), 3);
+        let rude = text(&Error::data("a\x1b[2J\r.png", "is empty"), false);
+        assert_eq!(rude, "error: a\u{fffd}[2J\u{fffd}.png: is empty\n");
         // Commands without a configuration have none of its keys.
         let full = text(&Error::OutOfMemory("a buffer".into()), false);
         assert!(full.contains("hint: smaller batches") && !full.contains("train."), "{full}");

@@ -19,9 +19,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Images of a pass that gives an untrained network its statistics.
-const BATCH: usize = 64;
-
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     args.out.as_deref().map_or(Ok(()), RunFolder::check_evaluation)?;
     let config = configuration(&args.config, &args.set, args.data.as_deref())?;
@@ -31,7 +28,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
-        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.images, BATCH)?;
+        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.images, config.data.workers)?;
     }
     let backbone = network.fingerprint(&gpu)?;
     let stop = Signals::install()?;
@@ -60,8 +57,10 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers);
     let result = noted(&mut observers, result)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| {
-        let head = save_head(folder.path(), &config, &result, fingerprint(&backbone, &result.values))?;
-        Ok([Some(head), Some(save_network(folder.path(), backbone, &result)?)])
+        // The head last, which makes the folder a complete evaluation's.
+        let own = fingerprint(&backbone, &result.values);
+        let network = save_network(folder.path(), backbone, &result)?;
+        Ok([Some(save_head(folder.path(), &config, &result, own)?), Some(network)])
     });
     let saved = noted(&mut observers, saved);
     conclude("fine-tuned", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)

@@ -50,7 +50,7 @@ type Written = (BTreeMap<String, AnyTensor<'static>>, BTreeMap<String, String>, 
 fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: &Path) -> Result<Written> {
     let data = Arc::new(Dataset::open(path, Split::All)?);
     if frozen.random {
-        frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.images, BATCH)?;
+        frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.images, frozen.workers)?;
     }
     let (n, size) = (data.len(), frozen.transform.crop);
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, (frozen.images, BATCH.min(n), [size, size]), None)?;

@@ -19,7 +19,7 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     let train = Arc::new(Dataset::open(&path, Split::Train)?);
     let val = Arc::new(Dataset::open(&path, Split::Val)?);
     if frozen.random {
-        frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.images, BATCH)?;
+        frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.images, frozen.workers)?;
     }
     let size = frozen.transform.crop;
     let mut extractor = Extractor::new(&gpu, &variants, &frozen.network, (frozen.images, BATCH, [size, size]), None)?;

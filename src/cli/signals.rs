@@ -1,19 +1,27 @@
 //! Stopping a run from outside.
 //!
-//! Promise: the first SIGINT, SIGTERM or SIGHUP (Ctrl-C and closing the console on Windows) sets a flag: a run ends its step, writes a checkpoint and
-//! exits 75, an evaluation tells and keeps its best epoch and does the same,
-//! what has nothing to keep, as a run before its first step, ends with 130; the second ends the process at once with 130.
+//! Promise: the first SIGINT, SIGTERM, SIGHUP or, as clusters send it, SIGUSR1 (Ctrl-C and closing the console on Windows) sets a flag: a run ends its step,
+//! writes a checkpoint and exits 75, an evaluation tells and keeps its best epoch and does the same,
+//! what has nothing to keep, as a run before its first step, ends with 130; a further one, but SIGUSR1, ends the process at once with 130. Those that come
+//! together are one: a closed terminal and `timeout` send each of theirs twice.
 
 use crate::error::{Error, Result};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Exit code when a second signal ends the process at once.
 pub const EXIT_AT_ONCE: i32 = 130;
 
+/// Signals within this time of the first are the same request.
+const TOGETHER: Duration = Duration::from_millis(250);
+
 /// The flag that signals set.
 #[derive(Clone, Debug, Default)]
-pub struct Signals(Arc<AtomicBool>);
+pub struct Signals {
+    requested: Arc<AtomicBool>,
+    first: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Signals {
     /// Takes over the signals; once per process.
@@ -21,17 +29,20 @@ impl Signals {
         let this = Self::default();
         let flag = this.clone();
         let handler = move || {
-            if flag.raise() {
+            if flag.raise(Instant::now()) {
                 std::process::exit(EXIT_AT_ONCE);
             }
         };
-        ctrlc::set_handler(handler).map_err(|e| Error::Failed(format!("signals cannot be handled: {e}")))?;
+        let failed = |e: &dyn std::error::Error| Error::Failed(format!("signals cannot be handled: {e}"));
+        ctrlc::set_handler(handler).map_err(|e| failed(&e))?;
+        #[cfg(unix)]
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, this.flag()).map_err(|e| failed(&e))?;
         Ok(this)
     }
 
     /// Whether the run should stop after this step.
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.requested.load(Ordering::Relaxed)
     }
 
     /// An error once a stop was asked for, for work that has nothing to keep before it is complete.
@@ -41,12 +52,14 @@ impl Signals {
 
     /// The flag itself, for training code that knows nothing of signals.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
+        self.requested.clone()
     }
 
-    /// Sets the flag; true if it was set before.
-    fn raise(&self) -> bool {
-        self.0.swap(true, Ordering::Relaxed)
+    /// Sets the flag; true if it was set before, and not just now.
+    fn raise(&self, now: Instant) -> bool {
+        self.requested.store(true, Ordering::Relaxed);
+        let first = *self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
+        now.duration_since(first) > TOGETHER
     }
 }
 
@@ -58,10 +71,11 @@ mod tests {
     fn first_asks_second_ends() {
         let signals = Signals::default();
         assert!(!signals.requested() && signals.check().is_ok());
-        assert!(!signals.raise());
+        let now = Instant::now();
+        assert!(!signals.raise(now) && !signals.raise(now + TOGETHER));
         assert_eq!(signals.check().unwrap_err().exit_code(), 130);
         assert!(signals.requested() && signals.flag().load(Ordering::Relaxed));
-        assert!(signals.raise());
+        assert!(signals.raise(now + 2 * TOGETHER));
     }
 
     /// Runs only as the child of the next test: says when it is ready and when it was asked to stop, then waits.
@@ -89,7 +103,7 @@ mod tests {
     fn a_real_process_stops_as_promised() {
         use std::io::{BufRead, BufReader};
         use std::process::{Command, Stdio};
-        for first in ["-INT", "-TERM"] {
+        for first in ["-INT", "-TERM", "-HUP", "-USR1"] {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "cli::signals::tests::child", "--nocapture"])
                 .env("SIGNALS_TEST_CHILD", "1")
@@ -103,7 +117,10 @@ mod tests {
             assert!(lines.any(|l| l == "ready"));
             send(first);
             assert!(lines.any(|l| l == "asked"));
-            assert!(child.try_wait().unwrap().is_none(), "the first signal must not end the process");
+            // As a closed terminal does. (SIGUSR1 has set no clock: this is the first that does.)
+            send(if first == "-USR1" { "-INT" } else { first });
+            std::thread::sleep(2 * TOGETHER);
+            assert!(child.try_wait().unwrap().is_none(), "the first signal must not end the process, nor one that comes with it");
             send("-INT");
             assert_eq!(child.wait().unwrap().code(), Some(EXIT_AT_ONCE));
         }

@@ -7,7 +7,7 @@ use super::{common, output};
 use crate::error::{Error, Result};
 use crate::train::config::PretrainConfig;
 use crate::train::event::{Finished, Observers};
-use crate::train::pretrain::{Run, prepare, pretrain};
+use crate::train::pretrain::{Run, open_data, prepare, pretrain};
 use crate::train::run_folder::RunFolder;
 use crate::tune::Fusions;
 use serde_json::json;
@@ -25,11 +25,11 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let flag = stop.flag();
     // Data and weights are judged before the folder is made, so that a mistake leaves nothing behind.
-    crate::data::Dataset::open(Path::new(&config.data.path), crate::data::Split::Pretrain)?;
+    let data = open_data(&config)?;
     let folder = RunFolder::open(&out, args.resume)?;
     let variants = common::variants(global, &gpu).until(flag.clone());
     let run = Run { gpu: &gpu, variants: &variants, folder: Some(&folder), max_steps: args.max_steps, stop: &flag };
-    let prepared = match prepare(&config, &run, init) {
+    let prepared = match prepare(&config, &run, data, init) {
         Ok(prepared) => prepared,
         Err(error) => {
             folder.abandon();
@@ -47,7 +47,10 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
     // Where nothing is left to do, what the folder says of the run stays true.
     if !prepared.is_complete() || !folder.config_path().exists() {
-        folder.write_config(&config.to_toml()?)?;
+        if let Err(error) = folder.write_config(&config.to_toml()?) {
+            folder.abandon();
+            return Err(error);
+        }
         observers.0.push(Box::new(Metrics::open(&folder, start)?));
         observers.0.push(Box::new(TensorBoard::create(folder.path(), start)?));
         observers.0.push(Box::new(Html::open(folder.path(), title(&out), start)?));

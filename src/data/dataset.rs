@@ -5,7 +5,7 @@
 //! indices and labels are the same on every machine; the classes of `train` are the classes of `val`. (Where all images are listed, a class of
 //! `val` alone is numbered behind them.)
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -181,8 +181,8 @@ impl Classes {
             // Names beside numbers: labelling says which image is wrong.
             return;
         }
-        let more: Vec<String> = other.names.into_iter().filter(|name| !self.names.contains(name)).collect();
-        self.names.extend(more);
+        let known: HashSet<String> = self.names.iter().cloned().collect();
+        self.names.extend(other.names.into_iter().filter(|name| !known.contains(name)));
     }
 
     /// Appends `found` to `samples`, each with its label.
@@ -288,6 +288,22 @@ impl Dataset {
     pub fn select(&self, indices: &[usize]) -> Result<Self> {
         let samples = indices.iter().map(|&i| self.samples[i].clone()).collect();
         Self::build(samples, Arc::clone(&self.classes), self.shards.clone(), Path::new("selection"))
+    }
+
+    /// What tells the images and their order from others: blake3 of their names below `root`, 32 hexadecimal digits.
+    pub fn fingerprint(&self, root: &Path) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (source, _) in &self.samples {
+            let file = match source {
+                Source::File(path) => path,
+                Source::Member { shard, .. } => &self.shards[*shard as usize].path,
+            };
+            hasher.update(file.strip_prefix(root).unwrap_or(file).as_os_str().as_encoded_bytes()).update(b"\n");
+            if let Source::Member { name, .. } = source {
+                hasher.update(name.as_bytes()).update(b"\n");
+            }
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
     }
 
     /// Number of images.

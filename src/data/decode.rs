@@ -7,15 +7,18 @@ use std::fmt;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
 
 /// Longest side that is decoded, in pixels: larger files are refused before their memory is asked for.
 const MAX_SIDE: u32 = 16384;
 
+/// Most pixels, as Pillow has it (twice `Image.MAX_IMAGE_PIXELS`): a few bytes of a file can stand for gigabytes of them.
+const MAX_PIXELS: u64 = 178_956_970;
+
 /// Most memory one decoder may take, in bytes: the largest allowed image at 8 bytes a pixel.
-const MAX_BYTES: u64 = 2 << 30;
+const MAX_BYTES: u64 = 8 * MAX_PIXELS;
 
 /// A decoded image.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,6 +40,10 @@ impl fmt::Debug for Rgb8 {
 /// Reads one PNG or JPEG file.
 pub fn read_image(path: impl AsRef<Path>) -> Result<Rgb8> {
     let path = path.as_ref();
+    // A pipe or a device might never end.
+    if path.metadata().is_ok_and(|about| !about.is_file()) {
+        return Err(Error::data(path, "is no file"));
+    }
     let bytes = std::fs::read(path).map_err(|e| Error::data(path, format!("cannot be read: {e}")))?;
     decode(&bytes).map_err(|message| Error::data(path, message))
 }
@@ -56,10 +63,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(MAX_SIDE), Some(MAX_SIDE), Some(MAX_BYTES));
     reader.limits(limits);
-    let image = reader.decode().map_err(|e| match e {
-        ImageError::Limits(_) => format!("cannot be decoded: more than {MAX_SIDE} pixels a side, or {} GiB in memory", MAX_BYTES >> 30),
+    let failed = |e| match e {
+        ImageError::Limits(_) => format!("cannot be decoded: more than {MAX_SIDE} pixels a side, or {MAX_PIXELS} in all"),
         e => format!("cannot be decoded: {e}"),
-    })?;
+    };
+    let decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!("cannot be decoded: {width}x{height} pixels are more than {MAX_PIXELS}"));
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     Ok(Rgb8 { width, height, pixels: to_rgb(image) })
 }

@@ -30,6 +30,9 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
             // read them might take for ever.
             let about = if kind.is_symlink() { fs::metadata(&path).ok().map(|about| about.file_type()) } else { Some(kind) };
             let is_folder = about.is_some_and(|kind| kind.is_dir());
+            if is_folder && entry.file_name().to_str().is_none() {
+                return Err(Error::data(path, "has a name that is no UTF-8, as classes must have"));
+            }
             if is_folder || about.is_none_or(|kind| kind.is_file()) {
                 entries.push((path, name, is_folder));
             }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 
 /// Shards beyond this many are opened anew for each read, so that a set of thousands does not run out of file handles.
 const KEPT_OPEN: usize = 256;
+
+/// Tar files consist of blocks of so many bytes.
+const BLOCK: u64 = 512;
 
 /// Longest class text, in bytes: anything longer is not a class.
 const LONGEST_CLASS: u64 = 4096;
@@ -32,6 +35,9 @@ impl Shard {
         let failed = |e: std::io::Error| Error::data(path, format!("cannot be opened: {e}"));
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
+        if length == 0 {
+            return Err(Error::data(path, "is empty"));
+        }
         if let Some(packed) = compression(&mut &file).map_err(failed)? {
             return Err(Error::data(path, format!("is compressed with {packed}: unpack it, or make it a plain tar file")));
         }
@@ -75,7 +81,6 @@ fn read_at(file: &File, _path: &Path, bytes: &mut [u8], offset: u64) -> std::io:
 #[cfg(not(unix))]
 fn read_at(_file: &File, path: &Path, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
     // A shared handle has one position for all threads here: take one of our own.
-    use std::io::{Seek, SeekFrom};
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(bytes)
@@ -110,7 +115,7 @@ fn compression(file: &mut (impl Read + Seek)) -> std::io::Result<Option<&'static
 
 /// Images and class texts of a tar of `size` bytes.
 fn members(file: &File, size: u64) -> std::io::Result<Vec<Member>> {
-    let mut found = Vec::new();
+    let (mut found, mut end) = (Vec::new(), 0);
     for entry in tar::Archive::new(BufReader::new(file)).entries_with_seek()? {
         let mut entry = entry?;
         let full = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -120,6 +125,7 @@ fn members(file: &File, size: u64) -> std::io::Result<Vec<Member>> {
         if offset.checked_add(length).is_none_or(|end| end > size) {
             return Err(std::io::Error::other(format!("cut off inside of {name}")));
         }
+        end = (offset + length).next_multiple_of(BLOCK);
         let base = name.rsplit('/').next().unwrap_or(&name);
         if !entry.header().entry_type().is_file() || name.split('/').any(|part| part.starts_with('.')) {
             continue;
@@ -132,7 +138,28 @@ fn members(file: &File, size: u64) -> std::io::Result<Vec<Member>> {
             found.push(Member { name, offset, length, text: Some(String::from_utf8_lossy(&text).into_owned()) });
         }
     }
+    expect_end(file, end)?;
     Ok(found)
+}
+
+/// Behind the last member, which ends at `end`, there must be a block of zeros and nothing else: a file that was cut off between two members lacks it, and
+/// of several files in one only the first would be read.
+fn expect_end(mut file: &File, end: u64) -> std::io::Result<()> {
+    file.seek(SeekFrom::Start(end))?;
+    let (mut piece, mut seen) = (vec![0; 1 << 16], 0);
+    loop {
+        let count = file.read(&mut piece)?;
+        if piece[..count].iter().any(|byte| *byte != 0) {
+            return Err(std::io::Error::other("holds more behind its end; files that were joined must be joined by `tar --concatenate`"));
+        }
+        seen += count as u64;
+        if count == 0 && seen < BLOCK {
+            return Err(std::io::Error::other("ends without a tar file's end: it is cut off"));
+        }
+        if count == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// The key that ties members together: the name without its last extension.

@@ -9,7 +9,7 @@ use crate::atomic;
 use crate::error::{Error, Result};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub use safetensors::Dtype;
 /// The file starts with this behind the eight bytes of the header's length; 64 hexadecimal digits follow.
 const SUM_PREFIX: &[u8] = br#"{"__metadata__":{"blake3":""#;
 const SUM_LENGTH: usize = 64;
-/// Larger headers are no checkpoint of ours (safetensors itself allows 100 MB, which takes seconds to read).
+/// Larger headers are not written (safetensors itself allows 100 MB, which takes seconds to read).
 const MAX_HEADER: u64 = 8 << 20;
 
 /// A tensor as it lies in a file: little-endian, row-major.
@@ -142,6 +142,7 @@ impl CheckpointStore {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(Error::output(&folder))?;
         atomic::remove_leftovers(&folder);
+        atomic::can_write(&folder.join("step"))?;
         Ok(Self { folder, keep: keep.max(1) })
     }
 
@@ -173,7 +174,8 @@ impl CheckpointStore {
         let steps = self.list()?;
         let before = steps.iter().filter(|s| **s <= step).count();
         for old in steps.iter().enumerate().filter(|(i, s)| i + self.keep < before || **s > step).map(|(_, s)| self.path(*s)) {
-            std::fs::remove_file(&old).map_err(Error::output(&old))?;
+            // Somebody else may have removed it in the meantime.
+            std::fs::remove_file(&old).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) }).map_err(Error::output(&old))?;
         }
         Ok(path)
     }

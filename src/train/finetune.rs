@@ -32,6 +32,9 @@ pub fn finetune(
     if sets.train.len() < 2 {
         return Err(Error::data(&config.data.path, "leaves a single image to train on: batch norm needs two; raise --fraction"));
     }
+    if sets.batch < 2 {
+        return Err(Error::Usage("train.batch = 1: batch norm needs two images a step".into()));
+    }
     network.check_images(sets.batch, [config.image.size; 2])?;
     let specs = classifier_specs(network.backbone.features(), sets.classes().len());
     let init = Init { seed: config.seed, zero_init_residual: false, block: network.backbone.block, classifier_std: config.head.classifier_std() };
@@ -65,6 +68,11 @@ fn forward(backbone: &Backbone, form: Images, size: usize, mode: BatchNormMode) 
     }
 }
 
+/// Steps of an epoch of fine-tuning. A last batch of a single image is left out: it has no variance for batch norms over 1x1 maps.
+pub fn steps_per_epoch(images: usize, batch: usize) -> u64 {
+    crate::data::steps_per_epoch(images, batch, images % batch == 1)
+}
+
 impl Learner for Tuned<'_> {
     fn name(&self) -> &'static str {
         "finetune"
@@ -74,10 +82,8 @@ impl Learner for Tuned<'_> {
         &self.trainer
     }
 
-    /// A last batch of a single image is left out: it has no variance for batch norms over 1x1 maps.
     fn steps_per_epoch(&self) -> u64 {
-        let (images, batch) = (self.sets.train.len(), self.sets.batch);
-        if images % batch == 1 { (images / batch) as u64 } else { images.div_ceil(batch) as u64 }
+        steps_per_epoch(self.sets.train.len(), self.sets.batch)
     }
 
     fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>> {

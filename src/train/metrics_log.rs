@@ -57,7 +57,10 @@ pub fn read_each(path: &Path, mut f: impl FnMut(Map<String, Value>)) -> Result<(
         }
         Ok(())
     };
-    if path.exists() { each_line(path, parsed).map_err(Error::output(path)) } else { Ok(()) }
+    if !path.exists() {
+        return Ok(());
+    }
+    each_line(path, parsed).map_err(|e| Error::data(path, format!("cannot be read: {e}")))
 }
 
 #[cfg(test)]

@@ -29,8 +29,9 @@ pub struct Network {
 /// The network that a fine-tuning leaves in its folder.
 pub const FINETUNED: &str = "model.safetensors";
 
-/// Batches whose statistics an untrained network takes.
+/// Batches whose statistics an untrained network takes, so many that nothing of the initial ones is left, and the images of each.
 const CALIBRATION_STEPS: usize = 100;
+const CALIBRATION_BATCH: usize = 64;
 
 impl Network {
     /// Takes loaded weights to the device.
@@ -77,8 +78,8 @@ impl Network {
         Ok(Self { backbone, head, parameters, store })
     }
 
-    /// Gives an untrained network running statistics: forward passes in training mode over `data`. Without them an evaluation would measure
-    /// the absence of statistics instead of the absence of training.
+    /// Gives an untrained network running statistics: forward passes in training mode over `data`, several times where it has few images. Without them an
+    /// evaluation would measure the absence of statistics instead of the absence of training.
     pub fn calibrate(
         &self,
         gpu: &Gpu,
@@ -86,9 +87,9 @@ impl Network {
         data: Arc<Dataset>,
         transform: EvalTransform,
         form: Images,
-        batch: usize,
+        workers: usize,
     ) -> Result<()> {
-        let batch = batch.min(data.len()).max(1);
+        let batch = CALIBRATION_BATCH.min(data.len()).max(1);
         let size = transform.crop;
         self.check_images(batch, [size, size])?;
         let graph = Graph::new();
@@ -97,12 +98,10 @@ impl Network {
         let map = ResNet { backbone: &self.backbone, parameters: &self.parameters, mode, recompute: Recompute::None }.forward(&images);
         let mut program = Program::new(gpu, &self.store, &graph, &[("map", &map)], variants)?;
         // Shuffled, for a data set is sorted by class.
-        let order: Vec<usize> = crate::data::rng::permutation(0, 0, u32::try_from(data.len()).unwrap_or(u32::MAX))
-            .into_iter()
-            .map(|i| i as usize)
-            .take(batch * CALIBRATION_STEPS)
-            .collect();
-        let mut loader = Loader::evaluation(Arc::new(data.select(&order)?), transform, batch, 2)?;
+        let images = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let rounds = (0..).flat_map(|round| crate::data::rng::permutation(0, round, images));
+        let order: Vec<usize> = rounds.take(batch * CALIBRATION_STEPS).map(|i| i as usize).collect();
+        let mut loader = Loader::evaluation(Arc::new(data.select(&order)?), transform, batch, workers)?;
         while let Some(next) = loader.next() {
             let next = next?;
             if next.indices.len() == batch {

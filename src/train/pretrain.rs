@@ -68,9 +68,13 @@ impl Prepared {
     }
 }
 
-/// Opens data, builds the network, takes what the run starts from: its newest checkpoint, else the weights `init` of a file, else random ones.
-pub fn prepare(config: &PretrainConfig, run: &Run<'_>, init: Option<(&Path, Checkpoint)>) -> Result<Prepared> {
-    let data = Arc::new(Dataset::open(Path::new(&config.data.path), Split::Pretrain)?);
+/// The images that a run learns from.
+pub fn open_data(config: &PretrainConfig) -> Result<Arc<Dataset>> {
+    Ok(Arc::new(Dataset::open(Path::new(&config.data.path), Split::Pretrain)?))
+}
+
+/// Builds the network, takes what the run starts from: its newest checkpoint, else the weights `init` of a file, else random ones.
+pub fn prepare(config: &PretrainConfig, run: &Run<'_>, data: Arc<Dataset>, init: Option<(&Path, Checkpoint)>) -> Result<Prepared> {
     let steps_per_epoch = steps_per_epoch(data.len(), config.train.batch, true);
     if steps_per_epoch == 0 {
         let message = format!("holds {} images, fewer than a batch of {}", data.len(), config.train.batch);
@@ -79,7 +83,7 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>, init: Option<(&Path, Chec
     check_memory(config, run)?;
     let mut warnings = Vec::new();
     let advise = |e| advise(config, run, e);
-    let mut state = State::new(config, run, init, data.len(), &mut warnings).map_err(advise)?;
+    let mut state = State::new(config, run, init, &data, &mut warnings).map_err(advise)?;
     let queue = state.step / steps_per_epoch >= config.queue.start_epoch;
     state.prepare(run, queue).map_err(advise)?;
     let total = config.train.epochs * steps_per_epoch;
@@ -160,6 +164,14 @@ struct Running {
     pending: Pending,
 }
 
+/// What can be done about an image that cannot be read: a run goes on with as many images only.
+fn replaceable(error: Error) -> Error {
+    match error {
+        Error::Data { path, message } => Error::Data { path, message: format!("{message} (a readable image of that name lets --resume go on)") },
+        other => other,
+    }
+}
+
 impl Training<'_> {
     fn go(&mut self, data: Arc<Dataset>) -> Result<Finished> {
         // Before anything was done, so that kernels which a stop left unmeasured do not become a part of the run.
@@ -223,7 +235,7 @@ impl Training<'_> {
         while self.state.step < self.end {
             let step = self.state.step;
             let waited = Instant::now();
-            let crops = loader.next().ok_or_else(|| Error::Failed("the data ended before the run".into()))??;
+            let crops = loader.next().ok_or_else(|| Error::Failed("the data ended before the run".into()))?.map_err(replaceable)?;
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
             let epoch = step / self.steps_per_epoch;
             if step.is_multiple_of(self.steps_per_epoch) {
@@ -256,8 +268,10 @@ impl Training<'_> {
             if ends_epoch {
                 self.end_epoch(done)?;
             }
-            if stop || done == self.end || self.due(done) {
+            if stop || done == self.end {
                 self.save()?;
+            } else if self.due(done) {
+                self.save_or_warn()?;
             }
             if stop && done < self.end {
                 return Ok(ControlFlow::Break(()));
@@ -339,6 +353,19 @@ impl Training<'_> {
             prototypes_used: Some(used),
             code_entropy: Some(entropy),
         }))
+    }
+
+    /// A checkpoint in the middle of a run that cannot be written, as on a full disk, is no reason to end it: the next may.
+    fn save_or_warn(&mut self) -> Result<()> {
+        match self.save() {
+            Err(error @ Error::Output { .. }) => {
+                let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+                let last = self.checkpoint.as_ref().map_or("there is none yet".into(), |path| format!("the last is {}", path.display()));
+                let message = format!("{error}{cause}; the run goes on without this checkpoint, {last}");
+                self.observer.event(&Event::Warning(Warning::new("checkpoint", message)))
+            }
+            other => other,
+        }
     }
 
     fn save(&mut self) -> Result<()> {

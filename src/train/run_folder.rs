@@ -91,6 +91,7 @@ impl RunFolder {
         if !self.holds_run {
             // What cannot be removed is not empty or not ours: it stays.
             let _ = std::fs::remove_dir(self.path.join("checkpoints"));
+            let _ = std::fs::remove_file(self.path.join(KERNELS));
             let _ = std::fs::remove_file(self.path.join(LOCK));
             if self.created {
                 let _ = std::fs::remove_dir(&self.path);

@@ -282,7 +282,7 @@ fn read_classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, plan:
 
 fn classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, weight: &str, bias: &str, features: Option<usize>) -> Result<Classifier> {
     match (shapes.get(weight).map(Vec::as_slice), shapes.get(bias).map(Vec::as_slice)) {
-        (Some(&[rows, columns]), Some(&[biases])) if rows == biases && features.is_none_or(|features| features == columns) => {
+        (Some(&[rows, columns]), Some(&[biases])) if rows == biases && rows > 0 && features.is_none_or(|features| features == columns) => {
             Ok(Classifier { weight: read_f32(source, weight)?, bias: read_f32(source, bias)? })
         }
         (weight_shape, bias_shape) => {

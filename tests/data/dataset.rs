@@ -194,8 +194,17 @@ fn sets_that_are_wrong_are_refused_with_their_path() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..2000]).unwrap();
     refused(&path, Split::Train, "cut off inside of cat/a.png");
+    // Between two members, as a download that broke off, and joined by `cat`.
+    tar(path.clone(), &[("cat/a.png", &png(0)), ("cat/b.png", &png(1))]);
+    let (bytes, first) = (fs::read(&path).unwrap(), (512 + png(0).len()).next_multiple_of(512));
+    fs::write(&path, &bytes[..first]).unwrap();
+    refused(&path, Split::Train, "it is cut off");
+    fs::write(&path, [&bytes[..], &bytes[..]].concat()).unwrap();
+    refused(&path, Split::Train, "holds more behind its end");
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(Dataset::open(&path, Split::Train).unwrap().len(), 2);
     fs::write(&path, b"").unwrap();
-    refused(&path, Split::Train, "holds no training image");
+    refused(&path, Split::Train, "is empty");
 }
 
 #[test]
@@ -218,6 +227,8 @@ fn images_that_are_wrong_are_named() {
     }
     assert!(read_image(dir.path().join("good.png")).is_ok());
     assert!(read_image(dir.path().join("text.png")).unwrap_err().to_string().contains("neither a PNG nor a JPEG"));
+    #[cfg(unix)]
+    assert!(read_image("/dev/zero").unwrap_err().to_string().contains("is no file"));
     assert!(read_image(dir.path().join("nothing.png")).unwrap_err().to_string().contains("cannot be read"));
     // Gone between listing and reading.
     fs::remove_file(dir.path().join("good.png")).unwrap();

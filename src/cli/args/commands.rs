@@ -17,9 +17,9 @@ pub struct DevicesArgs {}
 
 /// `check`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  swav-wgpu check --adapter nvidia --filter 'conv|matmul'\n\nExits 1 if any case is outside its tolerance.")]
+#[command(after_help = "Example:\n  swav-wgpu check --adapter nvidia --filter '^(conv2d|linear) '\n\nExits 1 if any case is outside its tolerance.")]
 pub struct CheckArgs {
-    /// Only cases whose `op/variant` matches this regular expression
+    /// Only cases whose operation, shape and type (`conv2d 1x5x7x3 3x3x3x8 s1p1 f32`) match this regular expression
     #[arg(long, value_name = "RE")]
     pub filter: Option<String>,
 }
@@ -134,7 +134,7 @@ pub struct ImageArgs {
     /// Side of the square the network sees, in pixels [default: from the weights or configuration, else 224]
     #[arg(long, value_name = "PIXELS", value_parser = pixels)]
     pub size: Option<usize>,
-    /// Shorter side before the centre crop; 0 takes images as they are [default: from the configuration, else 256 / 224 of the size]
+    /// Shorter side before the centre crop; 0 takes images as they are [default: from the configuration, else 256 / 224 of the size, and up to 64 pixels the size]
     #[arg(long, value_name = "PIXELS")]
     pub resize: Option<usize>,
 }

@@ -1,6 +1,7 @@
 //! The gallery: a contact sheet per prototype and a page that shows them.
 
 use super::{Assignment, Signals};
+use crate::cli::report::html::escape;
 use crate::data::{Dataset, EvalTransform, Scratch};
 use crate::error::{Error, Result};
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
@@ -94,11 +95,6 @@ fn page(members: &[Vec<usize>], assigned: &[Assignment]) -> String {
     }
     html.push_str("</main></body></html>\n");
     html
-}
-
-/// Text that is safe inside an attribute.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::data::{Dataset, Split, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::train::classifier::ClassSets;
 use crate::train::config::{LinearConfig, LinearSchedule, PretrainConfig, ScheduleKind};
+use crate::train::finetune::steps_per_epoch as tuning_steps_per_epoch;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -69,9 +70,10 @@ impl Recipe {
         };
         let (images, source) = images(args, &mut path, part, count)?;
         config.data.path = path;
-        // As in the evaluation: a batch is at most all images, and the last one of an epoch may be smaller.
+        // As there: a batch is at most all images, and the last one of an epoch may be smaller. Only fine-tuning has a rate for the backbone.
         let batch = config.train.batch.min(images);
-        let iterations = steps_per_epoch(images, batch, false);
+        let tuning = config.optimizer.backbone_lr.is_some();
+        let iterations = if tuning { tuning_steps_per_epoch(images, batch) } else { steps_per_epoch(images, batch, false) };
         let LinearSchedule { kind, milestones, .. } = &config.schedule;
         let turns: Vec<u64> = if *kind == ScheduleKind::Step { milestones.iter().map(|m| m * iterations).collect() } else { Vec::new() };
         let backbone = config.optimizer.backbone_lr.map(|_| config.backbone_lr(batch));

@@ -75,9 +75,11 @@ pub(crate) fn numbers(labels: &[Option<usize>]) -> Result<Vec<u32>> {
 /// Indices of a part of each class, ascending; the same for the same seed.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "counts of images")]
 fn balanced(labels: &[usize], classes: usize, fraction: f64, seed: u64) -> Vec<usize> {
-    let mut chosen = Vec::new();
-    for class in 0..classes {
-        let members: Vec<usize> = (0..labels.len()).filter(|i| labels[*i] == class).collect();
+    let (mut chosen, mut by_class) = (Vec::new(), vec![Vec::new(); classes]);
+    for (image, &class) in labels.iter().enumerate() {
+        by_class[class].push(image);
+    }
+    for (class, members) in by_class.iter().enumerate() {
         let count = ((members.len() as f64 * fraction).round() as usize).max(1);
         let order = permutation(seed, class as u64, members.len() as u32);
         chosen.extend(order.into_iter().take(count).map(|i| members[i as usize]));

@@ -93,8 +93,15 @@ fn merge(base: &mut Table, over: Table, prefix: &str, file: &str, origins: &mut 
     }
 }
 
-fn read_extended(path: &Path, open: &mut Vec<PathBuf>, into: &mut Table, origins: &mut Origins) -> Result<()> {
+/// Most files that a configuration may be made of: each may name others, and those again.
+const MOST_FILES: usize = 256;
+
+fn read_extended(path: &Path, (open, files): (&mut Vec<PathBuf>, &mut usize), into: &mut Table, origins: &mut Origins) -> Result<()> {
     let name = path.display().to_string();
+    *files += 1;
+    if *files > MOST_FILES {
+        return Err(Error::config(name, "extends", format!("more than {MOST_FILES} files are read, each as often as it is named")));
+    }
     let mut table = read(path)?;
     let real = path.canonicalize().map_err(|e| Error::Usage(format!("{name}: cannot be opened: {e}")))?;
     if open.contains(&real) {
@@ -110,7 +117,7 @@ fn read_extended(path: &Path, open: &mut Vec<PathBuf>, into: &mut Table, origins
     open.push(real);
     for parent in parents {
         let parent = path.parent().unwrap_or(Path::new("")).join(parent);
-        read_extended(&parent, open, into, origins).map_err(|e| match e {
+        read_extended(&parent, (open, files), into, origins).map_err(|e| match e {
             Error::Usage(text) if !text.contains("(extended by ") => Error::Usage(format!("{text} (extended by {name})")),
             other => other,
         })?;
@@ -149,7 +156,7 @@ fn parse_set(text: &str) -> Result<Table> {
 fn merged(path: &Path, sets: &[String]) -> Result<(Table, Origins)> {
     let mut origins = Origins::of(path.display().to_string());
     let mut table = Table::new();
-    read_extended(path, &mut Vec::new(), &mut table, &mut origins)?;
+    read_extended(path, (&mut Vec::new(), &mut 0), &mut table, &mut origins)?;
     for set in sets {
         let mut set = parse_set(set)?;
         normalize_std::rename(&mut set, SET)?;

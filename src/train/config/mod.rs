@@ -68,9 +68,12 @@ pub struct DataConfig {
     pub std: [f64; 3],
 }
 
+/// Most loader threads.
+const MOST_WORKERS: usize = 1024;
+
 impl Default for DataConfig {
     fn default() -> Self {
-        let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS));
         Self { path: "data".into(), workers, mean: [0.485, 0.456, 0.406], std: normalize_std::MMPRETRAIN }
     }
 }
@@ -78,7 +81,7 @@ impl Default for DataConfig {
 impl DataConfig {
     fn validate(&self, c: &Check) -> Result<()> {
         c.that("data.path", !self.path.is_empty(), "\"\"", "must name a folder or tar shards")?;
-        c.count("data.workers", self.workers as u64, 1, 1024)?;
+        c.count("data.workers", self.workers as u64, 1, MOST_WORKERS as u64)?;
         for i in 0..3 {
             c.range(&format!("data.mean[{i}]"), self.mean[i], 0.0, 1.0)?;
             c.positive(&format!("data.std[{i}]"), self.std[i])?;

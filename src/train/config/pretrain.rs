@@ -1,6 +1,7 @@
 //! `kind = "pretrain"`: SwAV and DeepCluster-v2 pre-training.
 //!
-//! Defaults are mmpretrain's recipe `swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px`, but for `train.batch`, which is one device's 32.
+//! Defaults are mmpretrain's recipe `swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px`, but for `train.batch`, which is
+//! one device's 32, `data.path`, and `loss.sinkhorn`, which sees the whole batch as the paper has it.
 
 use super::check::Check;
 use super::{BackboneConfig, Block, DataConfig, DeepclusterConfig, Kind, Method, Origins, Stem, load, scaled, to_toml};

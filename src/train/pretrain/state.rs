@@ -8,6 +8,7 @@
 use super::epoch::EpochRecord;
 use super::runner::Runner;
 use super::{Run, deepcluster};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Choices, Pending, Store, pad_rows, unpad_rows};
@@ -28,6 +29,9 @@ use std::path::{Path, PathBuf};
 /// Name of the loss scale's state in a checkpoint. A run that only now turns to f16 starts with the initial scale.
 const LOSS_SCALE: &str = "state/loss_scale";
 
+/// Name of [`Dataset::fingerprint`] there.
+const DATA: &str = "data";
+
 /// Name of the last epoch's mean loss among a checkpoint's metadata.
 const LAST_LOSS: &str = "last_loss";
 
@@ -41,6 +45,8 @@ pub(super) struct State {
     /// Mean loss of the last epoch that ended; not a number before.
     pub(super) last_loss: f64,
     images: usize,
+    /// Of the data.
+    fingerprint: String,
     /// The checkpoint that it came from.
     pub(super) restored: Option<PathBuf>,
     /// Kernel variants that the run uses, as far as its programs needed any: other variants round differently.
@@ -53,15 +59,16 @@ impl State {
         config: &PretrainConfig,
         run: &Run<'_>,
         from: Option<(&Path, weights::Checkpoint)>,
-        images: usize,
+        data: &Dataset,
         warnings: &mut Vec<Warning>,
     ) -> Result<Self> {
+        let (images, fingerprint) = (data.len(), data.fingerprint(Path::new(&config.data.path)));
         let gpu = run.gpu;
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
         let (epoch, last_loss, choices) = (EpochRecord::default(), f64::NAN, Choices::new());
-        let mut state = Self { model, runner, step: 0, store, epoch, last_loss, images, restored: None, choices };
+        let mut state = Self { model, runner, step: 0, store, epoch, last_loss, images, fingerprint, restored: None, choices };
         let saved = match run.folder {
             Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
             None => None,
@@ -168,6 +175,7 @@ impl State {
             ("format".to_owned(), "swav-wgpu 1".to_owned()),
             ("config".to_owned(), config.to_toml()?),
             ("images".to_owned(), self.images.to_string()),
+            (DATA.to_owned(), self.fingerprint.clone()),
             ("queue_pushed".to_owned(), pushed.to_string()),
             (LAST_LOSS.to_owned(), format!("{:?}", self.last_loss)),
             ("adapter".to_owned(), gpu.description().name.clone()),
@@ -203,6 +211,11 @@ impl State {
                 self.images
             );
             return Err(Error::weights(&saved.path, message));
+        }
+        if saved.metadata.get(DATA).is_some_and(|before| *before != self.fingerprint) {
+            let message =
+                "has images of other names, or in another order, than when the checkpoint was written: the run goes on, but not as it would have";
+            warnings.push(Warning::new("data.path", message));
         }
         let mut changed = differences(metadata(saved, "config")?, &config.to_toml()?);
         // What does not change the trajectory may change silently.

@@ -1,0 +1,46 @@
+//! k-nearest neighbours over several products on the device, against plain loops.
+
+use swav_wgpu::data::rng::Stream;
+use swav_wgpu::gpu::Gpu;
+use swav_wgpu::train::knn::{Labelled, knn};
+use swav_wgpu::tune::BestGuess;
+
+const CHANNELS: usize = 6;
+const CLASSES: usize = 9;
+
+/// Features and labels. From the 4000th image on features are those of the first ones once more, as near as they are.
+fn drawn(seed: u64, images: usize) -> (Vec<f32>, Vec<usize>) {
+    let mut stream = Stream::new(seed, 0, 0, 0);
+    let mut features: Vec<f32> = (0..images.min(4000) * CHANNELS).map(|_| stream.below(200_001) as f32 / 1e5 - 1.0).collect();
+    features.extend_from_within(..images.saturating_sub(4000) * CHANNELS);
+    (features, (0..images).map(|_| stream.below(CLASSES as u64) as usize).collect())
+}
+
+/// Top-1 of the votes of the `k` nearest, per cent: exp(similarity / temperature) each, ties to the earlier image and the lower class.
+fn expected(train: &(Vec<f32>, Vec<usize>), val: &(Vec<f32>, Vec<usize>), k: usize, temperature: f64) -> f64 {
+    let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let right = val.0.chunks(CHANNELS).zip(&val.1).filter(|(query, label)| {
+        let similarity = |key: &[f32]| query.iter().zip(key).map(|(a, b)| f64::from(a * b)).sum::<f64>() / norm(query) / norm(key);
+        let mut near: Vec<(f64, usize)> = train.0.chunks(CHANNELS).map(similarity).zip(0..).collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let mut votes = [0.0; CLASSES];
+        near[..k].iter().for_each(|(similarity, i)| votes[train.1[*i]] += (similarity / temperature).exp());
+        (0..CLASSES).fold(0, |best, class| if votes[class] > votes[best] { class } else { best }) == **label
+    });
+    100.0 * right.count() as f64 / val.1.len() as f64
+}
+
+/// 4,096 training and 256 validation images make a product: here are two of each, neither full.
+#[test]
+fn many_images_vote_as_in_plain_loops() {
+    let gpu = Gpu::open_checked(None).unwrap();
+    let (train, val) = (drawn(1, 4100), drawn(2, 300));
+    let labelled = |(features, labels): &'static (Vec<f32>, Vec<usize>)| Labelled { features, labels };
+    let [train, val]: [&'static (Vec<f32>, Vec<usize>); 2] = [Box::leak(Box::new(train)), Box::leak(Box::new(val))];
+    let got = knn(&gpu, &BestGuess, labelled(train), labelled(val), CLASSES, &[1, 20], 0.07).unwrap();
+    for (got, k) in got.iter().zip([1, 20]) {
+        let want = expected(train, val, k, 0.07);
+        assert!((got.top1 - want).abs() < 1e-9 && got.k == k, "k {k}: {} for {want}", got.top1);
+    }
+    assert_eq!(gpu.overruns().unwrap(), Some(0), "accesses beyond a binding");
+}
