@@ -7,7 +7,7 @@
 //! allocates, prepares and replays.
 //!
 //! Layout: the last dimension of every tensor is padded with zeros to a multiple of 4 in memory, so every kernel may read `vec4`s; kernels
-//! keep the padding zero. Images are NHWC.
+//! keep the padding zero, but for what an op keeps row by row for itself. Images are NHWC.
 //!
 //! Architecture Invariant: nothing here knows what an op computes; ops implement [`Op`].
 

@@ -122,7 +122,7 @@ pub enum Recomputes {
 
 /// A differentiable operation: one file of `ops/` each.
 pub trait Op: Any {
-    /// PyTorch's name of the operation.
+    /// Its name: PyTorch's where PyTorch has the operation.
     fn name(&self) -> &'static str;
 
     /// Gradients of the inputs, as nodes appended to the graph; `None` where there is none, as for all of an op that says nothing, or none is needed.

@@ -150,6 +150,6 @@ impl Store {
     pub fn read(&self, gpu: &Gpu, id: VariableId) -> Result<Vec<f32>> {
         let binding = self.binding(id);
         let bytes = gpu.read(&binding.buffer, binding.offset, self.variables.info(id).bytes())?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes[..usize::try_from(self.variables.info(id).bytes()).unwrap_or(0)]))
+        Ok(bytemuck::pod_collect_to_vec(&bytes[..usize::try_from(self.variables.info(id).bytes()).expect("a variable that fits the address space")]))
     }
 }

@@ -1,6 +1,7 @@
 //! Column of the largest value of every row; of equal values the lowest. No derivative. PyTorch: `x.argmax(dim=1)`, whose choice among
 //! equals is its own.
 
+use super::expect_f32;
 use crate::gpu::{KernelSpec, Params};
 use crate::graph::{DType, Lowering, Node, Op, Tensor};
 
@@ -12,6 +13,7 @@ impl Tensor {
     #[track_caller]
     pub fn argmax_rows(&self) -> Self {
         let [rows, _] = self.rows_columns();
+        expect_f32("argmax_rows", &[self]);
         let output = self.graph().intermediate("argmax", &[rows], DType::U32);
         self.graph().record(Argmax, &[self], &[&output]);
         output

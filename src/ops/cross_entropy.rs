@@ -4,8 +4,8 @@
 //! With scale = 1/rows it is PyTorch's mean. Rows with weights w against labels count w-fold; weights 1/n of the n rows that count and 0 of
 //! the others are PyTorch's mean with `ignore_index`.
 
-use super::groups;
 use super::sum::sum_params;
+use super::{expect_f32, groups};
 use crate::gpu::{DeviceKind, KernelSpec, Params, Specialization};
 use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
 
@@ -56,12 +56,14 @@ impl Tensor {
     #[must_use]
     #[track_caller]
     pub fn soft_cross_entropy(&self, targets: &Self, temperature: f32, scale: f32) -> Self {
+        expect_f32("soft_cross_entropy", &[targets]);
         assert_eq!(targets.shape(), self.shape(), "soft_cross_entropy: targets {targets:?} for {self:?}");
         self.record_cross_entropy(&[targets], CrossEntropy { targets: Targets::Distributions, temperature, scale })
     }
 
     fn record_cross_entropy(&self, targets: &[&Self], op: CrossEntropy) -> Self {
         let [rows, _] = self.rows_columns();
+        expect_f32("cross_entropy", &[self]);
         let graph = self.graph();
         let losses = graph.intermediate("cross_entropy.rows", &[rows], DType::F32);
         let normalizers = graph.intermediate("cross_entropy.normalizers", &[rows.div_ceil(2), 4], DType::F32);

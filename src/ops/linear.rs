@@ -3,7 +3,7 @@
 
 use super::{elementwise, kernel_for};
 use crate::gpu::Params;
-use crate::graph::{Backward, Lowering, Node, Op, Tensor};
+use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
 
 struct AddBias;
 
@@ -30,7 +30,7 @@ impl Tensor {
     #[track_caller]
     pub fn add_bias(&self, bias: &Self) -> Self {
         let [_, columns] = self.rows_columns();
-        assert_eq!(bias.shape(), [columns], "add_bias: {bias:?} to {self:?}");
+        assert_eq!((bias.shape(), bias.dtype()), (vec![columns], DType::F32), "add_bias: {bias:?} to {self:?}");
         let output = self.graph().intermediate("add_bias", &self.shape(), self.dtype());
         self.graph().record(AddBias, &[self, bias], &[&output]);
         output

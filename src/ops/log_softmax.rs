@@ -1,5 +1,6 @@
 //! Log-softmax of rows: y = x − log Σ exp(x); dx = dy − softmax(x) Σ dy. PyTorch: `torch.nn.functional.log_softmax(dim=1)`.
 
+use super::expect_f32;
 use crate::gpu::{KernelSpec, Params};
 use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor};
 
@@ -12,6 +13,7 @@ impl Tensor {
     #[track_caller]
     pub fn log_softmax(&self) -> Self {
         let _ = self.rows_columns();
+        expect_f32("log_softmax", &[self]);
         let output = self.graph().intermediate("log_softmax", &self.shape(), DType::F32);
         self.graph().record(LogSoftmax, &[self], &[&output]);
         output

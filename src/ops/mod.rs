@@ -98,6 +98,14 @@ fn elementwise(
     }
 }
 
+/// Refuses tensors of another type, for kernels that read f32 whatever they are bound with.
+#[track_caller]
+fn expect_f32(op: &str, tensors: &[&Tensor]) {
+    for tensor in tensors {
+        assert_eq!(tensor.dtype(), DType::F32, "{op}: {tensor:?}");
+    }
+}
+
 /// Workgroups for one invocation per item.
 fn groups(items: usize) -> usize {
     items.div_ceil(WORKGROUP)

@@ -2,7 +2,7 @@
 //! dx = (dy − y (y·dy)) / ‖x‖; where the norm is below eps, dx = dy / eps.
 //! [`Tensor::normalize_columns`] does the same to a matrix's columns in place, outside differentiation: SwAV's prototypes.
 
-use super::groups;
+use super::{expect_f32, groups};
 use crate::gpu::{KernelSpec, Params};
 use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, TensorId};
 
@@ -19,6 +19,7 @@ impl Tensor {
     #[track_caller]
     pub fn normalize(&self) -> Self {
         let [rows, _] = self.rows_columns();
+        expect_f32("normalize", &[self]);
         let output = self.graph().intermediate("normalize", &self.shape(), DType::F32);
         let norms = self.graph().intermediate("normalize.norms", &[rows], DType::F32);
         self.graph().record(Normalize, &[self], &[&output, &norms]);
@@ -29,6 +30,7 @@ impl Tensor {
     #[track_caller]
     pub fn normalize_columns(&self) {
         let _ = self.nhwc();
+        expect_f32("normalize_columns", &[self]);
         self.graph().record(NormalizeColumns, &[], &[self]);
     }
 }

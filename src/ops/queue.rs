@@ -1,7 +1,7 @@
 //! The feature queue (Caron et al. 2020, section 3.1, "Working with small batches"): features of earlier batches that join the codes' computation. Banks of rows that
 //! micro-batches fill and read by turns work the same way.
 
-use super::groups;
+use super::{expect_f32, groups};
 use crate::gpu::{KernelSpec, Params};
 use crate::graph::{DType, Lowering, Node, Op, Tensor};
 
@@ -21,6 +21,7 @@ impl Tensor {
     pub fn queue_push(&self, first: usize, rows: usize, position: &Self, queue: &Self) {
         let ([n, d], [length, depth]) = (self.rows_columns(), queue.rows_columns());
         assert!(first + rows <= n && rows <= length && d == depth, "queue_push: rows {first}+{rows} of {self:?} into {queue:?}");
+        expect_f32("queue_push", &[self, queue]);
         assert_eq!(position.dtype(), DType::U32, "queue_push: {position:?} is no row number");
         self.graph().record(QueuePush { first, rows }, &[self, position], &[queue]);
     }
@@ -34,6 +35,7 @@ impl Tensor {
     pub fn rows_at(&self, position: &Self, rows: usize) -> Self {
         let [length, depth] = self.rows_columns();
         assert!(rows <= length, "rows_at: {rows} rows of {self:?}");
+        expect_f32("rows_at", &[self]);
         assert_eq!(position.dtype(), DType::U32, "rows_at: {position:?} is no row number");
         let output = self.graph().intermediate("rows_at", &[rows, depth], self.dtype());
         self.graph().record(RowsAt, &[self, position], &[&output]);

@@ -1,7 +1,7 @@
 //! Sinkhorn-Knopp: soft codes of samples over prototypes with equal shares for all prototypes (Caron et al. 2020, section 3.1, algorithm 1;
 //! official `distributed_sinkhorn`). Computed in the log domain, which gives the same codes without overflow. No derivative, as in the paper.
 
-use super::groups;
+use super::{expect_f32, groups};
 use crate::gpu::{KernelSpec, Params, Specialization};
 use crate::graph::{DType, Lowering, Node, Op, Tensor};
 
@@ -20,6 +20,7 @@ impl Tensor {
     #[track_caller]
     pub fn sinkhorn(&self, epsilon: f32, iterations: usize, keep: usize) -> Self {
         let [rows, columns] = self.rows_columns();
+        expect_f32("sinkhorn", &[self]);
         assert!(keep <= rows && iterations > 0, "sinkhorn: {keep} of {rows} rows, {iterations} iterations");
         let codes = self.graph().intermediate("codes", &[keep, columns], DType::F32);
         self.graph().record(Sinkhorn { epsilon, iterations, keep }, &[self], &[&codes]);

@@ -1,6 +1,6 @@
 //! Ordered sums. [`Tensor::sum_columns`] (PyTorch: `x.sum(0)`) is the gradient of a bias.
 
-use super::groups;
+use super::{expect_f32, groups};
 use crate::gpu::{KernelSpec, Params};
 use crate::graph::{DType, Lowering, Node, Op, Tensor};
 
@@ -12,6 +12,7 @@ impl Tensor {
     #[track_caller]
     pub fn sum_columns(&self) -> Self {
         let [_, columns] = self.rows_columns();
+        expect_f32("sum_columns", &[self]);
         let output = self.graph().intermediate("sum_columns", &[columns], DType::F32);
         self.graph().record(SumColumns, &[self], &[&output]);
         output

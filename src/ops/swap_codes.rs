@@ -1,6 +1,6 @@
 //! Targets of the swapped prediction (Caron et al. 2020, eq. 6): each view predicts the codes of every assigned crop but its own.
 
-use super::groups;
+use super::{expect_f32, groups};
 use crate::gpu::{KernelSpec, Params};
 use crate::graph::{DType, Lowering, Node, Op, Tensor, pad_rows};
 
@@ -18,6 +18,7 @@ impl Tensor {
     #[track_caller]
     pub fn swap_codes(&self, views: usize, assign: &[usize]) -> Self {
         let [rows, columns] = self.rows_columns();
+        expect_f32("swap_codes", &[self]);
         assert!(rows % assign.len() == 0, "swap_codes: {self:?} for {} assigned crops", assign.len());
         let predicts: Vec<u32> = (0..views).flat_map(|v| assign.iter().map(move |&a| u32::from(a != v))).collect();
         let count = predicts.len();

@@ -29,8 +29,8 @@ pub struct Network {
 /// The network that a fine-tuning leaves in its folder.
 pub const FINETUNED: &str = "model.safetensors";
 
-/// Batches whose statistics an untrained network takes, so many that nothing of the initial ones is left, and the images of each.
-const CALIBRATION_STEPS: usize = 100;
+/// Batches whose statistics an untrained network takes: those of one pass over the data, but so many at least and at most, and the images of each.
+const CALIBRATION_STEPS: std::ops::RangeInclusive<usize> = 16..=100;
 const CALIBRATION_BATCH: usize = 64;
 
 impl Network {
@@ -78,8 +78,8 @@ impl Network {
         Ok(Self { backbone, head, parameters, store })
     }
 
-    /// Gives an untrained network running statistics: forward passes in training mode over `data`, several times where it has few images. Without them an
-    /// evaluation would measure the absence of statistics instead of the absence of training.
+    /// Gives an untrained network running statistics, as an epoch of training would: forward passes in training mode over `data`, more than once where it
+    /// has few images. Without them an evaluation would measure the absence of statistics instead of the absence of training.
     pub fn calibrate(
         &self,
         gpu: &Gpu,
@@ -100,7 +100,8 @@ impl Network {
         // Shuffled, for a data set is sorted by class.
         let images = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let rounds = (0..).flat_map(|round| crate::data::rng::permutation(0, round, images));
-        let order: Vec<usize> = rounds.take(batch * CALIBRATION_STEPS).map(|i| i as usize).collect();
+        let steps = (data.len() / batch).clamp(*CALIBRATION_STEPS.start(), *CALIBRATION_STEPS.end());
+        let order: Vec<usize> = rounds.take(batch * steps).map(|i| i as usize).collect();
         let mut loader = Loader::evaluation(Arc::new(data.select(&order)?), transform, batch, workers)?;
         while let Some(next) = loader.next() {
             let next = next?;

@@ -177,6 +177,10 @@ fn less_than_a_whole_network_is_refused() {
     refused(&replaced("bn1.bias", owned(&[2], &[1.0, f32::NAN])), "tensor bn1.bias is not finite: element 1 is NaN");
     refused(&replaced("bn1.bias", AnyTensor::from_i64(&[2], &[1, 2]).into_owned()), "tensor bn1.bias holds I64, expected floating-point");
     refused(&replaced("conv1.weight", owned(&[2, 1, 7, 7], &[0.0; 98])), "conv1.weight has shape [2, 1, 7, 7]");
+    refused(&replaced("bn1.running_var", owned(&[2], &[1.0, -0.5])), "tensor bn1.running_var has a variance of -0.5");
+    let mut none = replaced("fc.weight", owned(&[0, 64], &[]));
+    none.insert("fc.bias".to_owned(), owned(&[0], &[]));
+    refused(&none, "fc.weight of shape [0, 64] with a bias of shape [0], expected [classes, 64] and [classes]");
     let mut classifier = replaced("fc.weight", owned(&[4, 63], &[0.0; 252]));
     classifier.insert("fc.bias".to_owned(), owned(&[4], &[0.0; 4]));
     refused(&classifier, "fc.weight of shape [4, 63] with a bias of shape [4], expected [classes, 64] and [classes]");

@@ -70,7 +70,7 @@ impl Tensor {
         let shape = self.shape();
         let channels = *shape.last().expect("a tensor with channels");
         for t in [&parameters.weight, &parameters.bias, &parameters.running_mean, &parameters.running_var] {
-            assert_eq!(t.shape(), [channels], "batch_norm of {self:?} with {t:?}");
+            assert_eq!((t.shape(), t.dtype()), (vec![channels], DType::F32), "batch_norm of {self:?} with {t:?}");
         }
         let graph = self.graph();
         let moments = graph.intermediate("moments", &[2, channels], DType::F32);

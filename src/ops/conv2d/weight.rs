@@ -71,7 +71,7 @@ fn tile(kernel: &Kernel) -> [usize; 2] {
 
 /// Bytes that the partial sums of a gradient may take.
 pub(super) fn sum_room(cx: &Lowering<'_>) -> usize {
-    usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).unwrap_or(0)
+    usize::try_from(MOST_SCRATCH.min(cx.caps().max_binding_bytes)).expect("at most MOST_SCRATCH")
 }
 
 /// Knob that adds another gradient of the same weight to what is written.

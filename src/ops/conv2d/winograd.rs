@@ -274,5 +274,5 @@ fn workgroups(cx: &Lowering<'_>, items: usize) -> usize {
 /// Bytes that a transformed tensor may take: as many as keep a card busy, or near what a processor's caches hold.
 fn room(cx: &Lowering<'_>) -> usize {
     let wanted: u64 = if cx.caps().kind == DeviceKind::Cpu { 32 << 20 } else { 128 << 20 };
-    usize::try_from(wanted.min(cx.caps().max_binding_bytes)).unwrap_or(0)
+    usize::try_from(wanted.min(cx.caps().max_binding_bytes)).expect("at most what is wanted")
 }
