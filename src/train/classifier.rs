@@ -75,83 +75,96 @@ pub(super) fn train(
     observer: &mut dyn Observer,
 ) -> Result<ClassifierResult> {
     start(gpu, config, sets, learner, observer)?;
-    let (epochs, steps, began) = (config.train.epochs, learner.steps_per_epoch(), Instant::now());
-    let mut best: Option<ClassifierResult> = None;
-    let mut last = Epoch::default();
-    let (mut last_top1, mut done, mut told, mut stopped, mut failure) = (0.0, 0, 0, false, None);
-    for epoch in 0..epochs {
-        // An epoch that is a single step has no middle to be left in.
-        if epoch > 0 && stop.load(Ordering::Relaxed) {
-            stopped = true;
-            break;
-        }
-        let trained = one_epoch(config, sets, learner, epoch, stop, observer, &mut told);
-        let judged = trained.and_then(|trained| trained.map(|trained| Ok((trained, learner.judge()?))).transpose());
-        let (trained, accuracy) = match judged {
-            Ok(Some(judged)) => judged,
-            Ok(None) => {
-                stopped = true;
-                break;
-            }
-            Err(e) => {
-                failure = Some(e);
-                break;
-            }
-        };
-        last = trained;
-        done = epoch + 1;
-        last_top1 = accuracy.top1();
-        if best.as_ref().is_none_or(|b| last_top1 > b.top1) {
-            let values = match learner.trainer().values(gpu) {
-                Ok(values) if values.values().flatten().all(|v| v.is_finite()) => values,
-                // Its losses were fine: each is computed before its step's update.
-                Ok(_) => {
-                    failure = Some(Error::NonFinite { what: format!("a weight of {}", learner.name()), step: last.step });
-                    break;
-                }
-                Err(e) => {
-                    failure = Some(e);
-                    break;
-                }
-            };
-            best = Some(ClassifierResult {
-                top1: last_top1,
-                top5: accuracy.top5(),
-                mean_class: accuracy.mean_class(),
-                best_epoch: done,
-                epochs: done,
-                stopped: false,
-                failure: None,
-                last_top1,
-                classes: sets.classes().to_vec(),
-                values,
-            });
-        }
-        let evaluated =
-            Evaluated { name: learner.name().into(), step: last.step, epoch: Some(epoch), top1: last_top1, top5: accuracy.top5(), loss: None };
-        failure = observer.event(&Event::Epoch(last.clone())).and_then(|()| observer.event(&Event::Evaluated(evaluated))).err();
-        if failure.is_some() {
-            break;
-        }
-    }
-    if let Some(failure) = failure {
+    let (epochs, began) = (config.train.epochs, Instant::now());
+    let mut course = Course::default();
+    let outcome = course.run(gpu, config, sets, learner, stop, observer);
+    let Course { best, last, last_top1, done, told } = course;
+    let stopped = done < epochs;
+    let failure = match outcome {
         // The best epoch is in the host's memory, whatever became of a later one.
-        let Some(best) = best else { return Err(failure) };
-        let _ = observer.event(&Event::Failed { message: failure.to_string() });
-        return Ok(ClassifierResult { last_top1, epochs: done, stopped: done < epochs, failure: Some(failure), ..best });
+        Err(failure) if best.is_none() => return Err(failure),
+        Err(failure) => {
+            let _ = observer.event(&Event::Failed { message: failure.to_string() });
+            Some(failure)
+        }
+        Ok(ControlFlow::Break(())) => observer.event(&Event::Stopped { step: told, resumable: false }).err(),
+        Ok(ControlFlow::Continue(())) => {
+            let (seconds, steps) = (began.elapsed().as_secs_f64(), learner.steps_per_epoch() * epochs);
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            let images_per_second = (sets.train.len() as u64 * epochs) as f64 / seconds.max(1e-9);
+            let end = Finished { steps, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None, stopped: false };
+            observer.event(&Event::Finished(end)).err()
+        }
+    };
+    let best = best.ok_or(Error::StoppedEmpty)?;
+    Ok(ClassifierResult { last_top1, epochs: done, stopped, failure, ..best })
+}
+
+/// How far a training has come.
+#[derive(Default)]
+struct Course {
+    best: Option<ClassifierResult>,
+    /// The last epoch that was judged, and what it reached.
+    last: Epoch,
+    last_top1: f64,
+    /// Epochs judged.
+    done: u64,
+    /// Steps told.
+    told: u64,
+}
+
+impl Course {
+    /// Trains and judges epoch after epoch to the end of the schedule, or breaks off on a stop request.
+    fn run(
+        &mut self,
+        gpu: &Gpu,
+        config: &LinearConfig,
+        sets: &ClassSets,
+        learner: &mut dyn Learner,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<()>> {
+        for epoch in 0..config.train.epochs {
+            // An epoch that is a single step has no middle to be left in.
+            if epoch > 0 && stop.load(Ordering::Relaxed) {
+                return Ok(ControlFlow::Break(()));
+            }
+            let Some(trained) = one_epoch(config, sets, learner, epoch, stop, observer, &mut self.told)? else {
+                return Ok(ControlFlow::Break(()));
+            };
+            let accuracy = learner.judge()?;
+            let [top1, top5] = [accuracy.top1(), accuracy.top5()];
+            (self.last, self.last_top1, self.done) = (trained, top1, epoch + 1);
+            if self.best.as_ref().is_none_or(|b| top1 > b.top1) {
+                self.best = Some(self.result(gpu, sets, learner, &accuracy)?);
+            }
+            let evaluated = Evaluated { name: learner.name().into(), step: self.last.step, epoch: Some(epoch), top1, top5, loss: None };
+            observer.event(&Event::Epoch(self.last.clone()))?;
+            observer.event(&Event::Evaluated(evaluated))?;
+        }
+        Ok(ControlFlow::Continue(()))
     }
-    if stopped {
-        let failure = observer.event(&Event::Stopped { step: told, resumable: false }).err();
-        let best = best.ok_or(Error::StoppedEmpty)?;
-        return Ok(ClassifierResult { last_top1, epochs: done, stopped, failure, ..best });
+
+    /// The epoch that was just judged, with its weights.
+    fn result(&self, gpu: &Gpu, sets: &ClassSets, learner: &dyn Learner, accuracy: &Accuracy) -> Result<ClassifierResult> {
+        let values = learner.trainer().values(gpu)?;
+        // Its losses were fine: each is computed before its step's update.
+        if !values.values().flatten().all(|v| v.is_finite()) {
+            return Err(Error::NonFinite { what: format!("a weight of {}", learner.name()), step: self.last.step });
+        }
+        Ok(ClassifierResult {
+            top1: accuracy.top1(),
+            top5: accuracy.top5(),
+            mean_class: accuracy.mean_class(),
+            best_epoch: self.done,
+            epochs: self.done,
+            stopped: false,
+            failure: None,
+            last_top1: accuracy.top1(),
+            classes: sets.classes().to_vec(),
+            values,
+        })
     }
-    let seconds = began.elapsed().as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    let images_per_second = (sets.train.len() as u64 * epochs) as f64 / seconds.max(1e-9);
-    let end = Finished { steps: steps * epochs, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None, stopped: false };
-    let failure = observer.event(&Event::Finished(end)).err();
-    let best = best.ok_or_else(|| Error::config("train", "train.epochs", "is 0: nothing was trained"))?;
-    Ok(ClassifierResult { last_top1, epochs, failure, ..best })
 }
 
 fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learner, observer: &mut dyn Observer) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::extract::nhwc4;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::Variants;
+use crate::graph::{Outputs, Variants};
 use crate::nn::architecture::{Backbone, Block, Head, Stem};
 use crate::nn::{Images, Recompute, Values};
 use crate::ops::BatchNormMode;
@@ -76,7 +76,7 @@ struct Recorded {
 }
 
 /// How close the re-run came.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Replayed {
     /// Steps run.
     pub steps: usize,
@@ -121,35 +121,14 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
     if reference.len() < recorded.steps {
         return Err(Error::weights(path, format!("tensor loss has {} values for {} steps", reference.len(), recorded.steps)));
     }
-    let mut result = Replayed {
-        steps: recorded.steps,
-        loss: Vec::new(),
-        loss_error: Vec::new(),
-        grad0_error: BTreeMap::new(),
-        grad0_error_all: 0.0,
-        final_update_error_all: 0.0,
-        running_error_all: 0.0,
-        scores_error: Vec::new(),
-        codes_error: Vec::new(),
-        pass: true,
-    };
+    let mut result = Replayed { steps: recorded.steps, ..Replayed::default() };
     for (step, &expected_loss) in reference.iter().enumerate().take(recorded.steps) {
         let crops = recorded.crops_of(&file, step, path)?;
         let crops: Vec<&[u8]> = crops.iter().map(|crop| bytemuck::cast_slice(crop)).collect();
         let inputs = StepInputs { crops: &crops, lr: recorded.lr[step], frozen: step < recorded.freeze, queue_active: recorded.queue > 0 };
         let pending = runner.run(gpu, &model, &store, variants, &inputs)?;
         let outputs = runner.finish(gpu, pending)?;
-        let loss = f64::from(outputs.scalar("loss"));
-        result.loss.push(loss);
-        result.loss_error.push((loss - expected_loss).abs());
-        let scores = outputs.f32("scores");
-        if let Some(expected) = optional(&file, &format!("scores/{step}"), scores.len())? {
-            result.scores_error.push(Norms::of(&scores, &expected).relative());
-        }
-        let codes = outputs.f32("codes");
-        if let Some(expected) = optional(&file, &format!("q/{step}"), codes.len())? {
-            result.codes_error.push(codes.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max));
-        }
+        result.add(&file, step, &outputs, expected_loss)?;
         if step == 0 {
             let mut ours = model.parameters.read_gradients(gpu, &store)?;
             if judge.precision == Precision::F16 {
@@ -168,13 +147,35 @@ pub fn replay(gpu: &Gpu, variants: &dyn Variants, path: &Path, judge: &Judge) ->
     // The mean before the head's batch norm follows the bias that only noise moves.
     let running = |name: &str| name.contains("running_") && name != "projection_head.1.running_mean" && file.contains(&format!("final/{name}"));
     (_, result.running_error_all) = compare(&file, "final", &model, &last, None, running)?;
-    // Written so that a NaN does not pass.
-    let within = |error: f64, limit: f64| error <= limit;
-    let limits = judge.limits();
-    result.pass = result.loss_error[..judged].iter().all(|e| within(*e, limits.loss))
-        && within(result.grad0_error_all, limits.gradient)
-        && (judged < recorded.steps || within(result.final_update_error_all, limits.update));
+    result.pass = result.is_within(&judge.limits(), judged);
     Ok(result)
+}
+
+impl Replayed {
+    /// Takes the results of a step.
+    fn add(&mut self, file: &TensorFile, step: usize, outputs: &Outputs, expected_loss: f64) -> Result<()> {
+        let loss = f64::from(outputs.scalar("loss"));
+        self.loss.push(loss);
+        self.loss_error.push((loss - expected_loss).abs());
+        let scores = outputs.f32("scores");
+        if let Some(expected) = optional(file, &format!("scores/{step}"), scores.len())? {
+            self.scores_error.push(Norms::of(&scores, &expected).relative());
+        }
+        let codes = outputs.f32("codes");
+        if let Some(expected) = optional(file, &format!("q/{step}"), codes.len())? {
+            self.codes_error.push(codes.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max));
+        }
+        Ok(())
+    }
+
+    /// Whether the first `judged` steps hold, and the updates where those are all.
+    fn is_within(&self, limits: &Limits, judged: usize) -> bool {
+        // Written so that a NaN does not pass.
+        let within = |error: f64, limit: f64| error <= limit;
+        self.loss_error[..judged].iter().all(|e| within(*e, limits.loss))
+            && within(self.grad0_error_all, limits.gradient)
+            && (judged < self.steps || within(self.final_update_error_all, limits.update))
+    }
 }
 
 impl Recorded {

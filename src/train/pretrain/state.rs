@@ -35,6 +35,9 @@ const DATA: &str = "data";
 /// Name of the last epoch's mean loss among a checkpoint's metadata.
 const LAST_LOSS: &str = "last_loss";
 
+/// Shapes and values by name.
+type Floats = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 pub(super) struct State {
     pub(super) model: SwavModel,
     pub(super) runner: Runner,
@@ -123,32 +126,7 @@ impl State {
 
     /// Writes a checkpoint and returns its path.
     pub(super) fn save(&self, config: &PretrainConfig, gpu: &Gpu, folder: &RunFolder) -> Result<PathBuf> {
-        let parameters = &self.model.parameters;
-        let mut floats: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
-        let mut add = |prefix: &str, values: Values| {
-            for (name, value) in values {
-                let shape = parameters.spec(&name).shape.clone();
-                floats.insert(format!("{prefix}/{name}"), (shape, value));
-            }
-        };
-        add("model", parameters.read(gpu, &self.store)?);
-        add("optimizer", parameters.read_momentum(gpu, &self.store)?);
-        let mut pushed = 0;
-        if let Runner::Swav(runner) = &self.runner {
-            let queue_shape = [runner.settings().queue_rows, self.model.head.feat_dim];
-            let queues;
-            (queues, pushed) = runner.queue();
-            for (i, queue) in queues.iter().enumerate() {
-                let rows = unpad_rows(&self.store.read(gpu, *queue)?, &queue_shape);
-                floats.insert(format!("queue/{i}"), (queue_shape.to_vec(), rows));
-            }
-        }
-        if let Some(id) = self.runner.loss_scale() {
-            let mut state = self.store.read(gpu, id)?;
-            // What the last step found is forgotten before the next.
-            state[3] = 0.0;
-            floats.insert(LOSS_SCALE.to_owned(), (vec![4], state));
-        }
+        let floats = self.floats(gpu)?;
         // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good
         // ones. A number whose square overflows has no finite norm, so no step can follow.
         if let Some((name, _)) = floats.iter().find(|(_, (_, data))| data.iter().any(|v| !(v * v).is_finite())) {
@@ -171,6 +149,40 @@ impl State {
         if let Some((runner, images, shapes)) = &banks {
             deepcluster::save(runner, images, shapes, &mut tensors);
         }
+        let metadata = self.metadata(config, gpu)?;
+        folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
+    }
+
+    /// What a checkpoint holds in floats, but for the epoch's sums and banks.
+    fn floats(&self, gpu: &Gpu) -> Result<Floats> {
+        let parameters = &self.model.parameters;
+        let mut floats = Floats::new();
+        let mut add = |prefix: &str, values: Values| {
+            for (name, value) in values {
+                let shape = parameters.spec(&name).shape.clone();
+                floats.insert(format!("{prefix}/{name}"), (shape, value));
+            }
+        };
+        add("model", parameters.read(gpu, &self.store)?);
+        add("optimizer", parameters.read_momentum(gpu, &self.store)?);
+        if let Runner::Swav(runner) = &self.runner {
+            let shape = [runner.settings().queue_rows, self.model.head.feat_dim];
+            for (i, queue) in runner.queue().0.iter().enumerate() {
+                let rows = unpad_rows(&self.store.read(gpu, *queue)?, &shape);
+                floats.insert(format!("queue/{i}"), (shape.to_vec(), rows));
+            }
+        }
+        if let Some(id) = self.runner.loss_scale() {
+            let mut state = self.store.read(gpu, id)?;
+            // What the last step found is forgotten before the next.
+            state[3] = 0.0;
+            floats.insert(LOSS_SCALE.to_owned(), (vec![4], state));
+        }
+        Ok(floats)
+    }
+
+    fn metadata(&self, config: &PretrainConfig, gpu: &Gpu) -> Result<BTreeMap<String, String>> {
+        let pushed = if let Runner::Swav(runner) = &self.runner { runner.queue().1 } else { 0 };
         let mut metadata = BTreeMap::from([
             ("format".to_owned(), "swav-wgpu 1".to_owned()),
             ("config".to_owned(), config.to_toml()?),
@@ -183,7 +195,7 @@ impl State {
             ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
         ]);
         metadata.extend(self.epoch.metadata()?);
-        folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
+        Ok(metadata)
     }
 
     /// `num_batches_tracked`: the backbone's batch norms see every group of crops, the head's sees all of them at once; in DeepCluster's first pass both
