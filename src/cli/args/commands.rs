@@ -73,7 +73,7 @@ impl InfoArgs {
   swav-wgpu train --config configs/digits.toml --set optimizer.lr=1.2 --set train.epochs=20
   swav-wgpu train --out runs/sprites --resume
 
-Ctrl-C or SIGTERM ends the step, writes a checkpoint and exits 75 (before the first step 130); --resume goes on from there. The last line of --json, then too, is
+Ctrl-C, SIGTERM or SIGUSR1 ends the step, writes a checkpoint and exits 75 (before the first step 130); --resume goes on from there. The last line of --json, then too, is
 {steps, epochs, loss, images_per_second, checkpoint, stopped}.")]
 pub struct TrainArgs {
     /// Configuration file; with --resume the run folder's config.toml if not given
@@ -105,7 +105,7 @@ pub struct TrainArgs {
   swav-wgpu eval-linear --config configs/digits-linear.toml --weights runs/digits --data data/digits
   swav-wgpu eval-linear --config configs/digits-linear.toml --weights random:0 --json
 
-Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors in --out) and exits 75,
+Ctrl-C, SIGTERM or SIGUSR1 ends it after the step with the best epoch so far (partial-head.safetensors in --out) and exits 75,
 before the end of the first epoch 130.")]
 pub struct EvalLinearArgs {
     /// Configuration file of kind "linear"
@@ -170,7 +170,7 @@ pub struct EvalKnnArgs {
   swav-wgpu finetune --config configs/digits-linear.toml --weights runs/digits --fraction 0.1 \\
     --set optimizer.lr=0.2 --set optimizer.backbone_lr=0.01 --set optimizer.weight_decay=0.0 --set train.epochs=20
 
-Ctrl-C or SIGTERM ends it after the step with the best epoch so far (partial-head.safetensors and
+Ctrl-C, SIGTERM or SIGUSR1 ends it after the step with the best epoch so far (partial-head.safetensors and
 partial-model.safetensors in --out) and exits 75, before the end of the first epoch 130.")]
 pub struct FinetuneArgs {
     /// Configuration file of kind "linear"; optimizer.backbone_lr is the backbone's learning rate
