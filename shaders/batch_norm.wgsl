@@ -10,6 +10,7 @@
 #import finite
 #import index
 #import moments
+#import norm
 
 alias Element = f32;
 const RELU: bool = false;
@@ -139,12 +140,10 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     let quad = i % params.quads;
     let first = i / params.quads * params.span;
     let end = min(first + params.span, params.rows);
-    let center = moments[quad];
-    let scale = moments[params.quads + quad] * weight[quad];
-    let shift = bias[quad];
+    let norm = batch_norm(moments[quad], moments[params.quads + quad], weight[quad], bias[quad]);
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
-        var value = (vec4<f32>(x[at]) - center) * scale + shift;
+        var value = normalized(norm, vec4<f32>(x[at]) - norm.mean);
         if RELU { value = max(value, vec4<f32>()); }
         y[at] = vec4<Element>(value);
     }
@@ -159,12 +158,10 @@ fn forward_residual(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroup
     let quad = i % params.quads;
     let first = i / params.quads * params.span;
     let end = min(first + params.span, params.rows);
-    let center = moments[quad];
-    let scale = moments[params.quads + quad] * weight[quad];
-    let shift = bias[quad];
+    let norm = batch_norm(moments[quad], moments[params.quads + quad], weight[quad], bias[quad]);
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
-        var value = (vec4<f32>(x[at]) - center) * scale + shift + vec4<f32>(residual[at]);
+        var value = normalized(norm, vec4<f32>(x[at]) - norm.mean) + vec4<f32>(residual[at]);
         if RELU { value = max(value, vec4<f32>()); }
         joined[at] = vec4<Element>(value);
     }
@@ -187,16 +184,14 @@ fn backward_reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups
     let quad = i % params.quads;
     let first = i / params.quads * params.chunk;
     let end = min(first + params.chunk, params.rows);
-    let center = r_moments[quad];
-    let scale = r_moments[params.quads + quad] * r_weight[quad];
-    let shift = r_bias[quad];
+    let norm = batch_norm(r_moments[quad], r_moments[params.quads + quad], r_weight[quad], r_bias[quad]);
     var sum = vec4<f32>();
     var product = vec4<f32>();
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
-        let d = vec4<f32>(r_input[at]) - center;
+        let d = vec4<f32>(r_input[at]) - norm.mean;
         var g = vec4<f32>(r_grad_output[at]);
-        if RELU { g = select(vec4<f32>(), g, d * scale + shift > vec4<f32>()); }
+        if RELU { g = let_through(norm, d, g); }
         sum += g;
         product += g * d;
     }
@@ -217,14 +212,14 @@ fn backward_reduce_joined(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_wor
     let quad = i % params.quads;
     let first = i / params.quads * params.chunk;
     let end = min(first + params.chunk, params.rows);
-    let center = r_moments[quad];
+    let mean = r_moments[quad];
     var sum = vec4<f32>();
     var product = vec4<f32>();
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
         let g = select(vec4<f32>(), vec4<f32>(r_grad_output[at]), vec4<f32>(j_output[at]) > vec4<f32>());
         sum += g;
-        product += g * (vec4<f32>(r_input[at]) - center);
+        product += g * (vec4<f32>(r_input[at]) - mean);
     }
     let to = 2u * (params.first_chunk * params.quads + i);
     j_partials[to] = sum;
@@ -319,20 +314,19 @@ fn backward_finalize_onto(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_wor
 @group(0) @binding(5) var<storage, read_write> b_grad_input: array<vec4<Element>>;
 
 // What belongs to a column quad: dx = (g - offset - (x - mean) * slope) * scale.
-struct Column { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32>, slope: vec4<f32> }
+struct Column { norm: BatchNorm, offset: vec4<f32>, slope: vec4<f32> }
 
-fn column(quad: u32) -> Column {
-    let mean = b_stats[quad][0];
+fn column(quad: u32, bias: vec4<f32>) -> Column {
     let invstd = b_stats[quad][1];
-    let scale = invstd * b_stats[quad][2];
-    if !TRAINING { return Column(mean, scale, vec4<f32>(), vec4<f32>()); }
+    let norm = batch_norm(b_stats[quad][0], invstd, b_stats[quad][2], bias);
+    if !TRAINING { return Column(norm, vec4<f32>(), vec4<f32>()); }
     let rows = f32(params.batch_rows);
-    return Column(mean, scale, b_stats[quad][4] / rows, invstd * (b_stats[quad][3] / rows));
+    return Column(norm, b_stats[quad][4] / rows, invstd * (b_stats[quad][3] / rows));
 }
 
 fn input_gradient(c: Column, d: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
-    if !TRAINING { return g * c.scale; }
-    return (g - c.offset - d * c.slope) * c.scale;
+    if !TRAINING { return g * c.norm.scale; }
+    return (g - c.offset - d * c.slope) * c.norm.scale;
 }
 
 // As `forward`: one invocation per column quad and `span` rows.
@@ -342,13 +336,12 @@ fn backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
     let quad = i % params.quads;
     let first = i / params.quads * params.span;
     let end = min(first + params.span, params.rows);
-    let c = column(quad);
-    let shift = b_bias[quad];
+    let c = column(quad, b_bias[quad]);
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
-        let d = vec4<f32>(b_input[at]) - c.mean;
+        let d = vec4<f32>(b_input[at]) - c.norm.mean;
         var g = vec4<f32>(b_grad_output[at]);
-        if RELU { g = select(vec4<f32>(), g, d * c.scale + shift > vec4<f32>()); }
+        if RELU { g = let_through(c.norm, d, g); }
         b_grad_input[at] = vec4<Element>(input_gradient(c, d, g));
     }
 }
@@ -364,11 +357,11 @@ fn backward_joined(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups
     let quad = i % params.quads;
     let first = i / params.quads * params.span;
     let end = min(first + params.span, params.rows);
-    let c = column(quad);
+    let c = column(quad, vec4<f32>());
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
         let g = select(vec4<f32>(), vec4<f32>(b_grad_output[at]), vec4<f32>(b_output[at]) > vec4<f32>());
-        b_grad_input[at] = vec4<Element>(input_gradient(c, vec4<f32>(b_input[at]) - c.mean, g));
+        b_grad_input[at] = vec4<Element>(input_gradient(c, vec4<f32>(b_input[at]) - c.norm.mean, g));
         b_grad_residual[at] = vec4<Element>(g);
     }
 }

@@ -1,5 +1,6 @@
 // Bt x B of every tile of 6x6 pixels of a convolution's input (lib/winograd.wgsl), one invocation per tile and channel quad. Pixels outside are zeros.
 #import index
+#import norm
 #import conv2d
 #import winograd
 #import tile_registers
@@ -15,18 +16,16 @@
 @group(0) @binding(5) var<storage, read_write> transformed: array<vec4<f32>>;
 
 // What makes relu(batch_norm(x)) of x, or leaves it as it is: one kernel for both, because software devices take long to compile it.
-struct Norm { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32>, relu: bool }
-
-fn norm_of(quad: u32) -> Norm {
-    if params.normalizes == 0u { return Norm(vec4<f32>(), vec4(1.0), vec4<f32>(), false); }
-    return Norm(moments[quad], moments[params.in_quads + quad] * gamma[quad], beta[quad], true);
+fn norm_of(quad: u32) -> BatchNorm {
+    if params.normalizes == 0u { return BatchNorm(vec4<f32>(), vec4(1.0), vec4<f32>()); }
+    return batch_norm(moments[quad], moments[params.in_quads + quad], gamma[quad], beta[quad]);
 }
 
-fn load(at: Corner, h: u32, w: i32, quad: u32, n: Norm) -> vec4<f32> {
+fn load(at: Corner, h: u32, w: i32, quad: u32, n: BatchNorm) -> vec4<f32> {
     let place = pixel(at, i32(h), w);
     let x = input[u32(max(place, 0)) * params.in_quads + quad];
-    let y = (x - n.mean) * n.scale + n.offset;
-    return select(vec4<f32>(), select(y, max(y, vec4<f32>()), n.relu), place >= 0);
+    let y = normalized(n, x - n.mean);
+    return select(vec4<f32>(), select(y, max(y, vec4<f32>()), params.normalizes > 0u), place >= 0);
 }
 
 @compute @workgroup_size(LANES)

@@ -1,7 +1,8 @@
 // As `load`, for an input relu(batch_norm(x)) that is nowhere in memory: x is read, and normalised every time.
 #import input
+#import norm
 
-struct Norm { mean: vec4<f32>, scale: vec4<f32>, offset: vec4<f32> }
+alias Norm = BatchNorm;
 const NORMALIZES: bool = true;
 
 @group(0) @binding(3) var<storage, read> input_moments: array<vec4<f32>>; // mean, then 1/sqrt(variance + eps)
@@ -9,7 +10,7 @@ const NORMALIZES: bool = true;
 @group(0) @binding(5) var<storage, read> input_beta: array<vec4<f32>>;
 
 fn norm_of(quad: u32) -> Norm {
-    return Norm(input_moments[quad], input_moments[params.in_quads + quad] * input_gamma[quad], input_beta[quad]);
+    return batch_norm(input_moments[quad], input_moments[params.in_quads + quad], input_gamma[quad], input_beta[quad]);
 }
 
-fn normalized_by(n: Norm, x: vec4<f32>) -> vec4<f32> { return max((x - n.mean) * n.scale + n.offset, vec4<f32>()); }
+fn normalized_by(n: Norm, x: vec4<f32>) -> vec4<f32> { return max(normalized(n, x - n.mean), vec4<f32>()); }

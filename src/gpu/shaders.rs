@@ -56,6 +56,7 @@ pub static SHADERS: &[(&str, &str)] = &[
     ("lib/load_normalized", include_str!("../../shaders/lib/load_normalized.wgsl")),
     ("lib/load_tiles", include_str!("../../shaders/lib/load_tiles.wgsl")),
     ("lib/moments", include_str!("../../shaders/lib/moments.wgsl")),
+    ("lib/norm", include_str!("../../shaders/lib/norm.wgsl")),
     ("lib/no_tally", include_str!("../../shaders/lib/no_tally.wgsl")),
     ("lib/packed", include_str!("../../shaders/lib/packed.wgsl")),
     ("lib/pixels", include_str!("../../shaders/lib/pixels.wgsl")),
