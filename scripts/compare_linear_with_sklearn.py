@@ -14,6 +14,7 @@ top-1 (of the best epoch, as the official code counts) is farther than the margi
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,8 @@ def load_features(program, weights, config, data):
         run(program, "features", "--weights", weights, "--config", config, "--data", data, "--out", file)
         with safe_open(str(file), "np") as tensors:
             features, labels = tensors.get_tensor("features").astype(np.float64), tensors.get_tensor("labels")
-            # Behind the data's own folder: others may be called anything.
-            inside = [path.rsplit(data.name + "/", 1)[-1] for path in json.loads(tensors.metadata()["paths"])]
+            # Below the data's own folder: those above may be called anything.
+            inside = [os.path.relpath(path, data) for path in json.loads(tensors.metadata()["paths"])]
             validation = np.array(["-val" in path or path.startswith("val/") for path in inside])
     return (features[~validation], labels[~validation]), (features[validation], labels[validation])
 

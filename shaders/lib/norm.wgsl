@@ -1,5 +1,5 @@
 // What a batch norm in between makes of a column quad: relu?(batch_norm(x)). Values, and the masks that say where a ReLU let them through, are computed in
-// different kernels; they agree because all of them compute them here.
+// different kernels: here, so that they differ by no more than a compiler's choice to contract a product and a sum.
 
 struct BatchNorm { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32> }
 

@@ -36,23 +36,27 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<()> {
 
 /// The worst error of each op and variant, as a share of its tolerance.
 fn worst(cases: &[CaseResult]) -> String {
-    let mut rows: Vec<(String, f64, f64, usize, bool)> = Vec::new();
+    let mut rows: Vec<(String, &CaseResult, usize)> = Vec::new();
+    // What failed is worse than what did not, whatever its error is.
+    let worse = |a: &CaseResult, b: &CaseResult| match (a.pass, b.pass) {
+        (false, true) => true,
+        (true, false) => false,
+        _ => (a.max_error / a.tolerance).total_cmp(&(b.max_error / b.tolerance)).is_gt(),
+    };
     for case in cases {
         let name = format!("{} {}", case.op, case.variant);
-        match rows.iter_mut().find(|r| r.0 == name) {
-            Some(row) => {
-                row.3 += 1;
-                // What failed counts as worse than what did not, whatever its error is.
-                let order = row.4.cmp(&case.pass).then((case.max_error / case.tolerance).total_cmp(&(row.1 / row.2)));
-                if order.is_gt() {
-                    (row.1, row.2, row.4) = (case.max_error, case.tolerance, case.pass);
+        match rows.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, worst, count)) => {
+                *count += 1;
+                if worse(case, worst) {
+                    *worst = case;
                 }
             }
-            None => rows.push((name, case.max_error, case.tolerance, 1, case.pass)),
+            None => rows.push((name, case, 1)),
         }
     }
-    let line = |(name, error, tolerance, n, _): &(String, f64, f64, usize, bool)| {
-        format!("{name:<44} {n:>3} cases  worst error {error:.1e} of {tolerance:.1e}")
+    let line = |(name, worst, count): &(String, &CaseResult, usize)| {
+        format!("{name:<44} {count:>3} cases  worst error {:.1e} of {:.1e}", worst.max_error, worst.tolerance)
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }

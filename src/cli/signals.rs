@@ -2,8 +2,8 @@
 //!
 //! Promise: the first SIGINT, SIGTERM, SIGHUP or, as clusters send it, SIGUSR1 (Ctrl-C and closing the console on Windows) sets a flag: a run ends its step,
 //! writes a checkpoint and exits 75, an evaluation tells and keeps its best epoch and does the same,
-//! what has nothing to keep, as a run before its first step, ends with 130; a further one, but SIGUSR1, ends the process at once with 130. Those that come
-//! together are one: a closed terminal and `timeout` send each of theirs twice.
+//! what has nothing to keep, as a run before its first step, ends with 130; a further one ends the process at once with 130. SIGUSR1 does
+//! not count towards that, and those that come together are one: a closed terminal and `timeout` send each of theirs twice.
 
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,15 +113,23 @@ mod tests {
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(|l| l.ok());
             let pid = child.id().to_string();
             // The shell's own: there may be no program of that name.
-            let send = |signal: &str| assert!(Command::new("sh").args(["-c", &format!("kill {signal} {pid}")]).status().unwrap().success());
+            let send = |signals: [&str; 2]| {
+                let both = signals.map(|signal| format!("kill {signal} {pid}")).join("; ");
+                assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
+            };
             assert!(lines.any(|l| l == "ready"));
-            send(first);
+            // As a closed terminal does.
+            send([first, first]);
             assert!(lines.any(|l| l == "asked"));
-            // As a closed terminal does. (SIGUSR1 has set no clock: this is the first that does.)
-            send(if first == "-USR1" { "-INT" } else { first });
             std::thread::sleep(2 * TOGETHER);
             assert!(child.try_wait().unwrap().is_none(), "the first signal must not end the process, nor one that comes with it");
-            send("-INT");
+            // After SIGUSR1 this is the first that counts.
+            if first == "-USR1" {
+                send(["-INT", "-INT"]);
+                std::thread::sleep(2 * TOGETHER);
+                assert!(child.try_wait().unwrap().is_none());
+            }
+            send(["-INT", "-INT"]);
             assert_eq!(child.wait().unwrap().code(), Some(EXIT_AT_ONCE));
         }
     }

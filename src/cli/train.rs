@@ -6,7 +6,7 @@ use super::signals::Signals;
 use super::{common, output};
 use crate::error::{Error, Result};
 use crate::train::config::PretrainConfig;
-use crate::train::event::{Finished, Observers};
+use crate::train::event::{Finished, Observer, Observers};
 use crate::train::pretrain::{Run, open_data, prepare, pretrain};
 use crate::train::run_folder::RunFolder;
 use crate::tune::Fusions;
@@ -47,13 +47,18 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
     // Where nothing is left to do, what the folder says of the run stays true.
     if !prepared.is_complete() || !folder.config_path().exists() {
-        if let Err(error) = folder.write_config(&config.to_toml()?) {
-            folder.abandon();
-            return Err(error);
+        let logs = || -> Result<[Box<dyn Observer>; 3]> {
+            folder.write_config(&config.to_toml()?)?;
+            let board = TensorBoard::create(folder.path(), start)?;
+            Ok([Box::new(Metrics::open(&folder, start)?), Box::new(board), Box::new(Html::open(folder.path(), title(&out), start)?)])
+        };
+        match logs() {
+            Ok(logs) => observers.0.extend(logs),
+            Err(error) => {
+                folder.abandon();
+                return Err(error);
+            }
         }
-        observers.0.push(Box::new(Metrics::open(&folder, start)?));
-        observers.0.push(Box::new(TensorBoard::create(folder.path(), start)?));
-        observers.0.push(Box::new(Html::open(folder.path(), title(&out), start)?));
     }
     let Finished { steps, epochs, loss, images_per_second, checkpoint, stopped, .. } = pretrain(&config, &run, prepared, &mut observers)?;
     if global.json {

@@ -290,7 +290,7 @@ impl Dataset {
         Self::build(samples, Arc::clone(&self.classes), self.shards.clone(), Path::new("selection"))
     }
 
-    /// What tells the images and their order from others: blake3 of their names below `root`, 32 hexadecimal digits.
+    /// What tells the images' names and order from others: blake3 of the names below `root`, 32 hexadecimal digits, the same on every system.
     pub fn fingerprint(&self, root: &Path) -> String {
         let mut hasher = blake3::Hasher::new();
         for (source, _) in &self.samples {
@@ -298,7 +298,10 @@ impl Dataset {
                 Source::File(path) => path,
                 Source::Member { shard, .. } => &self.shards[*shard as usize].path,
             };
-            hasher.update(file.strip_prefix(root).unwrap_or(file).as_os_str().as_encoded_bytes()).update(b"\n");
+            for part in file.strip_prefix(root).unwrap_or(file).components() {
+                hasher.update(part.as_os_str().as_encoded_bytes()).update(b"/");
+            }
+            hasher.update(b"\n");
             if let Source::Member { name, .. } = source {
                 hasher.update(name.as_bytes()).update(b"\n");
             }

@@ -30,9 +30,6 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
             // read them might take for ever.
             let about = if kind.is_symlink() { fs::metadata(&path).ok().map(|about| about.file_type()) } else { Some(kind) };
             let is_folder = about.is_some_and(|kind| kind.is_dir());
-            if is_folder && entry.file_name().to_str().is_none() {
-                return Err(Error::data(path, "has a name that is no UTF-8, as classes must have"));
-            }
             if is_folder || about.is_none_or(|kind| kind.is_file()) {
                 entries.push((path, name, is_folder));
             }
@@ -49,8 +46,10 @@ pub(super) fn scan(root: &Path, skip: impl Fn(&str) -> bool, found: &mut Vec<Fou
         if !is_folder {
             add(path, &name, &Class::None, found);
         } else if !skip(&name) {
+            // Names that are no UTF-8 are told apart by their bytes.
+            let class = path.file_name().filter(|name| name.to_str().is_none()).map_or(name, |own| format!("{own:?}").trim_matches('"').to_owned());
             // Each real folder once per class: links that lead back up, or to each other, cannot hang the walk.
-            walk(&path, &Class::Folder(name.into()), &mut HashSet::new(), found)?;
+            walk(&path, &Class::Folder(class.into()), &mut HashSet::new(), found)?;
         }
     }
     Ok(())

@@ -46,7 +46,12 @@ impl Readback {
     pub fn wait(&self, gpu: &Gpu) -> Result<Vec<u8>> {
         let submission = self.submission.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         while self.state.load(Ordering::Acquire) == PENDING {
-            gpu.poll(wgpu::PollType::Wait { submission_index: submission.clone(), timeout: None })?;
+            if let Err(error) = gpu.poll(wgpu::PollType::Wait { submission_index: submission.clone(), timeout: None }) {
+                // Whoever asks next finds the slot as it was at first.
+                self.raw.unmap();
+                self.state.store(FREE, Ordering::Release);
+                return Err(error);
+            }
         }
         if self.state.load(Ordering::Acquire) != MAPPED {
             return Err(Error::DeviceLost("a result could not be read back".into()));

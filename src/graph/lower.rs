@@ -130,6 +130,9 @@ impl Lowering<'_> {
         let at = self.output.and_then(|t| taken.get(&t)).map_or(0, Vec::len);
         let before = self.repeats.and_then(|t| taken.get(&t)?.get(at));
         let repeated = before.and_then(|before| offered.iter().copied().find(|v| v == before));
+        if let (Some(before), None) = (before, repeated) {
+            tracing::debug!("{op} {shape}: computed again without {before}, which is not offered here");
+        }
         let chosen = repeated.unwrap_or_else(|| self.variants.choose(op, &shape, offered));
         if let Some(output) = self.output {
             taken.entry(output).or_default().push(chosen.to_owned());

@@ -357,20 +357,26 @@ impl Training<'_> {
 
     /// A checkpoint in the middle of a run that cannot be written, as on a full disk, is no reason to end it: the next may.
     fn save_or_warn(&mut self) -> Result<()> {
-        match self.save() {
+        let Some(folder) = self.run.folder else { return Ok(()) };
+        match self.state.save(self.config, self.run.gpu, folder) {
+            Ok(path) => self.saved(path),
             Err(error @ Error::Output { .. }) => {
                 let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
                 let last = self.checkpoint.as_ref().map_or("there is none yet".into(), |path| format!("the last is {}", path.display()));
                 let message = format!("{error}{cause}; the run goes on without this checkpoint, {last}");
                 self.observer.event(&Event::Warning(Warning::new("checkpoint", message)))
             }
-            other => other,
+            Err(error) => Err(error),
         }
     }
 
     fn save(&mut self) -> Result<()> {
         let Some(folder) = self.run.folder else { return Ok(()) };
         let path = self.state.save(self.config, self.run.gpu, folder)?;
+        self.saved(path)
+    }
+
+    fn saved(&mut self, path: PathBuf) -> Result<()> {
         self.checkpoint = Some(path.clone());
         self.observer.event(&Event::CheckpointWritten { step: self.state.step, path })
     }

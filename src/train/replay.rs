@@ -187,9 +187,9 @@ impl Recorded {
         };
         counts("depth_blocks", &self.depth_blocks, 1, 1000)?;
         counts("width", &[self.width], 1, 1 << 12)?;
-        counts("hidden", &[self.hidden], 0, 1 << 17)?;
+        counts("hidden", &[self.hidden], 0, 100_000)?;
         counts("feat_dim", &[self.feat_dim], 1, 1 << 14)?;
-        counts("prototypes", &[self.prototypes], 1, 1 << 17)?;
+        counts("prototypes", &[self.prototypes], 1, 100_000)?;
         counts("crops", &self.crops.iter().map(|c| c[0]).collect::<Vec<_>>(), 1, 64)?;
         counts("crops", &self.crops.iter().map(|c| c[1]).collect::<Vec<_>>(), 8, 1 << 12)?;
         counts("batch", &[self.batch], 1, 1 << 20)?;

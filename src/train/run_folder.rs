@@ -22,7 +22,7 @@ const LOCK: &str = "lock";
 const HOLDER: &str = "process ";
 
 /// What a run that begins writes over.
-const WRITTEN_OVER: [&str; 5] = ["config.toml", "metrics.jsonl", "events.jsonl", KERNELS, "report.html"];
+const WRITTEN_OVER: [&str; 5] = ["config.toml", "metrics.jsonl", "events.jsonl", "report.html", KERNELS];
 
 /// The kernels that a run uses.
 const KERNELS: &str = "kernels.json";
@@ -69,7 +69,10 @@ impl RunFolder {
     /// What [`open_evaluation`](Self::open_evaluation) refuses, likewise.
     pub fn check_evaluation(path: &Path) -> Result<()> {
         let here = Contents::of(path);
-        here.expect_own(path)?;
+        // An evaluation has no record of kernels.
+        if here.at_stake != Some(KERNELS) {
+            here.expect_own(path)?;
+        }
         if here.training || here.complete || here.kind == Some(Kind::Pretrain) {
             return Err(Error::Usage(format!("{} holds a run already: choose another --out", path.display())));
         }
@@ -91,7 +94,9 @@ impl RunFolder {
         if !self.holds_run {
             // What cannot be removed is not empty or not ours: it stays.
             let _ = std::fs::remove_dir(self.path.join("checkpoints"));
-            let _ = std::fs::remove_file(self.path.join(KERNELS));
+            for name in WRITTEN_OVER {
+                let _ = std::fs::remove_file(self.path.join(name));
+            }
             let _ = std::fs::remove_file(self.path.join(LOCK));
             if self.created {
                 let _ = std::fs::remove_dir(&self.path);
@@ -187,7 +192,7 @@ impl Contents {
         let has = |name: &&str| folder.join(name).exists();
         let complete = has(&"head.safetensors");
         // Other programs have locks and checkpoints too. What cannot be read is locked, which only runs do.
-        let locked_once = has(&LOCK) && std::fs::read_to_string(folder.join(LOCK)).map_or(true, |text| text.is_empty() || text.starts_with(HOLDER));
+        let locked_once = has(&LOCK) && std::fs::read_to_string(folder.join(LOCK)).map_or(true, |text| text.starts_with(HOLDER));
         let checkpoints = CheckpointStore::view(folder.join("checkpoints"));
         Self {
             training: has(&"checkpoints") && (locked_once || checkpoints.list().is_ok_and(|steps| !steps.is_empty())),
@@ -287,7 +292,9 @@ mod tests {
             let path = dir.path().join(name.replace('.', "-"));
             std::fs::create_dir(&path).unwrap();
             std::fs::write(path.join(name), "kind = 'linear'").unwrap();
-            refused(RunFolder::open_evaluation(&path).unwrap_err(), name);
+            if name != KERNELS {
+                refused(RunFolder::open_evaluation(&path).unwrap_err(), name);
+            }
             refused(RunFolder::open(&path, false).unwrap_err(), "is of no run");
             refused(RunFolder::open(&path, true).unwrap_err(), name);
             assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1, "a refusal leaves nothing");

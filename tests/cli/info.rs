@@ -101,7 +101,7 @@ fn every_recipe_can_be_looked_at() {
 #[test]
 fn more_parameters_than_can_be_counted_are_refused() {
     let rig = Rig::new();
-    let wide = "--set model.hidden=131072 --set model.feat_dim=16384 --set model.prototypes=131072";
+    let wide = "--set model.hidden=100000 --set model.feat_dim=16384 --set model.prototypes=100000 --set model.width=1024";
     rig.run(&format!("info --config pretrain.toml {wide}")).fails(2, &["--set: model: has ", "model.hidden, model.feat_dim", "4294967295"]);
 }
 

@@ -207,6 +207,20 @@ fn sets_that_are_wrong_are_refused_with_their_path() {
     refused(&path, Split::Train, "is empty");
 }
 
+/// Names that are no Unicode, as Linux allows: two classes, not one of a replacement character.
+#[cfg(target_os = "linux")]
+#[test]
+fn classes_whose_names_are_no_unicode_are_told_apart() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    for byte in [0xfd, 0xfe] {
+        let class = dir.path().join("train").join(std::ffi::OsStr::from_bytes(&[b'a', byte]));
+        fs::create_dir_all(&class).unwrap();
+        fs::write(class.join("x.png"), png(byte)).unwrap();
+    }
+    assert_eq!(Dataset::open(dir.path(), Split::Train).unwrap().classes(), ["a\\xFD", "a\\xFE"]);
+}
+
 #[test]
 fn images_that_are_wrong_are_named() {
     let dir = folder(&["good.png"]);

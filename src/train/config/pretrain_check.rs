@@ -12,10 +12,10 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     c.count("seed", config.seed, 0, i64::MAX as u64)?;
     data.validate(c)?;
     model.backbone().validate(c)?;
-    // Kernels count four channels at a time, or each of them twice: within what every driver lets a loop count.
-    c.count("model.hidden", model.hidden as u64, 0, 1 << 17)?;
+    // Kernels count four channels at a time with up to nine iterations for four of those, or each channel twice: within what every driver lets a loop count.
+    c.count("model.hidden", model.hidden as u64, 0, 100_000)?;
     c.count("model.feat_dim", model.feat_dim as u64, 1, 1 << 14)?;
-    c.count("model.prototypes", model.prototypes as u64, 2, 1 << 17)?;
+    c.count("model.prototypes", model.prototypes as u64, 2, 100_000)?;
     let backbone = model.backbone().architecture();
     let tensors = [backbone.tensors(), config.head().tensors(backbone.features())].concat();
     c.parameters(&tensors, "model.hidden, model.feat_dim, model.prototypes and model.width")?;

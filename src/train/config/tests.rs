@@ -183,7 +183,7 @@ fn every_range_is_checked() {
         ("model.width=0", "must be >= 1"),
         ("model.prototypes=1", "must be >= 2"),
         ("model.hidden=-1", "whole number"),
-        ("model.hidden=9999999", "must be <= 131072"),
+        ("model.hidden=9999999", "must be <= 100000"),
         ("loss.sinkhorn=none", "allowed: global, local"),
         ("data.std=offical", "is \"offical\": allowed: mmpretrain, official (did you mean official?)"),
         ("data.std=[0.2,0.2]", "has a wrong length of 2: must be a list of 3"),
@@ -228,9 +228,9 @@ fn every_range_is_checked() {
         assert!(message.contains(must) && (message.contains(key) || key == "model.blocks"), "{set}: {message}");
     }
     assert!(failure("[model]\ndepth = 18\nblocks = [1,1,1,1]\nblock = 'basic'", &[]).contains("cannot stand beside"));
-    let wide = failure("", &["model.hidden=131072", "model.feat_dim=16384", "model.prototypes=131072"]);
+    let wide = failure("", &["model.hidden=100000", "model.feat_dim=16384", "model.prototypes=100000", "model.width=512"]);
     let keys = "model.hidden, model.feat_dim, model.prototypes and model.width";
-    assert_eq!(wide, format!("--set: model: has 4587320384 parameters by {keys}: must have at most 4294967295"));
+    assert_eq!(wide, format!("--set: model: has 6416528864 parameters by {keys}: must have at most 4294967295"));
     let side = Stem::Small.largest_side();
     let large = failure("", &["model.stem=small", &format!("crops.size=[{},96]", side + 1)]);
     assert!(large.ends_with(&format!("must be <= {side}")), "{large}");

@@ -47,7 +47,10 @@ impl EpochRecord {
         self.used.resize(shares.len(), 0);
         self.shares.iter_mut().zip(shares).for_each(|(sum, share)| *sum += f64::from(share));
         for best in outputs.u32("best_codes") {
-            self.used[best as usize] = 1;
+            // A row of what is not a number has no best.
+            if let Some(used) = self.used.get_mut(best as usize) {
+                *used = 1;
+            }
         }
     }
 

@@ -250,13 +250,15 @@ impl State {
             other => other,
         })?;
         // Which rows a batch overwrites follows from these; the rows that are there were written in another order.
-        let local = config.loss.sinkhorn == SinkhornScope::Local;
-        let reordered = |key: &str| ["train.batch", "loss.sinkhorn"].contains(&key) || local && key == "train.accumulate";
-        if let (Runner::Swav(runner), Some((key, ..))) = (&mut self.runner, changed.iter().find(|(key, ..)| reordered(key)))
+        let before: PretrainConfig = toml::from_str(metadata(saved, "config")?).unwrap_or_else(|_| config.clone());
+        let parts = |c: &PretrainConfig| if c.loss.sinkhorn == SinkhornScope::Local { c.train.accumulate } else { 1 };
+        if let Runner::Swav(runner) = &mut self.runner
             && runner.queue().1 > 0
+            && (before.train.batch, parts(&before)) != (config.train.batch, parts(config))
         {
             runner.restore_queue(0);
-            warnings.push(Warning::new("queue.length", format!("the queue fills anew, because {key} has changed")));
+            let message = "the queue fills anew: with another train.batch, or in other parts of it, the order of its rows is another";
+            warnings.push(Warning::new("queue.length", message));
         }
         // Sums of an epoch of another length are of no use.
         if !changed.iter().any(|(key, ..)| key == "train.batch") {
