@@ -1,9 +1,9 @@
 //! Pre-training: data, steps, events, checkpoints.
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
-//! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted, but for its seconds; an image that cannot be read or a log that
-//! cannot be written ends the run after a checkpoint; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that
-//! overflow are skipped instead; forty in a row end the run.
+//! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted, but for its seconds; an image that cannot
+//! be read or a log that cannot be written ends the run after a checkpoint, a checkpoint in mid-run that cannot be written does not; a loss that
+//! is not finite ends the run without touching the last checkpoint. In f16 steps that overflow are skipped instead; forty in a row end the run.
 
 mod deepcluster;
 mod epoch;
