@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Exit code when a second signal ends the process at once.
@@ -20,7 +20,7 @@ const TOGETHER: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
     requested: Arc<AtomicBool>,
-    first: Arc<Mutex<Option<Instant>>>,
+    first: Arc<OnceLock<Instant>>,
 }
 
 impl Signals {
@@ -58,8 +58,7 @@ impl Signals {
     /// Sets the flag; true if it was set before, and not just now.
     fn raise(&self, now: Instant) -> bool {
         self.requested.store(true, Ordering::Relaxed);
-        let first = *self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
-        now.duration_since(first) > TOGETHER
+        now.duration_since(*self.first.get_or_init(|| now)) > TOGETHER
     }
 }
 

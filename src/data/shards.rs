@@ -157,14 +157,12 @@ fn expect_end(mut file: &File, end: u64) -> std::io::Result<()> {
         if piece[..count].iter().any(|byte| *byte != 0) {
             return Err(std::io::Error::other("holds more behind its end; files that were joined must be joined by `tar --concatenate`"));
         }
-        seen += count as u64;
-        if count == 0 && seen < BLOCK {
-            return Err(std::io::Error::other("ends without a tar file's end: it is cut off"));
-        }
         if count == 0 {
-            return Ok(());
+            break;
         }
+        seen += count as u64;
     }
+    if seen < BLOCK { Err(std::io::Error::other("ends without a tar file's end: it is cut off")) } else { Ok(()) }
 }
 
 /// The key that ties members together: the name without its last extension.

@@ -21,7 +21,11 @@ impl Tensor {
 
 /// Parameters of the kernel `sum/all`: `factor` times the sum of a vector of `rows` values, a scalar.
 pub(super) fn sum_params(rows: usize, factor: f32) -> Params {
-    Params::default().u32("rows", rows).u32("quads", 0).u32("chunk", 0).u32("first", 0).f32("factor", factor)
+    params(rows, [0; 3], factor)
+}
+
+fn params(rows: usize, [quads, chunk, first]: [usize; 3], factor: f32) -> Params {
+    Params::default().u32("rows", rows).u32("quads", quads).u32("chunk", chunk).u32("first", first).f32("factor", factor)
 }
 
 impl Op for SumColumns {
@@ -38,8 +42,7 @@ impl Op for SumColumns {
             let left = rows.div_ceil(CHUNK);
             let target = if left == 1 { node.outputs[0] } else { cx.scratch("sums", &[left, columns], DType::F32) };
             for window in cx.windows(rows, CHUNK, &[source]) {
-                let params = Params::default().u32("rows", window.count).u32("quads", quads).u32("chunk", CHUNK);
-                let params = params.u32("first", window.first / CHUNK).f32("factor", 1.0);
+                let params = params(window.count, [quads, CHUNK, window.first / CHUNK], 1.0);
                 let launched = groups(window.count.div_ceil(CHUNK) * quads);
                 cx.launch(KernelSpec::new("sum", "columns"), params, launched, &[window.of(source)], &[target]);
             }

@@ -142,13 +142,17 @@ impl CheckpointStore {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(Error::output(&folder))?;
         atomic::remove_leftovers(&folder);
-        atomic::can_write(&folder.join("step"))?;
         Ok(Self { folder, keep: keep.max(1) })
     }
 
     /// Looks at a folder that another process may be writing to: nothing is created or removed. Not for saving.
     pub fn view(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), keep: usize::MAX }
+    }
+
+    /// Refuses a folder that no checkpoint can be written to: for before the first step.
+    pub fn expect_writable(&self) -> Result<()> {
+        atomic::can_write(&self.path(0))
     }
 
     /// File of the checkpoint after `step` steps.

@@ -76,9 +76,9 @@ pub(super) fn train(
 ) -> Result<ClassifierResult> {
     start(gpu, config, sets, learner, observer)?;
     let (epochs, began) = (config.train.epochs, Instant::now());
-    let mut course = Course::default();
-    let outcome = course.run(gpu, config, sets, learner, stop, observer);
-    let Course { best, last, last_top1, done, told } = course;
+    let mut course = Course { gpu, config, sets, stop, best: None, last: Epoch::default(), last_top1: 0.0, done: 0, told: 0 };
+    let outcome = course.run(learner, observer);
+    let Course { best, last, last_top1, done, told, .. } = course;
     let stopped = done < epochs;
     let failure = match outcome {
         // The best epoch is in the host's memory, whatever became of a later one.
@@ -100,9 +100,12 @@ pub(super) fn train(
     Ok(ClassifierResult { last_top1, epochs: done, stopped, failure, ..best })
 }
 
-/// How far a training has come.
-#[derive(Default)]
-struct Course {
+/// A training, and how far it has come.
+struct Course<'a> {
+    gpu: &'a Gpu,
+    config: &'a LinearConfig,
+    sets: &'a ClassSets,
+    stop: &'a AtomicBool,
     best: Option<ClassifierResult>,
     /// The last epoch that was judged, and what it reached.
     last: Epoch,
@@ -113,30 +116,22 @@ struct Course {
     told: u64,
 }
 
-impl Course {
+impl Course<'_> {
     /// Trains and judges epoch after epoch to the end of the schedule, or breaks off on a stop request.
-    fn run(
-        &mut self,
-        gpu: &Gpu,
-        config: &LinearConfig,
-        sets: &ClassSets,
-        learner: &mut dyn Learner,
-        stop: &AtomicBool,
-        observer: &mut dyn Observer,
-    ) -> Result<ControlFlow<()>> {
-        for epoch in 0..config.train.epochs {
+    fn run(&mut self, learner: &mut dyn Learner, observer: &mut dyn Observer) -> Result<ControlFlow<()>> {
+        for epoch in 0..self.config.train.epochs {
             // An epoch that is a single step has no middle to be left in.
-            if epoch > 0 && stop.load(Ordering::Relaxed) {
+            if epoch > 0 && self.stop.load(Ordering::Relaxed) {
                 return Ok(ControlFlow::Break(()));
             }
-            let Some(trained) = one_epoch(config, sets, learner, epoch, stop, observer, &mut self.told)? else {
+            let Some(trained) = self.epoch(epoch, learner, observer)? else {
                 return Ok(ControlFlow::Break(()));
             };
             let accuracy = learner.judge()?;
             let [top1, top5] = [accuracy.top1(), accuracy.top5()];
             (self.last, self.last_top1, self.done) = (trained, top1, epoch + 1);
             if self.best.as_ref().is_none_or(|b| top1 > b.top1) {
-                self.best = Some(self.result(gpu, sets, learner, &accuracy)?);
+                self.best = Some(self.result(learner, &accuracy)?);
             }
             let evaluated = Evaluated { name: learner.name().into(), step: self.last.step, epoch: Some(epoch), top1, top5, loss: None };
             observer.event(&Event::Epoch(self.last.clone()))?;
@@ -145,9 +140,38 @@ impl Course {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Trains one epoch and sums it up. `None` when it was to stop before the end.
+    fn epoch(&mut self, epoch: u64, learner: &mut dyn Learner, observer: &mut dyn Observer) -> Result<Option<Epoch>> {
+        let Self { config, sets, stop, told, .. } = self;
+        let (steps, started) = (learner.steps_per_epoch(), Instant::now());
+        let (mut sum, mut count) = (0.0, 0.0);
+        let what = format!("the loss of {}", learner.name());
+        let outcome = learner.epoch(epoch, epoch * steps, &mut |step, loss| {
+            if !loss.is_finite() {
+                return Err(Error::NonFinite { what: what.clone(), step });
+            }
+            sum += loss;
+            count += 1.0;
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            let images_per_second = count * sets.batch as f64 / started.elapsed().as_secs_f64().max(1e-9);
+            let lr = config.lr(config.base_lr(sets.batch), step, steps);
+            observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, ..Step::default() }))?;
+            *told = step + 1;
+            // A complete epoch is judged first.
+            let stops = stop.load(Ordering::Relaxed) && *told < (epoch + 1) * steps;
+            Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        if outcome.is_break() {
+            return Ok(None);
+        }
+        let step = (epoch + 1) * steps - 1;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Some(Epoch { epoch, step, loss: sum / count, seconds, prototypes_used: None, code_entropy: None }))
+    }
+
     /// The epoch that was just judged, with its weights.
-    fn result(&self, gpu: &Gpu, sets: &ClassSets, learner: &dyn Learner, accuracy: &Accuracy) -> Result<ClassifierResult> {
-        let values = learner.trainer().values(gpu)?;
+    fn result(&self, learner: &dyn Learner, accuracy: &Accuracy) -> Result<ClassifierResult> {
+        let values = learner.trainer().values(self.gpu)?;
         // Its losses were fine: each is computed before its step's update.
         if !values.values().flatten().all(|v| v.is_finite()) {
             return Err(Error::NonFinite { what: format!("a weight of {}", learner.name()), step: self.last.step });
@@ -161,7 +185,7 @@ impl Course {
             stopped: false,
             failure: None,
             last_top1: accuracy.top1(),
-            classes: sets.classes().to_vec(),
+            classes: self.sets.classes().to_vec(),
             values,
         })
     }
@@ -188,40 +212,4 @@ fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learn
         observer.event(&Event::Warning(Warning::new("train.batch", message)))?;
     }
     Ok(())
-}
-
-/// Trains one epoch and sums it up; `told` becomes the number of steps done in all. `None` when it was to stop before the end.
-fn one_epoch(
-    config: &LinearConfig,
-    sets: &ClassSets,
-    learner: &mut dyn Learner,
-    epoch: u64,
-    stop: &AtomicBool,
-    observer: &mut dyn Observer,
-    told: &mut u64,
-) -> Result<Option<Epoch>> {
-    let (steps, started) = (learner.steps_per_epoch(), Instant::now());
-    let (mut sum, mut count) = (0.0, 0.0);
-    let what = format!("the loss of {}", learner.name());
-    let outcome = learner.epoch(epoch, epoch * steps, &mut |step, loss| {
-        if !loss.is_finite() {
-            return Err(Error::NonFinite { what: what.clone(), step });
-        }
-        sum += loss;
-        count += 1.0;
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let images_per_second = count * sets.batch as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        let lr = config.lr(config.base_lr(sets.batch), step, steps);
-        observer.event(&Event::Step(Step { step, epoch, loss, lr, images_per_second, ..Step::default() }))?;
-        *told = step + 1;
-        // A complete epoch is judged first.
-        let stops = stop.load(Ordering::Relaxed) && *told < (epoch + 1) * steps;
-        Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    if outcome.is_break() {
-        return Ok(None);
-    }
-    let step = (epoch + 1) * steps - 1;
-    let seconds = started.elapsed().as_secs_f64();
-    Ok(Some(Epoch { epoch, step, loss: sum / count, seconds, prototypes_used: None, code_entropy: None }))
 }

@@ -73,7 +73,11 @@ impl State {
         let (epoch, last_loss, choices) = (EpochRecord::default(), f64::NAN, Choices::new());
         let mut state = Self { model, runner, step: 0, store, epoch, last_loss, images, fingerprint, restored: None, choices };
         let saved = match run.folder {
-            Some(folder) => folder.checkpoints(config.checkpoint.keep)?.latest()?,
+            Some(folder) => {
+                let checkpoints = folder.checkpoints(config.checkpoint.keep)?;
+                checkpoints.expect_writable()?;
+                checkpoints.latest()?
+            }
             None => None,
         };
         if let Some((checkpoint, more)) = saved {
@@ -250,6 +254,7 @@ impl State {
             other => other,
         })?;
         // Which rows a batch overwrites follows from these; the rows that are there were written in another order.
+        // What another version wrote and this cannot read is taken to be as now.
         let before: PretrainConfig = toml::from_str(metadata(saved, "config")?).unwrap_or_else(|_| config.clone());
         let parts = |c: &PretrainConfig| if c.loss.sinkhorn == SinkhornScope::Local { c.train.accumulate } else { 1 };
         if let Runner::Swav(runner) = &mut self.runner
