@@ -12,6 +12,6 @@ pub mod rng;
 mod shards;
 
 pub use augment::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Order, Scratch, TrainTransform, crop_bytes};
-pub use dataset::{Dataset, Split};
+pub use dataset::{Contents, Dataset, Layout, Part, PartSummary, ScanOptions, Split, Summary};
 pub use decode::{Rgb8, read_image};
 pub use loader::{Batch, Loader, steps_per_epoch};

@@ -8,7 +8,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dataset::{Class, Found, Source};
+use super::dataset::found::{Class, Found, Source, Tally};
 use super::folder::is_image;
 use crate::error::{Error, Result};
 
@@ -21,6 +21,12 @@ const BLOCK: u64 = 512;
 /// Longest class text, in bytes: anything longer is not a class.
 const LONGEST_CLASS: u64 = 4096;
 
+/// Whether a file name looks like a shard's.
+pub(super) fn is_shard(name: &str) -> bool {
+    let name = name.to_lowercase();
+    [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"].iter().any(|ending| name.ends_with(ending))
+}
+
 /// A tar file that members are read from.
 #[derive(Clone, Debug)]
 pub(super) struct Shard {
@@ -30,8 +36,8 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// Opens shard number `number` and adds its images to `found`, sorted by name.
-    pub fn index(path: &Path, number: usize, found: &mut Vec<Found>) -> Result<Self> {
+    /// Opens shard number `number` and adds its images to `found`, sorted by name. `outer` is the class of those that have none of their own.
+    pub fn index(path: &Path, number: usize, outer: &Class, found: &mut Vec<Found>, _tally: &mut Tally) -> Result<Self> {
         let failed = |e: std::io::Error| Error::data(path, format!("cannot be opened: {e}"));
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
@@ -55,7 +61,7 @@ impl Shard {
             let class = match (texts.get(stem(&name)), name.split_once('/')) {
                 (Some(text), _) => Class::Text(Arc::clone(text)),
                 (None, Some((folder, _))) => Class::Folder(folder.into()),
-                (None, None) => Class::None,
+                (None, None) => outer.clone(),
             };
             Found { source: Source::Member { shard: number as u32, name: name.into(), offset, length }, class }
         }));

@@ -1,0 +1,231 @@
+//! What a set holds: every part of it scanned once, ready to be opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::classes::Classes;
+use super::found::{Found, Source, Tally};
+use super::layout::{Layout, Place, locate};
+use super::roles::{self, Part};
+use super::summary::{PartSummary, Summary};
+use super::{Dataset, Split};
+use crate::data::folder::Walk;
+use crate::data::shards::Shard;
+use crate::error::{Error, Result};
+
+/// How a set is scanned.
+#[derive(Clone, Debug, Default)]
+pub struct ScanOptions {
+    /// What names of folders and shards mean.
+    pub layout: Layout,
+    /// Folder in which the index of shards is kept from one run to the next, and what compressed shards hold; `None` keeps nothing.
+    pub cache: Option<PathBuf>,
+}
+
+/// A set whose parts were scanned: files listed and tar headers read, but no image.
+pub struct Contents {
+    root: PathBuf,
+    parts: [Scanned; 4],
+    shards: Vec<Shard>,
+    tally: Tally,
+}
+
+/// What one part holds. That it cannot be read matters to those who need it.
+#[derive(Default)]
+struct Scanned {
+    found: Vec<Found>,
+    shards: usize,
+    exists: bool,
+    failed: Option<Error>,
+}
+
+impl Scanned {
+    fn labelled(&self) -> usize {
+        self.found.iter().filter(|f| f.class.name().is_some()).count()
+    }
+}
+
+impl Contents {
+    /// Scans the set at `root`, a folder or a single shard.
+    pub fn scan(root: &Path, options: &ScanOptions) -> Result<Self> {
+        let located = locate(root, options.layout)?;
+        let mut contents = Self { root: root.to_owned(), parts: Default::default(), shards: Vec::new(), tally: located.tally };
+        for (part, place) in Part::ALL.into_iter().zip(located.places) {
+            contents.parts[part as usize] = contents.part(part, &place, options);
+        }
+        Ok(contents)
+    }
+
+    fn part(&mut self, part: Part, place: &Place, options: &ScanOptions) -> Scanned {
+        let mut scanned = Scanned { exists: !place.is_none(), ..Scanned::default() };
+        let first = self.shards.len();
+        if let Err(error) = self.find(part, place, options, &mut scanned.found) {
+            scanned.found.clear();
+            scanned.failed = Some(error);
+        }
+        scanned.shards = self.shards.len() - first;
+        scanned
+    }
+
+    fn find(&mut self, part: Part, place: &Place, options: &ScanOptions, found: &mut Vec<Found>) -> Result<()> {
+        let mut shards = Vec::new();
+        let tally = &mut self.tally;
+        for (folder, skip) in &place.folders {
+            Walk { skip, found: &mut *found, shards: &mut shards, tally: &mut *tally }.scan(folder)?;
+        }
+        // Names decide at the top; below, the folder does.
+        if options.layout == Layout::Auto
+            && let Some((path, other)) = shards.iter().find_map(|(path, _)| Some((path, named(path)?))).filter(|(_, other)| *other != part)
+        {
+            let message = format!(
+                "is called {}, and lies in the folder of the {} part: rename it, or move it to the top of the set",
+                other.name(),
+                part.name()
+            );
+            return Err(Error::data(path, message));
+        }
+        shards.extend(place.shards.iter().map(|path| (path.clone(), super::found::Class::None)));
+        for (path, outer) in shards {
+            self.shards.push(Shard::index(&path, self.shards.len(), &outer, found, tally)?);
+        }
+        Ok(())
+    }
+
+    /// Whether the set has this part, though it may hold nothing.
+    pub fn has(&self, part: Part) -> bool {
+        self.parts[part as usize].exists
+    }
+
+    /// What was found, where `used` are the parts in use.
+    pub fn summary(&self, used: &[Part]) -> Result<Summary> {
+        let mut summary = Summary { classes: self.classes(false)?.names.len(), ..Summary::default() };
+        for part in Part::ALL {
+            let scanned = &self.parts[part as usize];
+            if scanned.exists {
+                let labelled = if part == Part::Unlabelled { 0 } else { scanned.labelled() };
+                summary.parts.push(PartSummary {
+                    part,
+                    pictures: scanned.found.len(),
+                    labelled,
+                    shards: scanned.shards,
+                    used: used.contains(&part),
+                    unreadable: scanned.failed.as_ref().map(ToString::to_string),
+                });
+            }
+        }
+        summary.pass_over(&self.tally);
+        Ok(summary)
+    }
+
+    /// Classes of training, or of validation where training has none; or of both.
+    fn classes(&self, all: bool) -> Result<Classes> {
+        let of = |part: Part| Classes::of(&self.parts[part as usize].found, &self.root);
+        let mut classes = of(Part::Train)?;
+        if classes.names.is_empty() {
+            return of(Part::Val);
+        }
+        if all {
+            // Nobody compares the parts: a class that training lacks is one more.
+            classes.extend(of(Part::Val)?);
+        }
+        Ok(classes)
+    }
+
+    /// The parts that a split consists of, in order.
+    fn used(&self, split: Split) -> Vec<Part> {
+        let filled = |part: &Part| !self.parts[*part as usize].found.is_empty() || self.parts[*part as usize].failed.is_some();
+        match split {
+            Split::Train => vec![Part::Train],
+            Split::Val => vec![Part::Val],
+            Split::Pretrain => vec![Part::Train, Part::Unlabelled],
+            Split::All => {
+                let both: Vec<Part> = [Part::Train, Part::Val].into_iter().filter(filled).collect();
+                if both.is_empty() { vec![Part::Unlabelled] } else { both }
+            }
+        }
+    }
+
+    /// Opens one split; others can be opened afterwards.
+    pub fn dataset(&self, split: Split) -> Result<Dataset> {
+        let ready = self.ready(split)?;
+        let found = ready.used.iter().map(|part| (*part, self.parts[*part as usize].found.clone())).collect();
+        ready.open(split, found, self.shards.clone().into(), &self.root)
+    }
+
+    /// Opens one split.
+    pub fn into_dataset(mut self, split: Split) -> Result<Dataset> {
+        let ready = self.ready(split)?;
+        let found = ready.used.iter().map(|part| (*part, std::mem::take(&mut self.parts[*part as usize].found))).collect();
+        ready.open(split, found, self.shards.into(), &self.root)
+    }
+
+    fn ready(&self, split: Split) -> Result<Ready> {
+        if split == Split::Val && !self.has(Part::Val) {
+            return Err(Error::data(&self.root, "has no validation part: looked for the folder val/ and for .tar shards with `val` in the name"));
+        }
+        let used = self.used(split);
+        for part in &used {
+            if let Some(error) = &self.parts[*part as usize].failed {
+                return Err(again(error));
+            }
+        }
+        Ok(Ready { classes: self.classes(split == Split::All)?, summary: self.summary(&used)?, used })
+    }
+}
+
+/// What is settled of a split before its samples are labelled.
+struct Ready {
+    used: Vec<Part>,
+    classes: Classes,
+    summary: Summary,
+}
+
+impl Ready {
+    fn open(self, split: Split, found: Vec<(Part, Vec<Found>)>, shards: Arc<[Shard]>, path: &Path) -> Result<Dataset> {
+        let Self { classes, summary, .. } = self;
+        let mut samples: Vec<(Source, Option<u32>)> = Vec::new();
+        for (part, found) in found {
+            match part {
+                // Their folder is no class, whatever it is called.
+                Part::Unlabelled => samples.extend(found.into_iter().map(|f| (f.source, None))),
+                _ => classes.label(found, &shards, &mut samples)?,
+            }
+        }
+        if samples.is_empty() {
+            let part = match split {
+                Split::Train => "no training image",
+                Split::Val => "no validation image",
+                Split::Pretrain => "no image to train on",
+                Split::All => "no image",
+            };
+            return Err(Error::data(
+                path,
+                format!("holds {part}: looked for *.png, *.jpg and *.jpeg in folders, and for .tar shards; found {summary}"),
+            ));
+        }
+        if matches!(split, Split::Train | Split::Val) {
+            let all = samples.len();
+            samples.retain(|(_, label)| label.is_some());
+            if samples.len() < all {
+                tracing::warn!("{}: {} of {all} images have no class and are left out", path.display(), all - samples.len());
+            }
+            if samples.is_empty() {
+                return Err(Error::data(path, "no image has a class: looked for CLASS/name.png and, in shards, for .cls members"));
+            }
+        }
+        Dataset::build(samples, classes.names.into(), shards, Arc::new(summary), path)
+    }
+}
+
+/// The part that a shard's name stands for, where it stands for one.
+fn named(path: &Path) -> Option<Part> {
+    roles::of_shard(&path.file_name()?.to_string_lossy()).ok()?
+}
+
+/// The same error once more.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Data { path, message } => Error::data(path, message.clone()),
+        other => Error::Failed(other.to_string()),
+    }
+}
