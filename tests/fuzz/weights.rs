@@ -1,0 +1,81 @@
+//! Weight files, tensors and checkpoints.
+
+use super::harness::fuzz;
+use super::hostile_files;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use swav_wgpu::train::checkpoint::{Checkpoint, CheckpointStore, TensorRef};
+use swav_wgpu::weights::{load, load_classifier, read_safetensors, read_tensors};
+
+/// The small weight files of the tests whose names end so; damaged ones are for other tests.
+fn files(endings: &[&str]) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ckpt");
+    let mut all: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    all.retain(|path| endings.iter().any(|e| name(path).ends_with(e)) && !name(path).starts_with("truncated"));
+    all.iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+/// Reads a file in every way; whether any way took it.
+fn taken(path: &Path) -> bool {
+    [load(path).is_ok(), load_classifier(path).is_ok(), read_tensors(path).is_ok()].contains(&true)
+}
+
+#[test]
+fn pytorch_files() {
+    fuzz("weights.pth", &files(&[".pth", ".ckpt", ".torch", ".pth.tar"]), taken);
+}
+
+/// Pickles in files without checksums, which would refuse any mutation before it is parsed.
+#[test]
+fn pickles() {
+    let seeds = [hostile_files::dict("conv1.weight", &hostile_files::tensor(16, 4, 1))];
+    for (name, around) in [("zip.pth", hostile_files::torch_zip as fn(&[u8]) -> Vec<u8>), ("legacy.pth", with_storage)] {
+        fuzz(name, &seeds, |path| {
+            std::fs::write(path, around(&std::fs::read(path).unwrap())).unwrap();
+            taken(path)
+        });
+    }
+}
+
+/// A legacy file whose list of storages names the one that the pickle has, with its 16 floats.
+fn with_storage(pickle: &[u8]) -> Vec<u8> {
+    let mut file = hostile_files::legacy(pickle);
+    file.truncate(file.len() - b"\x80\x02].".len());
+    file.extend(b"\x80\x02]X\x01\0\0\x000a.");
+    file.extend(16u64.to_le_bytes());
+    file.extend([0; 64]);
+    file
+}
+
+#[test]
+fn safetensors_files() {
+    let seeds: Vec<_> = files(&[".safetensors"]);
+    fuzz("weights.safetensors", &seeds, |path| read_safetensors(path).is_ok() | taken(path));
+}
+
+/// Where the sum lies in a checkpoint of a run, and its length: `{"__metadata__":{"blake3":"` after eight bytes.
+const SUM: std::ops::Range<usize> = 35..99;
+
+#[test]
+fn checkpoints_of_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let values = [1.0f32, 2.0, 3.0, 4.0];
+    let tensors: BTreeMap<String, TensorRef<'_>> = [("model/a".to_owned(), TensorRef::f32(&[2, 2], bytemuck::cast_slice(&values)))].into();
+    let metadata = BTreeMap::from([("images".to_owned(), "8".to_owned()), ("config".to_owned(), "kind = \"pretrain\"".to_owned())]);
+    let path = CheckpointStore::open(folder.path().join("checkpoints"), 1).unwrap().save(3, &tensors, &metadata).unwrap();
+    let seed = std::fs::read(path).unwrap();
+    assert!(seed[SUM].iter().all(u8::is_ascii_hexdigit) && seed[SUM.end] == b'"');
+    fuzz("step-000000003.safetensors", &[seed], |path| {
+        // With a sum that fits, or nothing behind it would ever be looked at.
+        let mut bytes = std::fs::read(path).unwrap();
+        if bytes.len() > SUM.end {
+            bytes[SUM].fill(b'0');
+            let sum = blake3::hash(&bytes).to_hex();
+            bytes[SUM].copy_from_slice(sum.as_bytes());
+            std::fs::write(path, &bytes).unwrap();
+        }
+        Checkpoint::load(path).is_ok()
+    });
+}
