@@ -4,10 +4,15 @@
 //! interruption changes a single bit of what a training step sees.
 
 pub mod augment;
+mod braces;
 pub mod dataset;
 mod decode;
 mod folder;
+mod hold_out;
+mod labels;
 pub mod loader;
+mod pattern;
+mod records;
 pub mod rng;
 mod shards;
 
