@@ -19,4 +19,6 @@ mod shards;
 pub use augment::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Order, Scratch, TrainTransform, crop_bytes};
 pub use dataset::{Contents, Dataset, Layout, Part, PartSummary, ScanOptions, Split, Summary};
 pub use decode::{Rgb8, read_image};
+pub use hold_out::{HeldOut, hold_out, is_held_out};
 pub use loader::{Batch, Loader, steps_per_epoch};
+pub use pattern::Places;

@@ -32,16 +32,29 @@ pub struct Labelled<'a> {
 const COLUMNS: usize = 4096;
 const ROWS: usize = 256;
 
-/// Classifies `val` by `train` for every k in `neighbours`. Similarities are computed on the device in tiles; ties go to the earlier image.
+/// Who is asked for which images.
+#[derive(Clone, Copy)]
+pub enum Judged<'a> {
+    /// The bank judges others.
+    Others(Labelled<'a>),
+    /// Each image of the bank is judged by all others of it (leave one out).
+    EachByTheRest,
+}
+
+/// Classifies images by those of `train` for every k in `neighbours`. Similarities are computed on the device in tiles; ties go to the earlier image.
 pub fn knn(
     gpu: &Gpu,
     variants: &dyn Variants,
     train: Labelled<'_>,
-    val: Labelled<'_>,
+    judged: Judged<'_>,
     classes: usize,
     neighbours: &[usize],
     temperature: f64,
 ) -> Result<Vec<KnnAccuracy>> {
+    let (val, itself) = match judged {
+        Judged::Others(val) => (val, false),
+        Judged::EachByTheRest => (train, true),
+    };
     let channels = train.features.len() / train.labels.len().max(1);
     let most = neighbours.iter().copied().max().unwrap_or(1).min(train.labels.len());
     let (columns, rows) = (COLUMNS.min(train.labels.len()), ROWS.min(val.labels.len()));
@@ -61,8 +74,9 @@ pub fn knn(
             let padded = pad_rows(&padded, &[rows, channels]);
             let inputs: [(&str, &[u8]); 2] = [("queries", bytemuck::cast_slice(&padded)), ("bank", bytemuck::cast_slice(&bank))];
             let outputs = program.call(gpu, &inputs)?.f32("products");
-            for (row, near) in outputs.chunks_exact(columns).zip(&mut best[block * rows..]) {
-                near.extend(row[..keys.len() / channels].iter().enumerate().map(|(i, s)| (*s, tile * columns + i)));
+            for (row, (of, near)) in outputs.chunks_exact(columns).zip(best.iter_mut().enumerate().skip(block * rows)) {
+                let own = if itself { of } else { usize::MAX };
+                near.extend(row[..keys.len() / channels].iter().enumerate().map(|(i, s)| (*s, tile * columns + i)).filter(|(_, i)| *i != own));
                 keep_best(near, most);
             }
         }

@@ -26,6 +26,7 @@ pub use pretrain::{
 pub use crate::nn::architecture::{Block, Stem};
 pub use crate::swav::SinkhornScope;
 
+use crate::data::Places;
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
 use check::Check;
@@ -56,8 +57,17 @@ impl std::fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// Image folder or place of the tar shards; `--data` overrides it.
-    pub path: String,
+    /// Image folder or place of the tar shards, a pattern with braces or globs (`shard-{000..099}.tar`), or a list of these; `--data` overrides it.
+    pub path: Places,
+    /// File that says which class each image has, where no folder does: lines `name class`, CSV, or a class number a line; `--labels` overrides it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
+    /// What the class is called in `.json` members of shards (else `label`, `cls` or `class`), in `metadata.jsonl`, and in tables with a header (else `label`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_key: Option<String>,
+    /// Part of the labelled images that evaluations hold out, in a set without a validation part: by `seed` and the image's name. `--val-fraction` overrides it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_fraction: Option<f64>,
     /// Loader threads; default one per core.
     pub workers: usize,
     /// Subtracted per channel R, G, B, as a fraction of 255.
@@ -74,13 +84,20 @@ const MOST_WORKERS: usize = 1024;
 impl Default for DataConfig {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS));
-        Self { path: "data".into(), workers, mean: [0.485, 0.456, 0.406], std: normalize_std::MMPRETRAIN }
+        Self { path: "data".into(), labels: None, label_key: None, val_fraction: None, workers, mean: [0.485, 0.456, 0.406], std: normalize_std::MMPRETRAIN }
     }
 }
 
 impl DataConfig {
     fn validate(&self, c: &Check) -> Result<()> {
-        c.that("data.path", !self.path.is_empty(), "\"\"", "must name a folder or tar shards")?;
+        let shown = if self.path.patterns().is_empty() { "[]" } else { "\"\"" };
+        c.that("data.path", !self.path.is_blank(), shown, "must name a folder or tar shards")?;
+        for (key, value) in [("data.labels", &self.labels), ("data.label_key", &self.label_key)] {
+            c.that(key, value.as_ref().is_none_or(|text| !text.is_empty()), "\"\"", "must not be empty")?;
+        }
+        if let Some(part) = self.val_fraction {
+            c.that("data.val_fraction", part > 0.0 && part < 1.0, part, "must be > 0 and < 1")?;
+        }
         c.count("data.workers", self.workers as u64, 1, MOST_WORKERS as u64)?;
         for i in 0..3 {
             c.range(&format!("data.mean[{i}]"), self.mean[i], 0.0, 1.0)?;

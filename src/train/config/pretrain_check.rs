@@ -11,6 +11,8 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     c.that("kind", config.kind == Kind::Pretrain, config.kind, "must be pretrain")?;
     c.count("seed", config.seed, 0, i64::MAX as u64)?;
     data.validate(c)?;
+    let said = data.val_fraction.unwrap_or_default();
+    c.that("data.val_fraction", data.val_fraction.is_none(), said, "has no meaning in pre-training, which holds nothing out")?;
     model.backbone().validate(c)?;
     // Kernels count four channels at a time with up to nine iterations for four of those, or each channel twice: within what every driver lets a loop count.
     c.count("model.hidden", model.hidden as u64, 0, 100_000)?;

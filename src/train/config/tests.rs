@@ -83,7 +83,7 @@ fn overrides_and_inheritance() {
     let (config, warnings) =
         PretrainConfig::load(&path, &sets(&["optimizer.lr=0.25", "data.path=some/where", "data.std = [1.0,1.0,1]", "optimizer.kind=larc"])).unwrap();
     assert_eq!((config.seed, config.train.batch, config.train.epochs), (2, 10, 7));
-    assert_eq!((config.optimizer.lr, config.data.path.as_str(), config.data.std), (0.25, "some/where", [1.0; 3]));
+    assert_eq!((config.optimizer.lr, config.data.path.to_string().as_str(), config.data.std), (0.25, "some/where", [1.0; 3]));
     assert_eq!(config.optimizer.kind, OptimizerKind::Larc);
     assert_eq!(config.model.backbone().stages(), ([1; 4], Block::Basic));
     assert_eq!((config.model.depth, config.queue_rows()), (None, 20));
