@@ -2,7 +2,7 @@
 
 use swav_wgpu::data::rng::Stream;
 use swav_wgpu::gpu::Gpu;
-use swav_wgpu::train::knn::{Labelled, knn};
+use swav_wgpu::train::knn::{Judged, Labelled, knn};
 use swav_wgpu::tune::BestGuess;
 
 const CHANNELS: usize = 6;
@@ -39,11 +39,38 @@ fn expected(train: &(Vec<f32>, Vec<usize>), val: &(Vec<f32>, Vec<usize>), k: usi
 fn many_images_vote_as_in_plain_loops() {
     let gpu = Gpu::open_checked(None).unwrap();
     let (train, val) = (drawn(1, 4100), drawn(2, 300));
-    let got = knn(&gpu, &BestGuess, labelled(&train), labelled(&val), CLASSES, &[1, 20], 0.07).unwrap();
+    let got = knn(&gpu, &BestGuess, labelled(&train), Judged::Others(labelled(&val)), CLASSES, &[1, 20], 0.07).unwrap();
     for (got, k) in got.iter().zip([1, 20]) {
         let want = expected(&train, &val, k, 0.07);
         // Roundings may decide one image whose votes are almost even.
         assert!((got.top1 - want).abs() < 0.34 && got.k == k, "k {k}: {} for {want}", got.top1);
     }
     assert_eq!(gpu.overruns().unwrap(), Some(0), "accesses beyond a binding");
+}
+
+/// The same where each image is judged by all others: 300 queries of one bank, over two products.
+#[test]
+fn an_image_that_is_left_out_does_not_vote_for_itself() {
+    let gpu = Gpu::open_checked(None).unwrap();
+    let all = drawn(3, 4100);
+    let few = (all.0[..300 * CHANNELS].to_vec(), all.1[..300].to_vec());
+    let got = knn(&gpu, &BestGuess, labelled(&few), Judged::EachByTheRest, CLASSES, &[1, 5], 0.07).unwrap();
+    for (got, k) in got.iter().zip([1, 5]) {
+        let right = (0..300).filter(|&i| {
+            let without = |step: usize, v: usize| v / step != i;
+            let bank = (
+                few.0.iter().enumerate().filter(|(at, _)| without(CHANNELS, *at)).map(|(_, v)| *v).collect(),
+                few.1.iter().enumerate().filter(|(at, _)| without(1, *at)).map(|(_, v)| *v).collect(),
+            );
+            expected(&bank, &(few.0[i * CHANNELS..][..CHANNELS].to_vec(), vec![few.1[i]]), k, 0.07) > 50.0
+        });
+        let want = 100.0 * right.count() as f64 / 300.0;
+        assert!((got.top1 - want).abs() < 0.34 && got.top1 < 50.0, "k {k}: {} for {want}", got.top1);
+    }
+    // By itself each would be right.
+    let itself = knn(&gpu, &BestGuess, labelled(&few), Judged::Others(labelled(&few)), CLASSES, &[1], 0.07).unwrap();
+    assert!(itself[0].top1 > 99.0);
+    // Twins lie in two products here.
+    let twins = knn(&gpu, &BestGuess, labelled(&all), Judged::EachByTheRest, CLASSES, &[1], 0.07).unwrap();
+    assert!(twins[0].top1 < 50.0, "{}", twins[0].top1);
 }

@@ -4,12 +4,14 @@
 //! can be judged without looking at files is judged here, with exit code 2.
 
 mod commands;
+mod data;
 mod values;
 
 pub use commands::{
     BenchArgs, CheckArgs, ClustersArgs, CompletionsArgs, ConvertArgs, DevicesArgs, EvalKnnArgs, EvalLinearArgs, FeaturesArgs, FinetuneArgs,
     ImageArgs, InfoArgs, PredictArgs, ReplayArgs, TrainArgs,
 };
+pub use data::{DataArgs, PartArg};
 pub use values::{Layout, Shell, Tune, Weights};
 
 use crate::tune::Fusions;

@@ -8,10 +8,11 @@ use super::args::{ClustersArgs, Global, Weights};
 use super::signals::Signals;
 use super::{common, output};
 use crate::atomic::NewFolder;
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Dataset, Loader};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
+use crate::train::config::DataConfig;
 use crate::train::{Extracted, Extractor};
 use serde::Serialize;
 use std::path::Path;
@@ -32,7 +33,9 @@ struct Assignment {
 pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let out = begin(&args.out)?;
-    let data = Arc::new(Dataset::open(&args.data, Split::All)?);
+    let mut named = DataConfig::default();
+    args.data.apply_unkept(&mut named);
+    let data = Arc::new(named.scan()?.into_dataset(args.part.split())?);
     let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
     let Some(head) = frozen.network.head else {
         return Err(Error::weights(&args.weights, "has no SwAV head (projection_head and prototypes): there is nothing to assign images to"));

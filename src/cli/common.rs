@@ -1,9 +1,9 @@
 //! What several commands do first: log, open the adapter, settle how kernels are chosen, load the network.
 
-use super::args::{Global, ImageArgs, Tune, Weights};
+use super::args::{DataArgs, Global, ImageArgs, Tune, Weights};
 use super::errors::printable;
 use crate::atomic;
-use crate::data::EvalTransform;
+use crate::data::{Contents, EvalTransform};
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceKind, Gpu};
 use crate::nn::Images;
@@ -123,24 +123,33 @@ pub(super) fn make_folder_of(path: &Path) -> Result<()> {
     std::fs::create_dir_all(atomic::folder_of(path)).map_err(Error::output(path))
 }
 
-/// `--data` as a configuration takes it.
-pub(super) fn data_path(path: &Path) -> Result<String> {
-    let named = || Error::Usage(format!("--data {}: the name is not UTF-8, and a configuration, which keeps it, is", path.display()));
-    path.to_str().map(str::to_owned).ok_or_else(named)
-}
-
 /// How images are prepared for a frozen network, and which network it is.
 pub(super) struct Frozen {
     pub(super) network: Network,
     pub(super) transform: EvalTransform,
     pub(super) images: Images,
     pub(super) workers: usize,
-    /// The data named by the configuration, when there is one.
-    pub(super) data: Option<PathBuf>,
+    /// The data, as the configuration has it.
+    pub(super) data: DataConfig,
+    /// Whether a configuration was there to name it.
+    pub(super) configured: bool,
     pub(super) random: bool,
 }
 
 impl Frozen {
+    /// The set that `args` name, else the configuration. Classes of another set are not those of this one.
+    pub(super) fn scan(&self, args: &DataArgs) -> Result<Contents> {
+        if args.data.is_empty() && !self.configured {
+            return Err(Error::Usage("give --data, or a --config that names it".into()));
+        }
+        let mut data = self.data.clone();
+        if !args.data.is_empty() {
+            (data.labels, data.label_key) = (None, None);
+        }
+        args.apply_unkept(&mut data);
+        data.scan()
+    }
+
     /// Says how images are prepared: weights that were converted have no configuration beside them any more.
     pub(super) fn tell(&self, global: &Global) {
         tell_preparation(self.transform, global);
@@ -209,8 +218,7 @@ pub(super) fn frozen_for(weights: &Weights, image: &ImageArgs, head: Option<&Hea
     let (transform, data, configured) = image_settings(&image, head)?;
     let random = matches!(weights, Weights::Random { .. });
     let (gpu, network) = network(weights, image.config.as_deref(), &[], global)?;
-    let frozen =
-        Frozen { network, transform, images: images(&data), workers: data.workers, data: configured.then(|| PathBuf::from(&data.path)), random };
+    let frozen = Frozen { network, transform, images: images(&data), workers: data.workers, data, configured, random };
     Ok((gpu, frozen))
 }
 

@@ -1,6 +1,6 @@
 //! `swav-wgpu eval-linear` and `swav-wgpu finetune`.
 
-use super::args::{EvalLinearArgs, FinetuneArgs, Global, Weights};
+use super::args::{DataArgs, EvalLinearArgs, FinetuneArgs, Global, Weights};
 use super::report::progress::{Progress, Style};
 use super::report::{html::Html, metrics::Metrics};
 use super::signals::Signals;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     args.out.as_deref().map_or(Ok(()), RunFolder::check_evaluation)?;
-    let config = configuration(&args.config, &args.set, args.data.as_deref())?;
+    let config = configuration(&args.config, &args.set, &args.data, args.val_fraction)?;
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
     let (gpu, network) = common::network(&args.weights, Some(&args.config), &args.set, global)?;
@@ -43,7 +43,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     args.out.as_deref().map_or(Ok(()), RunFolder::check_evaluation)?;
-    let mut config = configuration(&args.config, &args.set, args.data.as_deref())?;
+    let mut config = configuration(&args.config, &args.set, &args.data, args.val_fraction)?;
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
@@ -100,11 +100,10 @@ fn conclude(
     }
 }
 
-fn configuration(path: &Path, sets: &[String], data: Option<&Path>) -> Result<LinearConfig> {
+fn configuration(path: &Path, sets: &[String], data: &DataArgs, val_fraction: Option<f64>) -> Result<LinearConfig> {
     let (mut config, warnings) = LinearConfig::load(path, sets)?;
-    if let Some(data) = data {
-        config.data.path = common::data_path(data)?;
-    }
+    data.apply(&mut config.data)?;
+    config.data.val_fraction = val_fraction.or(config.data.val_fraction);
     warnings.iter().for_each(common::warn);
     Ok(config)
 }

@@ -2,7 +2,7 @@
 
 use super::args::{FeaturesArgs, Global, Weights};
 use super::{common, output};
-use crate::data::{Dataset, Split};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
@@ -18,7 +18,8 @@ use std::sync::Arc;
 const BATCH: usize = 32;
 
 pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
-    let mut inputs: Vec<&Path> = [&args.input, &args.data, &args.image.config].into_iter().flatten().map(PathBuf::as_path).collect();
+    let mut inputs: Vec<&Path> =
+        [&args.input, &args.data.labels, &args.image.config].into_iter().flatten().chain(&args.data.data).map(PathBuf::as_path).collect();
     inputs.extend(match &args.weights {
         Weights::File(path) => Some(path.as_path()),
         Weights::Random { .. } => None,
@@ -27,13 +28,12 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     check_tensor_output(&args.out)?;
     let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     let variants = common::variants(global, &gpu);
-    let (tensors, metadata, images) = match (&args.data, &args.input) {
-        (Some(data), _) => {
+    let (tensors, metadata, images) = match &args.input {
+        Some(input) => of_tensors(&gpu, &variants, &frozen, input)?,
+        None => {
             frozen.tell(global);
-            of_images(&gpu, &variants, &frozen, data)?
+            of_images(&gpu, &variants, &frozen, frozen.scan(&args.data)?.into_dataset(args.part.split())?)?
         }
-        (None, Some(input)) => of_tensors(&gpu, &variants, &frozen, input)?,
-        (None, None) => return Err(Error::Usage("give --data or --input".into())),
     };
     common::make_folder_of(&args.out)?;
     write_safetensors(&args.out, &tensors, &metadata)?;
@@ -47,8 +47,8 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
 
 type Written = (BTreeMap<String, AnyTensor<'static>>, BTreeMap<String, String>, usize);
 
-fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: &Path) -> Result<Written> {
-    let data = Arc::new(Dataset::open(path, Split::All)?);
+fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, data: Dataset) -> Result<Written> {
+    let data = Arc::new(data);
     if frozen.random {
         frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.images, frozen.workers)?;
     }

@@ -4,7 +4,8 @@ use super::args::{EvalKnnArgs, Global};
 use super::{common, output};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::train::knn::{KnnAccuracy, Labelled, knn as classify};
+use crate::train::classifier::parts;
+use crate::train::knn::{Judged, KnnAccuracy, Labelled, knn as classify};
 use crate::train::{Extracted, Extractor};
 use std::sync::Arc;
 
@@ -15,9 +16,15 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     frozen.tell(global);
     let variants = common::variants(global, &gpu);
-    let path = args.data.clone().or(frozen.data.clone()).ok_or_else(|| Error::Usage("give --data, or a --config that names it".into()))?;
-    let train = Arc::new(Dataset::open(&path, Split::Train)?);
-    let val = Arc::new(Dataset::open(&path, Split::Val)?);
+    let contents = frozen.scan(&args.data)?;
+    let (train, val) = if args.leave_one_out {
+        (contents.into_dataset(Split::Train)?, None)
+    } else {
+        let fraction = args.val_fraction.or(frozen.data.val_fraction);
+        let (train, val) = parts(contents, fraction, args.seed)?;
+        (train, Some(Arc::new(val)))
+    };
+    let train = Arc::new(train);
     if frozen.random {
         frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.images, frozen.workers)?;
     }
@@ -29,13 +36,16 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
         let labels = labels.iter().enumerate().map(label).collect::<Result<_>>()?;
         Ok((features, labels))
     };
-    let (bank, queries) = (features(&train)?, features(&val)?);
+    let (bank, queries) = (features(&train)?, val.as_ref().map(features).transpose()?);
     let classes = train.classes().len();
+    if queries.is_none() && train.len() < 2 {
+        return Err(Error::data(train.root(), "has a single labelled image, which no other can judge"));
+    }
     let all = classify(
         &gpu,
         &variants,
         Labelled { features: &bank.0, labels: &bank.1 },
-        Labelled { features: &queries.0, labels: &queries.1 },
+        queries.as_ref().map_or(Judged::EachByTheRest, |(features, labels)| Judged::Others(Labelled { features, labels })),
         classes,
         &args.k,
         args.temperature,

@@ -83,9 +83,7 @@ fn configuration(args: &TrainArgs) -> Result<(PretrainConfig, Vec<crate::train::
         (None, None) => return Err(Error::Usage("give --config, or --out and --resume".into())),
     };
     let (mut config, warnings) = PretrainConfig::load(path, &args.set)?;
-    if let Some(data) = &args.data {
-        config.data.path = common::data_path(data)?;
-    }
+    args.data.apply(&mut config.data)?;
     Ok((config, warnings))
 }
 

@@ -148,7 +148,7 @@ impl Walk<'_> {
         } else if is_shard(name) {
             self.shards.push((path, class.clone()));
         } else {
-            self.tally.file(name);
+            self.tally.path(&path, name);
         }
     }
 }

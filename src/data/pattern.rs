@@ -17,7 +17,7 @@ const NAMED: usize = 3;
 
 /// Where the data is, as a user says it: a path, a pattern, or a list of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places(Vec<String>);
+pub struct Places(Vec<PathBuf>);
 
 /// A folder or file of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,18 +30,18 @@ pub struct Place {
 
 impl Places {
     /// Of a list of paths or patterns.
-    pub fn new(patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn new(patterns: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         Self(patterns.into_iter().map(Into::into).collect())
     }
 
     /// The paths and patterns as they were given.
-    pub fn patterns(&self) -> &[String] {
+    pub fn patterns(&self) -> &[PathBuf] {
         &self.0
     }
 
     /// Whether nothing at all, or an empty text, is named.
     pub fn is_blank(&self) -> bool {
-        self.0.is_empty() || self.0.iter().any(String::is_empty)
+        self.0.is_empty() || self.0.iter().any(|p| p.as_os_str().is_empty())
     }
 
     /// Every folder and file that is meant, sorted, where more than one is.
@@ -71,25 +71,22 @@ impl Places {
         }
         let mut root = first.path.parent().unwrap_or(Path::new("")).to_owned();
         while !rest.iter().all(|place| place.path.starts_with(&root)) && root.pop() {}
-        root
+        if root.as_os_str().is_empty() { PathBuf::from(".") } else { root }
     }
 }
 
-impl From<&str> for Places {
-    fn from(path: &str) -> Self {
-        Self(vec![path.to_owned()])
-    }
-}
-
-impl From<String> for Places {
-    fn from(path: String) -> Self {
-        Self(vec![path])
+impl<P: Into<PathBuf>> From<P> for Places {
+    fn from(path: P) -> Self {
+        Self(vec![path.into()])
     }
 }
 
 impl fmt::Display for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
+        for (i, pattern) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, pattern.display())?;
+        }
+        Ok(())
     }
 }
 
@@ -97,7 +94,7 @@ impl fmt::Display for Places {
 impl Serialize for Places {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0[..] {
-            [one] => serializer.serialize_str(one),
+            [one] => one.serialize(serializer),
             several => several.serialize(serializer),
         }
     }
@@ -120,7 +117,7 @@ impl<'de> Deserialize<'de> for Places {
             fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Places, A::Error> {
                 let mut all = Vec::new();
                 while let Some(text) = seq.next_element::<String>()? {
-                    all.push(text);
+                    all.push(text.into());
                 }
                 Ok(Places(all))
             }
@@ -130,12 +127,13 @@ impl<'de> Deserialize<'de> for Places {
 }
 
 /// Appends what one pattern stands for.
-fn find(pattern: &str, found: &mut Vec<Place>) -> Result<()> {
-    let literal = Path::new(pattern);
+fn find(literal: &Path, found: &mut Vec<Place>) -> Result<()> {
     if std::fs::symlink_metadata(literal).is_ok() {
         found.push(Place { path: literal.to_owned(), named: true });
         return Ok(());
     }
+    // A pattern is text; what is not can only be a name.
+    let pattern = literal.to_str().ok_or_else(|| Error::data(literal, "does not exist"))?;
     if let Some((scheme, _)) = pattern.split_once(':').filter(|(s, rest)| rest.starts_with("//") || *s == "pipe") {
         return Err(Error::data(pattern, format!("is no path: nothing is read over {scheme}; copy the data here, or mount it")));
     }
@@ -232,6 +230,6 @@ mod tests {
         assert_eq!(Places::root(&[place("/a/b")]), Path::new("/a/b"));
         assert_eq!(Places::root(&[place("/a/b/1"), place("/a/b/2")]), Path::new("/a/b"));
         assert_eq!(Places::root(&[place("/a/b/1"), place("/a/c/2")]), Path::new("/a"));
-        assert_eq!(Places::root(&[place("1"), place("b/2")]), Path::new(""));
+        assert_eq!(Places::root(&[place("1"), place("b/2")]), Path::new("."));
     }
 }

@@ -46,7 +46,7 @@ pub(super) struct RecordSet {
     pub parts: [Vec<Records>; 3],
     /// Names of the classes; labels are indices into them.
     pub classes: Vec<String>,
-    /// Files that belong to the set and are not used, with the reason.
+    /// Names of what else lies in its folder.
     pub passed_over: Vec<String>,
 }
 
@@ -86,7 +86,10 @@ fn open_in(folder: &Path, key: Option<&str>) -> Result<Option<RecordSet>> {
         let labels = Labels { head: 1, at: 0, classes: classes.len() };
         let train = batches.iter().map(|path| records(path, CIFAR, false, &labels)).collect::<Result<_>>()?;
         let val = optional(&file("test_batch.bin"), |path| records(path, CIFAR, false, &labels))?;
-        return Ok(Some(RecordSet { kind: "CIFAR-10", parts: [train, val, Vec::new()], classes, passed_over: Vec::new() }));
+        let mut used: Vec<String> = (1..=5).map(|n| format!("data_batch_{n}.bin")).collect();
+        used.extend(["test_batch.bin", "batches.meta.txt"].map(str::to_owned));
+        let passed_over = beside(folder, &used.iter().map(String::as_str).collect::<Vec<_>>());
+        return Ok(Some(RecordSet { kind: "CIFAR-10", parts: [train, val, Vec::new()], classes, passed_over }));
     }
     let (train, fine) = (file("train.bin"), file("fine_label_names.txt"));
     if is_file(&train) && (is_file(&fine) || whole_records(&train, 2 + 3 * CIFAR * CIFAR)) {
@@ -101,7 +104,7 @@ fn open_in(folder: &Path, key: Option<&str>) -> Result<Option<RecordSet>> {
         let labels = Labels { head: 2, at: usize::from(!coarse), classes: classes.len() };
         let val = optional(&file("test.bin"), |path| records(path, CIFAR, false, &labels))?;
         let parts = [vec![records(&train, CIFAR, false, &labels)?], val, Vec::new()];
-        let passed_over = vec![format!("the {} labels of CIFAR-100", if coarse { "fine" } else { "coarse" })];
+        let passed_over = beside(folder, &["train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt"]);
         return Ok(Some(RecordSet { kind: "CIFAR-100", parts, classes, passed_over }));
     }
     let [train, test, unlabelled] = ["train_X.bin", "test_X.bin", "unlabeled_X.bin"].map(file);
@@ -113,10 +116,20 @@ fn open_in(folder: &Path, key: Option<&str>) -> Result<Option<RecordSet>> {
             optional(&test, |path| labelled(path, "test_y.bin"))?,
             optional(&unlabelled, |path| records(path, STL, true, &Labels { head: 0, at: 0, classes: 0 }))?,
         ];
-        let passed_over = ["fold_indices.txt"].iter().filter(|name| is_file(&file(name))).map(|name| (*name).to_owned()).collect();
+        let used = ["train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin", "class_names.txt"];
+        let passed_over = beside(folder, &used);
         return Ok(Some(RecordSet { kind: "STL-10", parts, classes, passed_over }));
     }
     Ok(None)
+}
+
+/// What lies in a folder beside the files that are used.
+fn beside(folder: &Path, used: &[&str]) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| !name.starts_with('.') && !used.contains(&name.as_str()));
+    names.sort();
+    names
 }
 
 fn optional(path: &Path, open: impl Fn(&Path) -> Result<Records>) -> Result<Vec<Records>> {

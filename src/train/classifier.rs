@@ -3,8 +3,8 @@
 mod sets;
 pub(super) mod trainer;
 
-pub use sets::ClassSets;
 pub(super) use sets::numbers;
+pub use sets::{ClassSets, parts};
 pub(super) use trainer::Trainer;
 
 use super::config::LinearConfig;

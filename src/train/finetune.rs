@@ -30,7 +30,7 @@ pub fn finetune(
     observer: &mut dyn Observer,
 ) -> Result<ClassifierResult> {
     if sets.train.len() < 2 {
-        return Err(Error::data(&config.data.path, "leaves a single image to train on: batch norm needs two; raise --fraction"));
+        return Err(Error::data(config.data.path.to_string(), "leaves a single image to train on: batch norm needs two; raise --fraction"));
     }
     if sets.batch < 2 {
         return Err(Error::Usage("train.batch = 1: batch norm needs two images a step".into()));

@@ -70,7 +70,7 @@ impl Prepared {
 
 /// The images that a run learns from.
 pub fn open_data(config: &PretrainConfig) -> Result<Arc<Dataset>> {
-    Ok(Arc::new(Dataset::open(Path::new(&config.data.path), Split::Pretrain)?))
+    Ok(Arc::new(config.data.scan()?.into_dataset(Split::Pretrain)?))
 }
 
 /// Builds the network, takes what the run starts from: its newest checkpoint, else the weights `init` of a file, else random ones.
@@ -78,7 +78,7 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>, data: Arc<Dataset>, init:
     let steps_per_epoch = steps_per_epoch(data.len(), config.train.batch, true);
     if steps_per_epoch == 0 {
         let message = format!("holds {} images, fewer than a batch of {}", data.len(), config.train.batch);
-        return Err(Error::data(&config.data.path, message));
+        return Err(Error::data(data.root(), message));
     }
     check_memory(config, run)?;
     let mut warnings = Vec::new();

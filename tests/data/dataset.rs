@@ -7,7 +7,7 @@ use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder, codecs::
 use swav_wgpu::data::{Dataset, Split, read_image};
 use tempfile::TempDir;
 
-fn png(red: u8) -> Vec<u8> {
+pub fn png(red: u8) -> Vec<u8> {
     let mut out = Vec::new();
     PngEncoder::new(&mut out).write_image(&[red, 2, 3], 1, 1, ExtendedColorType::Rgb8).unwrap();
     out
@@ -20,7 +20,7 @@ fn jpeg() -> Vec<u8> {
 }
 
 /// A folder with these files in it; images get their position as the red value.
-fn folder(files: &[&str]) -> TempDir {
+pub fn folder(files: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (i, name) in files.iter().enumerate() {
         put(dir.path(), name, &png(i as u8));
@@ -28,13 +28,13 @@ fn folder(files: &[&str]) -> TempDir {
     dir
 }
 
-fn put(dir: &Path, name: &str, bytes: &[u8]) {
+pub fn put(dir: &Path, name: &str, bytes: &[u8]) {
     let path = dir.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
-fn tar(path: PathBuf, members: &[(&str, &[u8])]) {
+pub fn tar(path: PathBuf, members: &[(&str, &[u8])]) {
     let mut out = tar::Builder::new(fs::File::create(path).unwrap());
     for (name, bytes) in members {
         let mut header = tar::Header::new_gnu();
@@ -46,20 +46,20 @@ fn tar(path: PathBuf, members: &[(&str, &[u8])]) {
 }
 
 /// (path below the root, label) of every sample.
-fn listing(root: &Path, split: Split) -> Vec<(String, Option<usize>)> {
+pub fn listing(root: &Path, split: Split) -> Vec<(String, Option<usize>)> {
     let set = Dataset::open(root, split).unwrap();
     let prefix = format!("{}/", root.display());
     (0..set.len()).map(|i| (set.path(i).replace('\\', "/").replacen(&prefix, "", 1), set.label(i))).collect()
 }
 
-fn refused(root: &Path, split: Split, what: &str) {
+pub fn refused(root: &Path, split: Split, what: &str) {
     let error = Dataset::open(root, split).expect_err(what);
     assert!(error.to_string().contains(what), "{error} should say {what:?}");
     assert!(error.to_string().contains(&root.display().to_string()), "{error} should name the path");
     assert_eq!(error.exit_code(), 4);
 }
 
-fn own(list: &[(&str, Option<usize>)]) -> Vec<(String, Option<usize>)> {
+pub fn own(list: &[(&str, Option<usize>)]) -> Vec<(String, Option<usize>)> {
     list.iter().map(|(name, label)| ((*name).to_owned(), *label)).collect()
 }
 
@@ -81,7 +81,9 @@ fn train_val_and_unlabelled_folders() {
     assert_eq!(listing(dir.path(), Split::Val), own(&[("val/dog/v.png", Some(1))]));
     let more = [("unlabelled/any/u.png", None), ("unlabelled/t.png", None)];
     assert_eq!(listing(dir.path(), Split::Pretrain), [own(&train), own(&more)].concat());
-    assert_eq!(listing(dir.path(), Split::All), [own(&train), own(&[("val/dog/v.png", Some(1))])].concat());
+    assert_eq!(listing(dir.path(), Split::All), [own(&train), own(&[("val/dog/v.png", Some(1))]), own(&more)].concat());
+    assert_eq!(listing(dir.path(), Split::Unlabelled), own(&more));
+    assert_eq!(listing(dir.path(), Split::AllVal), listing(dir.path(), Split::Val));
     let set = Dataset::open(dir.path(), Split::Val).unwrap();
     assert_eq!(set.classes(), ["cat", "dog"]);
     assert_eq!(set.decode(0).unwrap().pixels, [5, 2, 3]);
@@ -93,7 +95,8 @@ fn train_val_and_unlabelled_folders() {
 fn flat_folders() {
     let dir = folder(&["dog/a.png", "cat/b.png", "unlabelled/c.png"]);
     assert_eq!(listing(dir.path(), Split::Train), own(&[("cat/b.png", Some(0)), ("dog/a.png", Some(1))]));
-    assert_eq!(listing(dir.path(), Split::All), listing(dir.path(), Split::Train));
+    assert_eq!(listing(dir.path(), Split::AllTrain), listing(dir.path(), Split::Train));
+    assert_eq!(listing(dir.path(), Split::All), listing(dir.path(), Split::Pretrain));
     assert_eq!(listing(dir.path(), Split::Pretrain).len(), 3);
     refused(dir.path(), Split::Val, "looked for the folder val/");
 

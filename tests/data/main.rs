@@ -2,4 +2,5 @@
 
 mod augment;
 mod dataset;
+mod labels;
 mod loader;

@@ -1,6 +1,7 @@
 //! The flags of each command.
 
-use super::values::{Layout, Shell, Weights, count, fraction, named, pixels, positive, some_seconds};
+use super::data::{DataArgs, PartArg};
+use super::values::{Layout, Shell, Weights, count, fraction, named, part, pixels, positive, some_seconds};
 use crate::error::Error;
 use crate::nn::Recompute;
 use crate::swav::Precision;
@@ -40,9 +41,9 @@ pub struct InfoArgs {
     /// Training images, for the iterations of an epoch and the learning rates [default: counted in the data, ImageNet's 1,281,167 without]
     #[arg(long, value_name = "N", value_parser = count)]
     pub images: Option<usize>,
-    /// Images to count; overrides data.path
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    /// Images to count
+    #[command(flatten)]
+    pub data: DataArgs,
     /// Steps whose learning rate is wanted, counted from 0 [default: first, end of the warm-up or milestones, middle, last]
     #[arg(long, value_name = "STEP,…", value_delimiter = ',')]
     pub lr_at: Vec<u64>,
@@ -79,9 +80,9 @@ pub struct TrainArgs {
     /// Configuration file; with --resume the run folder's config.toml if not given
     #[arg(long, value_name = "FILE", required_unless_present = "resume")]
     pub config: Option<PathBuf>,
-    /// Image folder (train/CLASS/*.png|jpg) or place of the tar shards (train-*.tar); overrides data.path
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    /// Images.
+    #[command(flatten)]
+    pub data: DataArgs,
     /// Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints, report.html [default: runs/ and the configuration's name]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -114,9 +115,12 @@ pub struct EvalLinearArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from the file's model table)
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
-    /// Labelled images: train/CLASS/…, val/CLASS/… or tar shards; overrides data.path
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    /// Images.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Part of the labelled images to hold out, in a set without a validation part: by the seed and the image's name; overrides data.val_fraction
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub val_fraction: Option<f64>,
     /// Run folder for the head, metrics and report [default: nothing is written]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -150,9 +154,18 @@ pub struct EvalKnnArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
-    /// Labelled images: train/CLASS/…, val/CLASS/… or tar shards
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    /// Images.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Part of the labelled images to hold out, in a set without a validation part: by the seed and the image's name; overrides data.val_fraction
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub val_fraction: Option<f64>,
+    /// Seed of --val-fraction
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// Judge each labelled training image by all others, in place of a validation part
+    #[arg(long, conflicts_with = "val_fraction")]
+    pub leave_one_out: bool,
     /// Neighbours that vote; of several numbers, for example 10,20,100,200, each gives a result
     #[arg(long, value_name = "N,…", default_value = "20", value_delimiter = ',', value_parser = count)]
     pub k: Vec<usize>,
@@ -182,9 +195,12 @@ pub struct FinetuneArgs {
     /// Part of each class's training images to use; overrides train.fraction
     #[arg(long, value_name = "PART", value_parser = fraction)]
     pub fraction: Option<f64>,
-    /// Labelled images; overrides data.path
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    /// Images.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Part of the labelled images to hold out, in a set without a validation part: by the seed and the image's name; overrides data.val_fraction
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub val_fraction: Option<f64>,
     /// Run folder [default: nothing is written]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -195,7 +211,7 @@ pub struct FinetuneArgs {
 
 /// `features`.
 #[derive(Args, Clone, Debug)]
-#[command(group = clap::ArgGroup::new("source").required(true), after_help = "Examples:
+#[command(group = clap::ArgGroup::new("source").args(["data", "input"]).required(true), after_help = "Examples:
   swav-wgpu features --weights runs/digits --data data/digits --out digits.safetensors
   swav-wgpu features --weights resnet50.pth --input images.safetensors --out features.safetensors
 
@@ -205,11 +221,14 @@ pub struct FeaturesArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
-    /// Images: a folder or tar shards
-    #[arg(long, value_name = "PATH", group = "source")]
-    pub data: Option<PathBuf>,
+    /// Images.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Which of the images
+    #[arg(long, value_enum, value_name = "PART", default_value_t)]
+    pub part: PartArg,
     /// Tensors: a safetensors file with `images`
-    #[arg(long, value_name = "FILE", group = "source")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "labels", "label_key", "part"])]
     pub input: Option<PathBuf>,
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]
@@ -221,14 +240,17 @@ pub struct FeaturesArgs {
 
 /// `clusters`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  swav-wgpu clusters --weights runs/sprites --data data/sprites --out clusters")]
+#[command(group = clap::ArgGroup::new("images").args(["data"]).required(true), after_help = "Example:\n  swav-wgpu clusters --weights runs/sprites --data data/sprites --out clusters")]
 pub struct ClustersArgs {
     /// Weights with a SwAV head
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
-    /// Images: a folder or tar shards
-    #[arg(long, value_name = "PATH")]
-    pub data: PathBuf,
+    /// Images.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Which of the images
+    #[arg(long, value_enum, value_name = "PART", default_value_t)]
+    pub part: PartArg,
     /// Folder for the gallery
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

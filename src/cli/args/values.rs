@@ -83,6 +83,11 @@ pub(super) fn fraction(text: &str) -> Result<f64, String> {
     number(text, |v| v > 0.0 && v <= 1.0, "must be a number above 0 and at most 1")
 }
 
+/// A part that leaves something over: above 0 and below 1.
+pub(super) fn part(text: &str) -> Result<f64, String> {
+    number(text, |v| v > 0.0 && v < 1.0, "must be a number above 0 and below 1")
+}
+
 /// A finite number above 0.
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     number(text, |v| v > 0.0 && v.is_finite(), "must be a number above 0")

@@ -4,14 +4,13 @@
 use super::super::args::{Global, InfoArgs};
 use super::super::report::progress::grouped;
 use super::super::{common, output};
-use crate::data::{Dataset, Split, steps_per_epoch};
+use crate::data::{Split, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::train::classifier::ClassSets;
-use crate::train::config::{LinearConfig, LinearSchedule, PretrainConfig, ScheduleKind};
+use crate::train::config::{DataConfig, LinearConfig, LinearSchedule, PretrainConfig, ScheduleKind};
 use crate::train::finetune::steps_per_epoch as tuning_steps_per_epoch;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Training images of ImageNet-1k, taken where no data set is there to be counted.
 const IMAGENET: usize = 1_281_167;
@@ -43,8 +42,8 @@ impl Recipe {
     /// Of a pre-training.
     pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs) -> Result<Self> {
         let mut config = config.clone();
-        let count = |path: &str| Ok(Dataset::open(Path::new(path), Split::Pretrain)?.len());
-        let (images, source) = images(args, &mut config.data.path, IMAGENET, count)?;
+        let count = |data: &DataConfig| Ok(data.scan()?.into_dataset(Split::Pretrain)?.len());
+        let (images, source) = images(args, &mut config.data, IMAGENET, count)?;
         let iterations = steps_per_epoch(images, config.train.batch, true);
         if iterations == 0 {
             common::warn(format!("{images} images are fewer than a batch of {}: there is no iteration", config.train.batch));
@@ -60,16 +59,16 @@ impl Recipe {
 
     /// Of a linear evaluation or a fine-tuning.
     fn linear(mut config: LinearConfig, args: &InfoArgs) -> Result<Self> {
-        let mut path = std::mem::take(&mut config.data.path);
+        let mut data = config.data.clone();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a count of images")]
         let part = ((IMAGENET as f64 * config.train.fraction).round() as usize).max(1);
-        let count = |path: &str| {
+        let count = |data: &DataConfig| {
             let mut config = config.clone();
-            config.data.path = path.to_owned();
+            config.data = data.clone();
             Ok(ClassSets::open(&config)?.train.len())
         };
-        let (images, source) = images(args, &mut path, part, count)?;
-        config.data.path = path;
+        let (images, source) = images(args, &mut data, part, count)?;
+        config.data = data;
         // As there: a batch is at most all images, and the last one of an epoch may be smaller. Only fine-tuning has a rate for the backbone.
         let batch = config.train.batch.min(images);
         let tuning = config.optimizer.backbone_lr.is_some();
@@ -151,23 +150,23 @@ fn to_json(config: &impl Serialize) -> Result<Value> {
     serde_json::to_value(config).map_err(|e| Error::Failed(format!("the configuration cannot be written as JSON: {e}")))
 }
 
-/// Number of training images and where it is from: `--images`, the images of `--data` or of the configuration's `path` if they are there,
-/// or else `usual`, ImageNet's. `path` becomes `--data`.
-fn images(args: &InfoArgs, path: &mut String, usual: usize, count: impl Fn(&str) -> Result<usize>) -> Result<(usize, String)> {
-    if let Some(data) = &args.data {
-        *path = common::data_path(data)?;
-    }
+/// Number of training images and where it is from: `--images`, the images of `--data` or of the configuration's `data` if they are there,
+/// or else `usual`, ImageNet's. `data` becomes `--data`.
+fn images(args: &InfoArgs, data: &mut DataConfig, usual: usize, count: impl Fn(&DataConfig) -> Result<usize>) -> Result<(usize, String)> {
+    args.data.apply(data)?;
     if let Some(images) = args.images {
         return Ok((images, "--images".into()));
     }
-    if args.data.is_some() {
-        return Ok((count(path)?, path.clone()));
+    let path = data.path.to_string();
+    if !args.data.data.is_empty() {
+        return Ok((count(data)?, path));
     }
-    if !Path::new(path).exists() {
+    // A pattern that matches something is there, as a folder is.
+    if data.path.patterns().iter().all(|pattern| !pattern.exists()) && data.path.find().is_err() {
         return Ok((usual, format!("ImageNet's ({path} is not here)")));
     }
-    match count(path) {
-        Ok(images) => Ok((images, path.clone())),
+    match count(data) {
+        Ok(images) => Ok((images, path)),
         Err(error) => {
             common::warn(format!("{error}; ImageNet's images are counted instead"));
             Ok((usual, format!("ImageNet's ({path} cannot be used)")))

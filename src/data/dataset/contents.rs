@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use super::classes::Classes;
 use super::found::{Found, Source, Tally};
-use super::layout::{Layout, Place, locate};
+use super::layout::{self, Layout, locate};
+use super::places::locate_all;
 use super::roles::{self, Part};
 use super::summary::{PartSummary, Summary};
 use super::{Dataset, Split};
 use crate::data::folder::Walk;
+use crate::data::pattern::{Place, Places};
+use crate::data::records;
 use crate::data::shards::Shard;
 use crate::error::{Error, Result};
 
@@ -20,22 +23,28 @@ pub struct ScanOptions {
     pub layout: Layout,
     /// Folder in which the index of shards is kept from one run to the next, and what compressed shards hold; `None` keeps nothing.
     pub cache: Option<PathBuf>,
+    /// File that says which class each image has, where no folder does.
+    pub labels: Option<PathBuf>,
+    /// What the class is called in JSON members of shards, in metadata and in tables, where it has no usual name.
+    pub label_key: Option<String>,
 }
 
 /// A set whose parts were scanned: files listed and tar headers read, but no image.
 pub struct Contents {
-    root: PathBuf,
-    parts: [Scanned; 4],
-    shards: Vec<Shard>,
-    tally: Tally,
+    pub(super) root: PathBuf,
+    pub(super) parts: [Scanned; 4],
+    pub(super) shards: Vec<Shard>,
+    pub(super) tally: Tally,
+    /// A set of raw pixels and its class names, where it is one.
+    pub(super) listed: Option<(&'static str, Vec<String>)>,
 }
 
 /// What one part holds. That it cannot be read matters to those who need it.
 #[derive(Default)]
-struct Scanned {
-    found: Vec<Found>,
+pub(super) struct Scanned {
+    pub(super) found: Vec<Found>,
     shards: usize,
-    exists: bool,
+    pub(super) exists: bool,
     failed: Option<Error>,
 }
 
@@ -48,15 +57,35 @@ impl Scanned {
 impl Contents {
     /// Scans the set at `root`, a folder or a single shard.
     pub fn scan(root: &Path, options: &ScanOptions) -> Result<Self> {
-        let located = locate(root, options.layout)?;
-        let mut contents = Self { root: root.to_owned(), parts: Default::default(), shards: Vec::new(), tally: located.tally };
-        for (part, place) in Part::ALL.into_iter().zip(located.places) {
-            contents.parts[part as usize] = contents.part(part, &place, options);
+        Self::scan_all(&Places::from(root), options)
+    }
+
+    /// Scans a set that lies in one place or in several, which patterns may name.
+    pub fn scan_all(places: &Places, options: &ScanOptions) -> Result<Self> {
+        let places = places.find()?;
+        let root = Places::root(&places);
+        let mut contents = Self { root, parts: Default::default(), shards: Vec::new(), tally: Tally::default(), listed: None };
+        let key = options.label_key.as_deref();
+        if let [Place { path, .. }] = &places[..]
+            && path.is_dir()
+            && let Some(set) = records::open(path, key)?
+        {
+            contents.take_records(set);
+        } else {
+            let located = match &places[..] {
+                [one] => locate(&one.path, options.layout)?,
+                several => locate_all(several, options.layout)?,
+            };
+            contents.tally = located.tally;
+            for (part, place) in Part::ALL.into_iter().zip(located.places) {
+                contents.parts[part as usize] = contents.part(part, &place, options);
+            }
         }
+        contents.label(options)?;
         Ok(contents)
     }
 
-    fn part(&mut self, part: Part, place: &Place, options: &ScanOptions) -> Scanned {
+    fn part(&mut self, part: Part, place: &layout::Place, options: &ScanOptions) -> Scanned {
         let mut scanned = Scanned { exists: !place.is_none(), ..Scanned::default() };
         let first = self.shards.len();
         if let Err(error) = self.find(part, place, options, &mut scanned.found) {
@@ -67,7 +96,7 @@ impl Contents {
         scanned
     }
 
-    fn find(&mut self, part: Part, place: &Place, options: &ScanOptions, found: &mut Vec<Found>) -> Result<()> {
+    fn find(&mut self, part: Part, place: &layout::Place, options: &ScanOptions, found: &mut Vec<Found>) -> Result<()> {
         let mut shards = Vec::new();
         let tally = &mut self.tally;
         for (folder, skip) in &place.folders {
@@ -86,7 +115,7 @@ impl Contents {
         }
         shards.extend(place.shards.iter().map(|path| (path.clone(), super::found::Class::None)));
         for (path, outer) in shards {
-            self.shards.push(Shard::index(&path, self.shards.len(), &outer, found, tally)?);
+            self.shards.push(Shard::index(&path, self.shards.len(), (&outer, options.label_key.as_deref()), found, tally)?);
         }
         Ok(())
     }
@@ -98,7 +127,8 @@ impl Contents {
 
     /// What was found, where `used` are the parts in use.
     pub fn summary(&self, used: &[Part]) -> Result<Summary> {
-        let mut summary = Summary { classes: self.classes(false)?.names.len(), ..Summary::default() };
+        let classes = self.classes(false)?;
+        let mut summary = Summary { classes: classes.names.len(), ..Summary::default() };
         for part in Part::ALL {
             let scanned = &self.parts[part as usize];
             if scanned.exists {
@@ -114,12 +144,16 @@ impl Contents {
             }
         }
         summary.pass_over(&self.tally);
+        summary.notes.extend(classes.note);
         Ok(summary)
     }
 
     /// Classes of training, or of validation where training has none; or of both.
     fn classes(&self, all: bool) -> Result<Classes> {
-        let of = |part: Part| Classes::of(&self.parts[part as usize].found, &self.root);
+        if let Some((_, names)) = &self.listed {
+            return Ok(Classes::listed(names));
+        }
+        let of = |part: Part| Classes::of(&self.parts[part as usize].found, &self.shards, &self.root);
         let mut classes = of(Part::Train)?;
         if classes.names.is_empty() {
             return of(Part::Val);
@@ -139,9 +173,12 @@ impl Contents {
             Split::Val => vec![Part::Val],
             Split::Pretrain => vec![Part::Train, Part::Unlabelled],
             Split::All => {
-                let both: Vec<Part> = [Part::Train, Part::Val].into_iter().filter(filled).collect();
-                if both.is_empty() { vec![Part::Unlabelled] } else { both }
+                let some: Vec<Part> = [Part::Train, Part::Val, Part::Unlabelled].into_iter().filter(filled).collect();
+                if some.is_empty() { vec![Part::Train] } else { some }
             }
+            Split::Unlabelled => vec![Part::Unlabelled],
+            Split::AllTrain => vec![Part::Train],
+            Split::AllVal => vec![Part::Val],
         }
     }
 
@@ -169,7 +206,7 @@ impl Contents {
                 return Err(again(error));
             }
         }
-        Ok(Ready { classes: self.classes(split == Split::All)?, summary: self.summary(&used)?, used })
+        Ok(Ready { classes: self.classes(matches!(split, Split::All | Split::AllVal))?, summary: self.summary(&used)?, used })
     }
 }
 
@@ -197,6 +234,9 @@ impl Ready {
                 Split::Val => "no validation image",
                 Split::Pretrain => "no image to train on",
                 Split::All => "no image",
+                Split::AllTrain => "no image in the training part",
+                Split::AllVal => "no image in the validation part",
+                Split::Unlabelled => "no unlabelled image",
             };
             return Err(Error::data(
                 path,
@@ -210,10 +250,13 @@ impl Ready {
                 tracing::warn!("{}: {} of {all} images have no class and are left out", path.display(), all - samples.len());
             }
             if samples.is_empty() {
-                return Err(Error::data(path, "no image has a class: looked for CLASS/name.png and, in shards, for .cls members"));
+                return Err(Error::data(
+                    path,
+                    "no image has a class: looked for CLASS/name.png, for metadata.jsonl and .csv, and, in shards, for .cls and .json members; --labels names a file of classes",
+                ));
             }
         }
-        Dataset::build(samples, classes.names.into(), shards, Arc::new(summary), path)
+        Dataset::build(samples, classes.names.into(), shards, (path.into(), Arc::new(summary)))
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Located {
 }
 
 impl Located {
-    fn of(&mut self, part: Part) -> &mut Place {
+    pub fn of(&mut self, part: Part) -> &mut Place {
         &mut self.places[part as usize]
     }
 }
@@ -161,7 +161,7 @@ fn pass_over(tally: &mut Tally, folders: &[Entry], shards: &[Entry], files: &[En
         if crate::data::folder::is_image(&file.name) {
             tally.count("pictures beside the parts", 1);
         } else {
-            tally.file(&file.name);
+            tally.path(&file.path, &file.name);
         }
     }
 }

@@ -8,7 +8,9 @@
 mod classes;
 mod contents;
 pub(in crate::data) mod found;
+mod labelled;
 mod layout;
+mod places;
 mod roles;
 mod summary;
 
@@ -42,8 +44,14 @@ pub enum Split {
     Val,
     /// Training images and everything unlabelled.
     Pretrain,
-    /// Training, then validation images; where there is neither, the unlabelled ones.
+    /// Training, then validation, then unlabelled images.
     All,
+    /// All images of the training part, with a class or without.
+    AllTrain,
+    /// All images of the validation part, with a class or without.
+    AllVal,
+    /// Images of the unlabelled part.
+    Unlabelled,
 }
 
 /// An opened set. Indices run from 0 to `len() - 1`.
@@ -51,6 +59,8 @@ pub struct Dataset {
     samples: Vec<(Source, Option<u32>)>,
     classes: Arc<[String]>,
     shards: Arc<[Shard]>,
+    /// Where the names of its samples begin.
+    root: Arc<Path>,
     summary: Arc<Summary>,
     cache: Vec<OnceLock<Arc<Rgb8>>>,
     cached: AtomicUsize,
@@ -79,15 +89,20 @@ impl Dataset {
         Self { summary: Arc::clone(summary), ..self }
     }
 
-    fn build(samples: Vec<(Source, Option<u32>)>, classes: Arc<[String]>, shards: Arc<[Shard]>, summary: Arc<Summary>, path: &Path) -> Result<Self> {
+    fn build(
+        samples: Vec<(Source, Option<u32>)>,
+        classes: Arc<[String]>,
+        shards: Arc<[Shard]>,
+        (root, summary): (Arc<Path>, Arc<Summary>),
+    ) -> Result<Self> {
         if samples.len() > u32::MAX as usize {
-            return Err(Error::data(path, "holds more than 2^32 images"));
+            return Err(Error::data(root, "holds more than 2^32 images"));
         }
         let mut cache = Vec::new();
         if samples.len() <= CACHE_IMAGES {
             cache.resize_with(samples.len(), OnceLock::new);
         }
-        Ok(Self { samples, classes, shards, summary, cache, cached: AtomicUsize::new(0) })
+        Ok(Self { samples, classes, shards, root, summary, cache, cached: AtomicUsize::new(0) })
     }
 
     /// The samples at `indices`, in that order, with the same classes (for training on a fraction of the labels).
@@ -96,22 +111,19 @@ impl Dataset {
     /// When an index is not below `len()`.
     pub fn select(&self, indices: &[usize]) -> Result<Self> {
         let samples = indices.iter().map(|&i| self.samples[i].clone()).collect();
-        Self::build(samples, Arc::clone(&self.classes), Arc::clone(&self.shards), Arc::clone(&self.summary), Path::new("selection"))
+        Self::build(samples, Arc::clone(&self.classes), Arc::clone(&self.shards), (Arc::clone(&self.root), Arc::clone(&self.summary)))
     }
 
     /// What tells the images' names and order from others: blake3 of the names below `root`, 32 hexadecimal digits, the same on every system.
     pub fn fingerprint(&self, root: &Path) -> String {
         let mut hasher = blake3::Hasher::new();
         for (source, _) in &self.samples {
-            let file = match source {
-                Source::File(path) => path,
-                Source::Member { shard, .. } => &self.shards[*shard as usize].path,
-            };
+            let (file, inside) = source.file(&self.shards);
             for part in file.strip_prefix(root).unwrap_or(file).components() {
                 hasher.update(part.as_os_str().as_encoded_bytes()).update(b"/");
             }
             hasher.update(b"\n");
-            if let Source::Member { name, .. } = source {
+            if let Some(name) = inside {
                 hasher.update(name.as_bytes()).update(b"\n");
             }
         }
@@ -143,13 +155,25 @@ impl Dataset {
         self.samples[i].0.path(&self.shards)
     }
 
+    /// The name of image `i` below the set's root, the same on every system: `val/a.png`, `train-0.tar/CLASS/name.png`.
+    pub fn name(&self, i: usize) -> String {
+        self.samples[i].0.name(&self.root, &self.shards)
+    }
+
+    /// Where the names of the images begin: the set's folder, or the one that all of its places lie in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Reads and decodes image `i`.
     pub fn decode(&self, i: usize) -> Result<Rgb8> {
+        let unread = |e| Error::data(self.path(i), format!("cannot be read: {e}"));
         let bytes = match &self.samples[i].0 {
             Source::File(path) => std::fs::read(path),
             Source::Member { shard, offset, length, .. } => self.shards[*shard as usize].read(*offset, *length),
+            Source::Record { file, index } => return file.read(*index as usize).map_err(unread),
         };
-        let bytes = bytes.map_err(|e| Error::data(self.path(i), format!("cannot be read: {e}")))?;
+        let bytes = bytes.map_err(unread)?;
         decode(&bytes).map_err(|message| Error::data(self.path(i), message))
     }
 

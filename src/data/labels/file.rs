@@ -123,7 +123,7 @@ mod tests {
         match LabelFile::open(&path, key).map_err(|e| e.to_string())? {
             LabelFile::Ordered(numbers) => Ok(numbers.iter().map(|n| (String::new(), n.to_string())).collect()),
             LabelFile::Named(table) => {
-                let (classes, _) = table.assign(&names, |_| false).map_err(|e| e.to_string())?;
+                let (classes, _) = table.assign(&names, false, |_| false).map_err(|e| e.to_string())?;
                 Ok(names.into_iter().zip(classes).filter_map(|(name, class)| Some((name, class?.to_string()))).collect())
             }
         }

@@ -15,7 +15,8 @@ pub(in crate::data) fn class(object: &Map<String, Value>, key: Option<&str>) -> 
     }
     let mut found: Option<(&str, String)> = None;
     for key in KEYS {
-        let Some(value) = object.get(key).map(|value| text(key, value)).transpose()?.flatten() else { continue };
+        // A list of boxes, say, is no class; where the user names the key, it is an error.
+        let Some(Ok(Some(value))) = object.get(key).map(|value| text(key, value)) else { continue };
         match &found {
             Some((other, before)) if *before != value => {
                 return Err(format!("says {before:?} under {other:?} and {value:?} under {key:?}: data.label_key says which is the class"));
@@ -30,8 +31,8 @@ pub(in crate::data) fn class(object: &Map<String, Value>, key: Option<&str>) -> 
 pub(in crate::data) fn class_in(bytes: &[u8], key: Option<&str>) -> Result<Option<String>, String> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => class(&object, key),
-        // Annotations of other kinds: boxes, say.
-        Ok(_) if key.is_none() => Ok(None),
+        // Annotations of other kinds, or what Python writes for numbers that are none.
+        _ if key.is_none() => Ok(None),
         Ok(_) => Err("holds no JSON object".into()),
         Err(e) => Err(format!("is no JSON: {e}")),
     }
@@ -64,10 +65,13 @@ mod tests {
         assert_eq!(class(r#"{"label": 3}"#, Some("breed")), Ok(None));
         assert_eq!(class("[1, 2]", None), Ok(None));
         assert!(class(r#"{"label": 3, "cls": 4}"#, None).unwrap_err().contains("data.label_key"));
-        assert!(class(r#"{"label": [1]}"#, None).unwrap_err().contains("is a list"));
-        assert!(class(r#"{"label": true}"#, None).unwrap_err().contains("is true"));
-        assert!(class("{", None).unwrap_err().contains("is no JSON"));
+        assert_eq!(class(r#"{"label": [1]}"#, None), Ok(None));
+        assert_eq!(class(r#"{"label": 3, "similarity": NaN}"#, None), Ok(None));
+        assert!(class(r#"{"label": [1]}"#, Some("label")).unwrap_err().contains("is a list"));
+        assert!(class(r#"{"label": true}"#, Some("label")).unwrap_err().contains("is true"));
+        assert!(class("[1]", Some("label")).unwrap_err().contains("holds no JSON object"));
+        assert!(class("{", Some("label")).unwrap_err().contains("is no JSON"));
         // Deep nesting is an error of the reader, not the end of its stack.
-        assert!(class_in("[".repeat(100_000).as_bytes(), None).is_err());
+        assert!(class_in("[".repeat(100_000).as_bytes(), Some("label")).is_err());
     }
 }

@@ -69,7 +69,7 @@ mod tests {
         std::fs::write(dir.path().join(name), text).unwrap();
         let images = ["1.png", "in/2.png"].map(str::to_owned);
         let table = open(&dir.path().join(name), key).map_err(|e| e.to_string())?;
-        Ok(table.map(|table| table.assign(&images, |_| false).unwrap().0.into_iter().map(|c| c.map(|c| c.to_string())).collect()))
+        Ok(table.map(|table| table.assign(&images, true, |_| false).unwrap().0.into_iter().map(|c| c.map(|c| c.to_string())).collect()))
     }
 
     #[test]

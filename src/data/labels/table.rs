@@ -60,40 +60,44 @@ impl Table {
         self.rows.len()
     }
 
-    /// The row that names `image`, a path below the set: as a whole or from one of its folders on, with its extension or without.
-    fn row_of(&self, image: &str) -> Option<usize> {
+    /// The row that names `image`, a path below the set, and whether as a whole: else from one of its folders on, with its extension or without.
+    fn row_of(&self, image: &str, whole: bool) -> Option<(usize, bool)> {
         let image = plain(image);
-        let mut tail = Some(image.as_str());
+        if let Some(row) = self.by_name.get(image.as_str()) {
+            return Some((*row, true));
+        }
+        let mut tail = if whole { None } else { Some(image.as_str()) };
         while let Some(name) = tail {
             if let Some(row) = self.by_name.get(name).or_else(|| self.by_name.get(without_extension(name))) {
-                return Some(*row);
+                return Some((*row, false));
             }
             tail = name.split_once('/').map(|(_, rest)| rest);
         }
         None
     }
 
-    /// The class of each image, and the rows that speak of none. `images` are paths below the set; where a row fits several, `weak` tells those that
-    /// a row means last (they have a class already).
-    pub fn assign(&self, images: &[String], weak: impl Fn(usize) -> bool) -> Result<(Vec<Option<Arc<str>>>, Vec<&Row>)> {
-        let mut image_of: Vec<Option<usize>> = vec![None; self.rows.len()];
+    /// The class of each image, and the rows that speak of none. `images` are paths below the set, which rows must name as a `whole`, or from any folder on.
+    /// Where a row fits several, whole names are meant before others, and those for which `weak` holds last (they have a class already).
+    pub fn assign(&self, images: &[String], whole: bool, weak: impl Fn(usize) -> bool) -> Result<(Vec<Option<Arc<str>>>, Vec<&Row>)> {
+        let mut image_of: Vec<Option<(usize, (bool, bool))>> = vec![None; self.rows.len()];
         for (image, name) in images.iter().enumerate() {
-            let Some(row) = self.row_of(name) else { continue };
+            let Some((row, exact)) = self.row_of(name, whole) else { continue };
+            let rank = (exact, !weak(image));
             match image_of[row] {
-                Some(other) if weak(image) && !weak(other) => {}
-                Some(other) if weak(image) == weak(other) => {
+                Some((_, before)) if before > rank => {}
+                Some((other, before)) if before == rank => {
                     let Row { name: written, line, .. } = &self.rows[row];
                     let message = format!("line {line}, {written}, fits both {} and {name}: write the folder too", images[other]);
                     return Err(Error::data(&self.path, message));
                 }
-                _ => image_of[row] = Some(image),
+                _ => image_of[row] = Some((image, rank)),
             }
         }
         let mut classes = vec![None; images.len()];
         let mut idle = Vec::new();
         for (row, image) in self.rows.iter().zip(image_of) {
             match image {
-                Some(image) => classes[image] = Some(Arc::clone(&row.class)),
+                Some((image, _)) => classes[image] = Some(Arc::clone(&row.class)),
                 // A row that was repeated word for word.
                 None if self.by_name.get(&plain(&row.name)).is_some_and(|last| !std::ptr::eq(&self.rows[*last], row)) => {}
                 None => idle.push(row),
@@ -115,7 +119,7 @@ mod tests {
     fn classes(rows: &[(&str, &str)], images: &[&str]) -> Result<(Vec<Option<String>>, usize)> {
         let images: Vec<String> = images.iter().map(|name| (*name).to_owned()).collect();
         let table = table(rows)?;
-        let (classes, idle) = table.assign(&images, |i| images[i].starts_with("train/"))?;
+        let (classes, idle) = table.assign(&images, false, |i| images[i].starts_with("train/"))?;
         Ok((classes.into_iter().map(|class| class.map(|text| text.to_string())).collect(), idle.len()))
     }
 
@@ -125,6 +129,8 @@ mod tests {
         let images = ["val/x/1.JPEG", "val/2.JPEG", "val/3.tar.png"];
         assert_eq!(classes(&[("1", "a"), ("./val/2.JPEG", "b"), ("3.tar", "c")], &images).unwrap(), (vec![some("a"), some("b"), some("c")], 0));
         assert_eq!(classes(&[("x/1.JPEG", "a"), ("9.JPEG", "b")], &images).unwrap(), (vec![some("a"), None, None], 1));
+        // A whole name is meant before a part of one.
+        assert_eq!(classes(&[("1.png", "a")], &["x/1.png", "1.png"]).unwrap(), (vec![None, some("a")], 0));
         assert_eq!(classes(&[("x\\1.JPEG", "a"), ("x/1.JPEG", "a")], &images).unwrap(), (vec![some("a"), None, None], 0));
     }
 

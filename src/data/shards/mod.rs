@@ -1,8 +1,9 @@
 //! Tar shards in WebDataset style: indexed once, then read by position.
 //!
-//! Members are `CLASS/name.png`, or `key.jpg` with its class as text in `key.cls` (which then counts more than the folder).
+//! Members are `CLASS/name.png`, or `key.jpg` with its class as text in `key.cls` or `key.json`: [`samples`].
 
-use std::collections::HashMap;
+mod samples;
+
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,9 @@ use std::sync::Arc;
 
 use super::dataset::found::{Class, Found, Source, Tally};
 use super::folder::is_image;
+use super::labels::json::class_in;
 use crate::error::{Error, Result};
+use samples::{Kind, Member};
 
 /// Shards beyond this many are opened anew for each read, so that a set of thousands does not run out of file handles.
 const KEPT_OPEN: usize = 256;
@@ -20,6 +23,9 @@ const BLOCK: u64 = 512;
 
 /// Longest class text, in bytes: anything longer is not a class.
 const LONGEST_CLASS: u64 = 4096;
+
+/// Longest `.json` member that a class is looked for in, in bytes.
+const LONGEST_JSON: u64 = 1 << 20;
 
 /// Whether a file name looks like a shard's.
 pub(super) fn is_shard(name: &str) -> bool {
@@ -36,8 +42,9 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// Opens shard number `number` and adds its images to `found`, sorted by name. `outer` is the class of those that have none of their own.
-    pub fn index(path: &Path, number: usize, outer: &Class, found: &mut Vec<Found>, _tally: &mut Tally) -> Result<Self> {
+    /// Opens shard number `number` and adds its images to `found`, sorted by name. `outer` is the class of those that have none of their own, `label_key`
+    /// what the class is called in `.json` members, where the user says so.
+    pub fn index(path: &Path, number: usize, (outer, label_key): (&Class, Option<&str>), found: &mut Vec<Found>, tally: &mut Tally) -> Result<Self> {
         let failed = |e: std::io::Error| Error::data(path, format!("cannot be opened: {e}"));
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
@@ -47,23 +54,11 @@ impl Shard {
         if let Some(packed) = compression(&mut &file).map_err(failed)? {
             return Err(Error::data(path, format!("is compressed with {packed}: unpack it, or make it a plain tar file")));
         }
-        let members = members(&file, length).map_err(|e| Error::data(path, format!("is not a readable tar file: {e}")))?;
-        let mut texts = HashMap::new();
-        let mut images = Vec::new();
-        for member in members {
-            match member.text {
-                Some(text) => drop(texts.insert(stem(&member.name).to_owned(), Arc::from(text.trim()))),
-                None => images.push(member),
-            }
-        }
-        images.sort_by(|a, b| a.name.cmp(&b.name));
-        found.extend(images.into_iter().map(|Member { name, offset, length, .. }| {
-            let class = match (texts.get(stem(&name)), name.split_once('/')) {
-                (Some(text), _) => Class::Text(Arc::clone(text)),
-                (None, Some((folder, _))) => Class::Folder(folder.into()),
-                (None, None) => outer.clone(),
-            };
-            Found { source: Source::Member { shard: number as u32, name: name.into(), offset, length }, class }
+        let members = members(&file, length, label_key).map_err(|e| Error::data(path, format!("is not a readable tar file: {e}")))?;
+        let samples = samples::samples(path, members, label_key.is_some(), outer, tally)?;
+        found.extend(samples.into_iter().map(|(Member { name, offset, length, .. }, class)| {
+            let source = Source::Member { shard: number as u32, name: name.into(), offset, length };
+            Found { source, class }
         }));
         Ok(Self { path: path.to_owned(), file: (number < KEPT_OPEN).then(|| Arc::new(file)) })
     }
@@ -92,14 +87,6 @@ fn read_at(_file: &File, path: &Path, bytes: &mut [u8], offset: u64) -> std::io:
     file.read_exact(bytes)
 }
 
-/// An image, or a class text, inside a tar.
-struct Member {
-    name: String,
-    offset: u64,
-    length: u64,
-    text: Option<String>,
-}
-
 /// What a file that looks like a tar by its name is compressed with, by its first bytes. Leaves the file at its beginning.
 fn compression(file: &mut (impl Read + Seek)) -> std::io::Result<Option<&'static str>> {
     let mut first = Vec::new();
@@ -119,8 +106,8 @@ fn compression(file: &mut (impl Read + Seek)) -> std::io::Result<Option<&'static
     })
 }
 
-/// Images and class texts of a tar of `size` bytes.
-fn members(file: &File, size: u64) -> std::io::Result<Vec<Member>> {
+/// Files of a tar of `size` bytes; class texts are read.
+fn members(file: &File, size: u64, label_key: Option<&str>) -> std::io::Result<Vec<Member>> {
     let (mut found, mut end) = (Vec::new(), Some(0));
     for entry in tar::Archive::new(BufReader::new(file)).entries_with_seek()? {
         let mut entry = entry?;
@@ -141,13 +128,22 @@ fn members(file: &File, size: u64) -> std::io::Result<Vec<Member>> {
         if !entry.header().entry_type().is_file() || name.split('/').any(|part| part.starts_with('.')) {
             continue;
         }
-        if is_image(base) {
-            found.push(Member { name, offset, length, text: None });
-        } else if base.ends_with(".cls") && length <= LONGEST_CLASS {
-            let mut text = Vec::new();
-            entry.read_to_end(&mut text)?;
-            found.push(Member { name, offset, length, text: Some(String::from_utf8_lossy(&text).into_owned()) });
-        }
+        let extension = base.rsplit_once('.').map_or("", |(_, extension)| extension).to_lowercase();
+        let mut read = |most: u64| -> std::io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            entry.by_ref().take(most).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let wrong = |message: String| std::io::Error::other(format!("{name} {message}"));
+        let kind = match extension.as_str() {
+            _ if is_image(base) => Kind::Image,
+            "cls" if length > LONGEST_CLASS => return Err(wrong(format!("has {length} bytes: a class has at most {LONGEST_CLASS}"))),
+            "cls" => Kind::Class(String::from_utf8_lossy(&read(length)?).into_owned()),
+            "json" if length <= LONGEST_JSON => Kind::Json(class_in(&read(length)?, label_key).map_err(wrong)?),
+            "json" if label_key.is_some() => return Err(wrong(format!("has {length} bytes: classes are looked for in at most {LONGEST_JSON}"))),
+            _ => Kind::Other,
+        };
+        found.push(Member { name, offset, length, kind });
     }
     end.map_or(Ok(()), |end| expect_end(file, end))?;
     Ok(found)
@@ -169,9 +165,4 @@ fn expect_end(mut file: &File, end: u64) -> std::io::Result<()> {
         seen += count as u64;
     }
     if seen < BLOCK { Err(std::io::Error::other("ends without a tar file's end: it is cut off")) } else { Ok(()) }
-}
-
-/// The key that ties members together: the name without its last extension.
-fn stem(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }

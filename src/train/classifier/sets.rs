@@ -1,12 +1,11 @@
 //! Labelled images of a classifier.
 
 use crate::data::rng::permutation;
-use crate::data::{Dataset, Loader, Split, TrainTransform, steps_per_epoch};
+use crate::data::{Contents, Dataset, HeldOut, Loader, Part, Split, TrainTransform, hold_out, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::nn::Images;
 use crate::train::config::LinearConfig;
 use crate::train::plan::{eval_transform, images};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Training and validation images with the same classes.
@@ -25,12 +24,10 @@ pub struct ClassSets {
 impl ClassSets {
     /// Opens the data of `config`, and of each class's training images takes the part `train.fraction`, at least one image, chosen by the seed.
     pub fn open(config: &LinearConfig) -> Result<Self> {
-        let path = Path::new(&config.data.path);
-        let mut train = Dataset::open(path, Split::Train)?;
-        let val = Dataset::open(path, Split::Val)?;
+        let (mut train, val) = parts(config.data.scan()?, config.data.val_fraction, config.seed)?;
         let classes = train.classes().len();
         if classes < 2 {
-            return Err(Error::data(path, format!("holds {classes} class folders; a classifier needs at least two")));
+            return Err(Error::data(train.root(), format!("holds {classes} class folders; a classifier needs at least two")));
         }
         let fraction = config.train.fraction;
         if fraction < 1.0 {
@@ -64,6 +61,27 @@ impl ClassSets {
         }
         Loader::evaluation(Arc::new(data.select(&order)?), eval_transform(config), self.batch, workers)
     }
+}
+
+/// The training and the validation part of a set; of a set that has no validation part, the images that `val_fraction` holds out.
+pub fn parts(contents: Contents, val_fraction: Option<f64>, seed: u64) -> Result<(Dataset, Dataset)> {
+    let Some(fraction) = val_fraction else {
+        // First, so that a set without it is refused before anything else.
+        let val = contents.dataset(Split::Val)?;
+        return Ok((contents.into_dataset(Split::Train)?, val));
+    };
+    let held = contents.has(Part::Val);
+    let all = contents.into_dataset(Split::Train)?;
+    if held {
+        let message = format!("has a validation part: --val-fraction {fraction} (data.val_fraction) is for sets that have none");
+        return Err(Error::data(all.root(), message));
+    }
+    let names: Vec<String> = (0..all.len()).map(|i| all.name(i)).collect();
+    let labels: Vec<usize> = (0..all.len()).filter_map(|i| all.label(i)).collect();
+    let HeldOut { train, val, remarks } =
+        hold_out(&names, &labels, all.classes(), fraction, seed).map_err(|message| Error::data(all.root(), message))?;
+    remarks.iter().for_each(|remark| tracing::warn!("{}: {remark}", all.root().display()));
+    Ok((all.select(&train)?, all.select(&val)?))
 }
 
 /// Labels of a batch whose images all have one, as both parts of [`ClassSets`] do.

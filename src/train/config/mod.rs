@@ -26,12 +26,12 @@ pub use pretrain::{
 pub use crate::nn::architecture::{Block, Stem};
 pub use crate::swav::SinkhornScope;
 
-use crate::data::Places;
+use crate::data::{Contents, Places, ScanOptions};
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
 use check::Check;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Which program part a file is for: its top-level key `kind`, or guessed from its tables when that is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub struct DataConfig {
     pub path: Places,
     /// File that says which class each image has, where no folder does: lines `name class`, CSV, or a class number a line; `--labels` overrides it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub labels: Option<String>,
+    pub labels: Option<PathBuf>,
     /// What the class is called in `.json` members of shards (else `label`, `cls` or `class`), in `metadata.jsonl`, and in tables with a header (else `label`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_key: Option<String>,
@@ -84,17 +84,29 @@ const MOST_WORKERS: usize = 1024;
 impl Default for DataConfig {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS));
-        Self { path: "data".into(), labels: None, label_key: None, val_fraction: None, workers, mean: [0.485, 0.456, 0.406], std: normalize_std::MMPRETRAIN }
+        Self {
+            path: "data".into(),
+            labels: None,
+            label_key: None,
+            val_fraction: None,
+            workers,
+            mean: [0.485, 0.456, 0.406],
+            std: normalize_std::MMPRETRAIN,
+        }
     }
 }
 
 impl DataConfig {
+    /// Scans the set: lists files and reads tar headers, but no image.
+    pub fn scan(&self) -> Result<Contents> {
+        Contents::scan_all(&self.path, &ScanOptions { labels: self.labels.clone(), label_key: self.label_key.clone(), ..ScanOptions::default() })
+    }
+
     fn validate(&self, c: &Check) -> Result<()> {
         let shown = if self.path.patterns().is_empty() { "[]" } else { "\"\"" };
         c.that("data.path", !self.path.is_blank(), shown, "must name a folder or tar shards")?;
-        for (key, value) in [("data.labels", &self.labels), ("data.label_key", &self.label_key)] {
-            c.that(key, value.as_ref().is_none_or(|text| !text.is_empty()), "\"\"", "must not be empty")?;
-        }
+        c.that("data.labels", self.labels.as_ref().is_none_or(|path| !path.as_os_str().is_empty()), "\"\"", "must name a file")?;
+        c.that("data.label_key", self.label_key.as_ref().is_none_or(|key| !key.is_empty()), "\"\"", "must not be empty")?;
         if let Some(part) = self.val_fraction {
             c.that("data.val_fraction", part > 0.0 && part < 1.0, part, "must be > 0 and < 1")?;
         }

@@ -27,7 +27,7 @@ impl Runner {
                 let (rows, clusters) = (runner.memory().rows(), model.head.prototypes);
                 if clusters > rows {
                     let message = format!("has {rows} images in whole batches, fewer than the {clusters} clusters of model.prototypes");
-                    return Err(Error::data(&config.data.path, message));
+                    return Err(Error::data(config.data.path.to_string(), message));
                 }
                 Ok(Self::DeepCluster(Box::new(runner)))
             }

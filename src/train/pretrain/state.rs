@@ -65,7 +65,7 @@ impl State {
         data: &Dataset,
         warnings: &mut Vec<Warning>,
     ) -> Result<Self> {
-        let (images, fingerprint) = (data.len(), data.fingerprint(Path::new(&config.data.path)));
+        let (images, fingerprint) = (data.len(), data.fingerprint(data.root()));
         let gpu = run.gpu;
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = Runner::new(&mut model, config, images)?;

@@ -1,0 +1,72 @@
+//! Sets that lie in several places: shards and folders that a list, braces or a glob name.
+//!
+//! Where the names of the places stand for different parts ([`super::roles`]), each place is of its part; what has no role is there to be trained on. Where
+//! all stand for the same part, or for none, each is a set as it would be alone.
+
+use std::path::Path;
+
+use super::layout::{Layout, Located, locate};
+use super::roles::{self, Part};
+use crate::data::folder::is_image;
+use crate::data::pattern::Place;
+use crate::data::shards::is_shard;
+use crate::error::{Error, Result};
+
+/// Finds the parts of a set that lies in these places.
+pub(super) fn locate_all(places: &[Place], layout: Layout) -> Result<Located> {
+    let mut all = Located::default();
+    let mut taken = Vec::new();
+    for place in places {
+        let name = place.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if place.path.is_dir() || is_shard(&name) {
+            taken.push((place, role(&place.path, &name)?));
+        } else if place.named {
+            let what = if is_image(&name) { "is a picture: name the folder that it lies in" } else { "is neither a folder nor a .tar shard" };
+            return Err(Error::data(&place.path, what));
+        } else if is_image(&name) {
+            // A pattern of pictures would lose their classes.
+            return Err(Error::data(&place.path, "is a picture, found by a pattern: name the folder that the pictures lie in"));
+        } else {
+            all.tally.file(&name);
+        }
+    }
+    if taken.is_empty() {
+        return Err(Error::data(
+            places.first().map_or(Path::new(""), |p| &p.path),
+            "and what else the pattern matches is neither a folder nor a shard",
+        ));
+    }
+    let parted = layout != Layout::Classes && taken.iter().any(|(_, role)| *role != taken[0].1);
+    for (place, role) in taken {
+        let Some(part) = role.or(Some(Part::Train)).filter(|_| parted) else {
+            let located = locate(&place.path, layout)?;
+            for (part, found) in Part::ALL.into_iter().zip(located.places) {
+                let into = all.of(part);
+                into.folders.extend(found.folders);
+                into.shards.extend(found.shards);
+            }
+            all.tally.add(located.tally);
+            continue;
+        };
+        if place.path.is_dir() && role.is_some() {
+            all.of(part).folders.push((place.path.clone(), Vec::new()));
+        } else if place.path.is_dir() {
+            return Err(Error::data(
+                &place.path,
+                "has no role in its name, while other places in the list have: name it alone, or rename it to train",
+            ));
+        } else {
+            all.of(part).shards.push(place.path.clone());
+        }
+    }
+    Ok(all)
+}
+
+/// The part that a place's own name stands for.
+fn role(path: &Path, name: &str) -> Result<Option<Part>> {
+    if path.is_dir() {
+        return Ok(roles::of_folder(name));
+    }
+    let both = |[a, b]: [Part; 2]| Error::data(path, format!("says both {} and {} in its name: rename it", a.name(), b.name()));
+    roles::of_shard(name).map_err(both)
+}
