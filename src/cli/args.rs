@@ -5,6 +5,7 @@
 
 mod commands;
 mod data;
+mod data_check;
 mod values;
 
 pub use commands::{
@@ -12,7 +13,8 @@ pub use commands::{
     ImageArgs, InfoArgs, PredictArgs, ReplayArgs, TrainArgs,
 };
 pub use data::{DataArgs, PartArg};
-pub use values::{Layout, Shell, Tune, Weights};
+pub use data_check::{BadArgs, DataCheckArgs, DataCommand, DataToolArgs};
+pub use values::{Layout, OnBadImage, Shell, Tune, Weights};
 
 use crate::tune::Fusions;
 use clap::{Args, Parser, Subcommand};
@@ -98,6 +100,8 @@ pub enum Command {
     Clusters(ClustersArgs),
     /// Classify images with a backbone and a linear head
     Predict(PredictArgs),
+    /// Look at a set of images before it is used
+    Data(DataToolArgs),
     /// Convert weights between layouts and file formats
     Convert(ConvertArgs),
     /// Re-run a recorded training trajectory and compare

@@ -6,15 +6,16 @@ mod gallery;
 
 use super::args::{ClustersArgs, Global, Weights};
 use super::signals::Signals;
-use super::{common, output};
+use super::{bad, common, output};
 use crate::atomic::NewFolder;
 use crate::data::{Dataset, Loader};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Variants;
 use crate::train::config::DataConfig;
-use crate::train::{Extracted, Extractor};
+use crate::train::{Extracted, Extractor, after};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ const BATCH: usize = 64;
 /// Where one image belongs.
 #[derive(Clone, Debug, Serialize)]
 struct Assignment {
+    /// Its index in the set.
+    #[serde(skip)]
+    image: usize,
     path: String,
     prototype: usize,
     /// z · w of its embedding and that prototype.
@@ -35,7 +39,7 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let out = begin(&args.out)?;
     let mut named = DataConfig::default();
     args.data.apply_unkept(&mut named);
-    let data = Arc::new(named.scan()?.into_dataset(args.part.split())?);
+    let data = Arc::new(bad::treated(named.scan()?.into_dataset(args.part.split())?, &args.bad));
     let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
     let Some(head) = frozen.network.head else {
         return Err(Error::weights(&args.weights, "has no SwAV head (projection_head and prototypes): there is nothing to assign images to"));
@@ -45,16 +49,23 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
         return Err(Error::Usage(format!("--head {}: {} has {heads} prototype heads, counted from 0", args.head, args.weights.display())));
     }
     frozen.tell(global);
-    let assigned = assign(&gpu, &common::variants(global, &gpu).until(stop.flag()), &frozen, &data, (prototypes, args.head), &stop)?;
-    gallery::write(&out.path(), &data, &assigned, prototypes, &stop)?;
+    let assigned = assign(&gpu, &common::variants(global, &gpu).until(stop.flag()), &frozen, &data, (prototypes, args.head), &stop);
+    let assigned = assigned.map_err(|e| bad::hinted(e, &args.bad))?;
+    bad::expect_some(assigned.len(), &data)?;
+    let left: Vec<Value> = data.bad().found().into_iter().map(|(path, reason)| json!({"path": path, "error": reason})).collect();
+    gallery::write(&out.path(), &data, (&assigned, &left), (prototypes, frozen.workers), &stop)?;
     out.finish()?;
     if global.json {
-        return assigned.iter().try_for_each(output::json);
+        assigned.iter().try_for_each(output::json)?;
+        return left.iter().try_for_each(output::json);
     }
     let mut used: Vec<usize> = assigned.iter().map(|a| a.prototype).collect();
     used.sort_unstable();
     used.dedup();
     let index = args.out.join("index.html");
+    if !left.is_empty() {
+        common::warn(format!("{} images cannot be read and are left out", left.len()));
+    }
     output::line(&format!("{} images at {} of {prototypes} prototypes: {}", assigned.len(), used.len(), index.display()))
 }
 
@@ -71,14 +82,14 @@ fn assign(
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, (frozen.images, batch, [size, size]), Some(head))?;
     let mut loader = Loader::evaluation(Arc::clone(data), frozen.transform, batch, frozen.workers)?;
     let mut all = Vec::with_capacity(data.len());
-    while let Some(images) = loader.next() {
+    while let Some(images) = loader.next_until(&stop.flag()) {
         stop.check()?;
-        let images = images?;
+        let images = images.map_err(|e| after(e, all.len(), data.len()))?;
         let mut extracted = Extracted::default();
         extractor.pass(gpu, &images.groups[0], &mut extracted)?;
         for (index, scores) in images.indices.iter().zip(extracted.scores.chunks_exact(prototypes)) {
             let prototype = (0..prototypes).fold(0, |best, k| if scores[k] > scores[best] { k } else { best });
-            all.push(Assignment { path: data.path(*index as usize), prototype, score: scores[prototype] });
+            all.push(Assignment { image: *index as usize, path: data.path(*index as usize), prototype, score: scores[prototype] });
         }
         loader.recycle(images);
     }

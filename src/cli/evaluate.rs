@@ -4,17 +4,17 @@ use super::args::{DataArgs, EvalLinearArgs, FinetuneArgs, Global, Weights};
 use super::report::progress::{Progress, Style};
 use super::report::{html::Html, metrics::Metrics};
 use super::signals::Signals;
-use super::{common, output};
+use super::{bad, common, output};
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
-use crate::train::classifier::{ClassSets, ClassifierResult};
-use crate::train::config::LinearConfig;
+use crate::train::classifier::{ClassSets, ClassifierResult, replaceable};
+use crate::train::config::{BadFiles, LinearConfig};
 use crate::train::event::{Observers, noted};
 use crate::train::plan::{HeadImages, eval_transform};
 use crate::train::run_folder::RunFolder;
 use crate::train::{FINETUNED, finetune as train_all, fingerprint, linear as train_linear};
 use crate::weights::{self, AnyTensor, Checkpoint, Classifier, HEAD_BACKBONE, HEAD_IMAGES, HostTensor, Layout, Target, write_safetensors};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
-        network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.images, config.data.workers)?;
+        let calibrated = network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.images, config.data.workers);
+        calibrated.map_err(replaceable)?;
     }
     let backbone = network.fingerprint(&gpu)?;
     let stop = Signals::install()?;
@@ -38,7 +39,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let result = noted(&mut observers, result)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| Ok([Some(save_head(folder.path(), &config, &result, backbone)?), None]));
     let saved = noted(&mut observers, saved);
-    conclude("linear", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
+    conclude("linear", result, saved, &Beside::of(&config, &sets), folder.as_ref(), global)
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
@@ -63,7 +64,7 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
         Ok([Some(save_head(folder.path(), &config, &result, own)?), Some(network)])
     });
     let saved = noted(&mut observers, saved);
-    conclude("fine-tuned", result, saved, &Rate::of(&config, sets.batch), folder.as_ref(), global)
+    conclude("fine-tuned", result, saved, &Beside::of(&config, &sets), folder.as_ref(), global)
 }
 
 /// Tells the result, whether its files could be saved or not. An evaluation that was cut short has told and kept what it has, but is no complete one.
@@ -71,7 +72,7 @@ fn conclude(
     what: &str,
     result: ClassifierResult,
     saved: Result<[Option<PathBuf>; 2]>,
-    rate: &Rate,
+    rate: &Beside,
     folder: Option<&RunFolder>,
     global: &Global,
 ) -> Result<()> {
@@ -129,20 +130,30 @@ fn watch(out: Option<&Path>, config: &LinearConfig, title: &str, global: &Global
     Ok((folder, observers))
 }
 
-/// The head's learning rate, and how it came about.
-struct Rate {
+/// What is told beside the result: the head's learning rate and how it came about, and which images could not be read.
+struct Beside {
     lr: f64,
     /// Images of a step, and of the step that the configuration's rate is for.
     scaled: Option<(usize, usize)>,
+    /// Bad images, where they are replaced or left out.
+    bad: Option<Value>,
+    /// Validation images among them.
+    left_out: usize,
 }
 
-impl Rate {
-    fn of(config: &LinearConfig, batch: usize) -> Self {
-        Self { lr: config.base_lr(batch), scaled: config.optimizer.scale_lr_by_batch.map(|by| (batch, by)) }
+impl Beside {
+    fn of(config: &LinearConfig, sets: &ClassSets) -> Self {
+        let left_out = sets.val.bad().found().len();
+        if left_out > 0 {
+            common::warn(format!("{left_out} of {} validation images cannot be read and are left out of the score", sets.val.len()));
+        }
+        let bad = config.data.bad.filter(|on| *on == BadFiles::Replace).map(|_| bad::listed(&[&sets.train, &sets.val]));
+        let (batch, by) = (sets.batch, config.optimizer.scale_lr_by_batch);
+        Self { lr: config.base_lr(batch), scaled: by.map(|by| (batch, by)), bad, left_out }
     }
 }
 
-fn tell(what: &str, result: &ClassifierResult, rate: &Rate, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
+fn tell(what: &str, result: &ClassifierResult, rate: &Beside, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
     let named = |path: PathBuf| path.to_string_lossy().into_owned();
     if !global.json {
         let ClassifierResult { top1, top5, mean_class, best_epoch: best, last_top1, epochs, .. } = result;
@@ -159,6 +170,9 @@ fn tell(what: &str, result: &ClassifierResult, rate: &Rate, [head, tuned]: [Opti
     all["lr"] = json!(rate.lr);
     if let Some((batch, by)) = rate.scaled {
         all["lr_scaled_by_batch"] = json!([batch, by]);
+    }
+    if let Some(bad) = &rate.bad {
+        (all["bad_images"], all["left_out_images"]) = (bad.clone(), json!(rate.left_out));
     }
     if let Some(tuned) = tuned {
         all["weights"] = json!(named(tuned));

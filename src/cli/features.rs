@@ -1,7 +1,7 @@
 //! `swav-wgpu features`: pooled features of a dataset's images, or everything a network says of given tensors.
 
 use super::args::{FeaturesArgs, Global, Weights};
-use super::{common, output};
+use super::{bad, common, output};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -9,7 +9,7 @@ use crate::graph::Variants;
 use crate::nn::Images;
 use crate::train::{Extracted, Extractor, nhwc4};
 use crate::weights::{AnyTensor, check_tensor_output, read_safetensors, write_safetensors};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,43 +28,61 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     check_tensor_output(&args.out)?;
     let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
     let variants = common::variants(global, &gpu);
-    let (tensors, metadata, images) = match &args.input {
+    let Written { tensors, metadata, images, bad } = match &args.input {
         Some(input) => of_tensors(&gpu, &variants, &frozen, input)?,
         None => {
             frozen.tell(global);
-            of_images(&gpu, &variants, &frozen, frozen.scan(&args.data)?.into_dataset(args.part.split())?)?
+            let data = frozen.scan(&args.data)?.into_dataset(args.part.split())?;
+            of_images(&gpu, &variants, &frozen, bad::treated(data, &args.bad), args)?
         }
     };
     common::make_folder_of(&args.out)?;
     write_safetensors(&args.out, &tensors, &metadata)?;
     if global.json {
-        output::json(&json!({"images": images, "features": frozen.network.backbone.features(), "out": args.out.to_string_lossy()}))
+        let features = frozen.network.backbone.features();
+        output::json(&json!({"images": images, "features": features, "out": args.out.to_string_lossy(), "bad": bad}))
     } else {
-        common::note(global, &format!("features of {images} images in {}", args.out.display()));
+        let left = bad.as_array().map_or(0, Vec::len);
+        let without = if left > 0 { format!(", without {left} that cannot be read") } else { String::new() };
+        common::note(global, &format!("features of {images} images in {}{without}", args.out.display()));
         Ok(())
     }
 }
 
-type Written = (BTreeMap<String, AnyTensor<'static>>, BTreeMap<String, String>, usize);
+/// What goes into the file.
+struct Written {
+    tensors: BTreeMap<String, AnyTensor<'static>>,
+    metadata: BTreeMap<String, String>,
+    images: usize,
+    /// Images that were left out.
+    bad: Value,
+}
 
-fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, data: Dataset) -> Result<Written> {
+fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, data: Dataset, args: &FeaturesArgs) -> Result<Written> {
     let data = Arc::new(data);
     if frozen.random {
-        frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.images, frozen.workers)?;
+        let calibrated = frozen.network.calibrate(gpu, variants, Arc::clone(&data), frozen.transform, frozen.images, frozen.workers);
+        calibrated.map_err(|e| bad::hinted(e, &args.bad))?;
     }
     let (n, size) = (data.len(), frozen.transform.crop);
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, (frozen.images, BATCH.min(n), [size, size]), None)?;
-    let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.workers, &false.into())?;
+    let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.workers, &false.into());
+    let all = all.map_err(|e| bad::hinted(e, &args.bad))?;
+    bad::expect_some(all.indices.len(), &data)?;
+    let (images, bad) = (all.indices.len(), bad::listed(&[&data]));
     // -1 stands for an image without a class.
     let labels: Vec<i64> = all.labels.iter().map(|l| l.map_or(-1, |l| i64::try_from(l).unwrap_or(i64::MAX))).collect();
-    let paths: Vec<String> = (0..n).map(|i| data.path(i)).collect();
+    let paths: Vec<String> = all.indices.iter().map(|i| data.path(*i as usize)).collect();
     let tensors = BTreeMap::from([
-        ("features".to_owned(), AnyTensor::from_f32(&[n, extractor.features()], &all.features).into_owned()),
-        ("labels".to_owned(), AnyTensor::from_i64(&[n], &labels).into_owned()),
+        ("features".to_owned(), AnyTensor::from_f32(&[images, extractor.features()], &all.features).into_owned()),
+        ("labels".to_owned(), AnyTensor::from_i64(&[images], &labels).into_owned()),
     ]);
     let text = |v: &[String]| serde_json::to_string(v).map_err(|e| Error::Failed(e.to_string()));
-    let metadata = BTreeMap::from([("paths".to_owned(), text(&paths)?), ("classes".to_owned(), text(data.classes())?)]);
-    Ok((tensors, metadata, n))
+    let mut metadata = BTreeMap::from([("paths".to_owned(), text(&paths)?), ("classes".to_owned(), text(data.classes())?)]);
+    if images < n {
+        metadata.insert("bad".to_owned(), bad.to_string());
+    }
+    Ok(Written { tensors, metadata, images, bad })
 }
 
 fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: &Path) -> Result<Written> {
@@ -95,7 +113,7 @@ fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path:
             tensors.insert(name.to_owned(), AnyTensor::from_f32(&[n, values.len() / n], values).into_owned());
         }
     }
-    Ok((tensors, BTreeMap::new(), n))
+    Ok(Written { tensors, metadata: BTreeMap::new(), images: n, bad: json!([]) })
 }
 
 /// (N, pixels, C) to (N, C, pixels).

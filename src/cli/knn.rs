@@ -1,12 +1,13 @@
 //! `swav-wgpu eval-knn`.
 
-use super::args::{EvalKnnArgs, Global};
-use super::{common, output};
+use super::args::{EvalKnnArgs, Global, OnBadImage};
+use super::{bad, common, output};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::train::classifier::parts;
 use crate::train::knn::{Judged, KnnAccuracy, Labelled, knn as classify};
 use crate::train::{Extracted, Extractor};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Images of a pass through the frozen network.
@@ -22,23 +23,26 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     } else {
         let fraction = args.val_fraction.or(frozen.data.val_fraction);
         let (train, val) = parts(contents, fraction, args.seed)?;
-        (train, Some(Arc::new(val)))
+        (train, Some(Arc::new(bad::treated(val, &args.bad))))
     };
-    let train = Arc::new(train);
+    let train = Arc::new(bad::treated(train, &args.bad));
     if frozen.random {
-        frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.images, frozen.workers)?;
+        let calibrated = frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.images, frozen.workers);
+        calibrated.map_err(|e| bad::hinted(e, &args.bad))?;
     }
     let size = frozen.transform.crop;
     let mut extractor = Extractor::new(&gpu, &variants, &frozen.network, (frozen.images, BATCH, [size, size]), None)?;
     let mut features = |data: &Arc<Dataset>| -> Result<(Vec<f32>, Vec<usize>)> {
-        let Extracted { features, labels, .. } = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.workers, &false.into())?;
-        let label = |(i, l): (usize, &Option<usize>)| l.ok_or_else(|| Error::data(data.path(i), "has no class"));
-        let labels = labels.iter().enumerate().map(label).collect::<Result<_>>()?;
+        let extracted = extractor.dataset(&gpu, Arc::clone(data), frozen.transform, frozen.workers, &false.into());
+        let Extracted { features, labels, indices, .. } = extracted.map_err(|e| bad::hinted(e, &args.bad))?;
+        bad::expect_some(indices.len(), data)?;
+        let label = |(i, l): (&u32, &Option<usize>)| l.ok_or_else(|| Error::data(data.path(*i as usize), "has no class"));
+        let labels = indices.iter().zip(&labels).map(label).collect::<Result<_>>()?;
         Ok((features, labels))
     };
     let (bank, queries) = (features(&train)?, val.as_ref().map(features).transpose()?);
     let classes = train.classes().len();
-    if queries.is_none() && train.len() < 2 {
+    if queries.is_none() && bank.1.len() < 2 {
         return Err(Error::data(train.root(), "has a single labelled image, which no other can judge"));
     }
     let all = classify(
@@ -50,9 +54,23 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
         &args.k,
         args.temperature,
     )?;
+    let judged: Vec<&Dataset> = val.iter().map(AsRef::as_ref).collect();
+    let bad = bad::listed(&[&[train.as_ref()], &judged[..]].concat());
+    if bad.as_array().is_some_and(|bad| !bad.is_empty()) {
+        let left = |data: &Dataset| data.bad().found().len();
+        let judged: usize = judged.iter().map(|data| left(data)).sum();
+        common::warn(format!("{} training and {judged} validation images cannot be read and are left out", left(&train)));
+    }
+    let told = |accuracy: &KnnAccuracy| -> Result<Value> {
+        let mut value = serde_json::to_value(accuracy).map_err(|e| Error::Failed(e.to_string()))?;
+        if args.bad.bad == OnBadImage::Skip {
+            value["bad"] = bad.clone();
+        }
+        Ok(value)
+    };
     match (global.json, &all[..]) {
-        (true, [single]) => output::json(single),
-        (true, several) => output::json(&several),
+        (true, [single]) => output::json(&told(single)?),
+        (true, several) => output::json(&several.iter().map(told).collect::<Result<Vec<_>>>()?),
         (false, several) => several.iter().try_for_each(|KnnAccuracy { top1, top5, mean_class, k }| {
             output::line(&format!("k-NN (k {k}): top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} %"))
         }),

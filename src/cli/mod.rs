@@ -1,11 +1,13 @@
 //! The command line: the only part that prints.
 
 pub mod args;
+mod bad;
 mod bench;
 mod check;
 mod clusters;
 mod common;
 mod convert;
+mod data;
 mod devices;
 pub mod errors;
 mod evaluate;
@@ -20,7 +22,7 @@ pub mod signals;
 mod train;
 
 use crate::error::Result;
-use args::{Cli, Command};
+use args::{Cli, Command, DataCommand};
 use std::process::ExitCode;
 
 /// Runs the program: arguments to exit code.
@@ -48,6 +50,9 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Features(args) => features::run(args, global),
         Command::Clusters(args) => clusters::run(args, global),
         Command::Predict(args) => predict::run(args, global),
+        Command::Data(args) => match &args.command {
+            DataCommand::Check(args) => data::check(args, global),
+        },
         Command::Convert(args) => convert::run(args, global),
         Command::Bench(args) => bench::run(args, global),
         Command::Check(args) => check::run(args, global),

@@ -39,26 +39,55 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let size = frozen.transform.crop;
     let batch = BATCH.min(args.images.len());
     let mut extractor = Extractor::new(&gpu, &common::variants(global, &gpu), &frozen.network, (frozen.images, batch, [size, size]), None)?;
-    let (mut scratch, mut extracted) = (Scratch::default(), Extracted::default());
-    let stored = crop_bytes(size);
+    let (mut scratch, stored) = (Scratch::default(), crop_bytes(size));
+    let (mut all, mut bad) = (Vec::new(), Vec::new());
     for paths in args.images.chunks(batch) {
-        let mut pixels = vec![0; paths.len() * stored];
-        for (path, out) in paths.iter().zip(pixels.chunks_exact_mut(stored)) {
-            frozen.transform.crop(&read_image(path)?, out, &mut scratch);
+        let (mut pixels, mut outcomes) = (Vec::new(), Vec::new());
+        for path in paths {
+            let outcome = read_image(path).map(|image| {
+                let from = pixels.len();
+                pixels.resize(from + stored, 0);
+                frozen.transform.crop(&image, &mut pixels[from..], &mut scratch);
+            });
+            outcomes.push((path, outcome));
         }
+        let mut extracted = Extracted::default();
         extractor.pass(&gpu, &pixels, &mut extracted)?;
-    }
-    let mut all = Vec::new();
-    for (path, row) in args.images.iter().zip(extracted.features.chunks_exact(features)) {
-        let (label, score) = best(&head, row);
-        let class = classes.as_ref().map(|names| &names[label]);
-        if !global.json {
-            let named = class.map_or_else(|| format!("class {label}"), Clone::clone);
-            output::line(&format!("{}: {named} ({:.1} %)", path.display(), 100.0 * score))?;
+        let mut rows = extracted.features.chunks_exact(features);
+        for (path, outcome) in outcomes {
+            match (outcome, rows.len()) {
+                (Ok(()), 1..) => {
+                    let (label, score) = rows.next().map_or((0, 0.0), |row| best(&head, row));
+                    let class = classes.as_ref().map(|names| &names[label]);
+                    if !global.json {
+                        let named = class.map_or_else(|| format!("class {label}"), Clone::clone);
+                        output::line(&format!("{}: {named} ({:.1} %)", path.display(), 100.0 * score))?;
+                    }
+                    all.push(json!({"image": path.to_string_lossy(), "pred_label": label, "pred_class": class, "pred_score": score}));
+                }
+                (Ok(()), 0) => return Err(Error::Failed("the network gave fewer features than images".into())),
+                (Err(Error::Data { path: named, message }), _) => {
+                    all.push(json!({"image": path.to_string_lossy(), "error": message}));
+                    bad.push((named, message));
+                }
+                (Err(error), _) => return Err(error),
+            }
         }
-        all.push(json!({"image": path.to_string_lossy(), "pred_label": label, "pred_class": class, "pred_score": score}));
     }
-    if global.json { output::json(&all) } else { Ok(()) }
+    if global.json {
+        output::json(&all)?;
+    }
+    told(&bad, all.len())
+}
+
+/// The error that is left of images that could not be read, and a warning of each where there are several.
+fn told(bad: &[(PathBuf, String)], images: usize) -> Result<()> {
+    let Some((path, message)) = bad.first() else { return Ok(()) };
+    if images == 1 {
+        return Err(Error::data(path, message));
+    }
+    bad.iter().for_each(|(path, message)| common::warn(format!("{}: {message}", path.display())));
+    Err(Error::data(path, format!("{message}; {} of {images} images could not be read", bad.len())))
 }
 
 /// `--head`: a file, or the folder that eval-linear or finetune wrote one into.

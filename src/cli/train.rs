@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::train::config::PretrainConfig;
 use crate::train::event::{Finished, Observer, Observers};
 use crate::train::pretrain::{Run, open_data, prepare, pretrain};
-use crate::train::run_folder::RunFolder;
+use crate::train::run_folder::{BAD_IMAGES, RunFolder};
 use crate::tune::Fusions;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,14 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let data = open_data(&config)?;
     let folder = RunFolder::open(&out, args.resume)?;
     let variants = common::variants(global, &gpu).until(flag.clone());
-    let run = Run { gpu: &gpu, variants: &variants, folder: Some(&folder), max_steps: args.max_steps, stop: &flag };
+    let run = Run {
+        gpu: &gpu,
+        variants: &variants,
+        folder: Some(&folder),
+        max_steps: args.max_steps,
+        allow_data_change: args.allow_data_change,
+        stop: &flag,
+    };
     let prepared = match prepare(&config, &run, data, init) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -40,7 +47,7 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     if start > 0 && (global.fuse != Fusions::Usual || global.tune == Tune::Full) {
         common::warn("--fuse and --tune: a run that goes on keeps the kernels that it began with, and what they fuse");
     }
-    if let Some(aside) = if start == 0 { folder.set_aside(&[])? } else { None } {
+    if let Some(aside) = if start == 0 { folder.set_aside(&[BAD_IMAGES])? } else { None } {
         common::warn(format!("{} holds no checkpoint: the run starts again; the metrics before are in {}", out.display(), aside.display()));
     }
     let mut observers = Observers::default();
@@ -60,11 +67,13 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
             }
         }
     }
-    let Finished { steps, epochs, loss, images_per_second, checkpoint, stopped, .. } = pretrain(&config, &run, prepared, &mut observers)?;
+    let finished = pretrain(&config, &run, prepared, &mut observers)?;
+    let Finished { steps, epochs, loss, images_per_second, checkpoint, stopped, bad_images, replaced_images, .. } = finished;
     if global.json {
         let checkpoint = checkpoint.as_ref().map(|path| path.to_string_lossy());
         output::json(&json!({
             "steps": steps, "epochs": epochs, "loss": loss, "images_per_second": images_per_second, "checkpoint": checkpoint, "stopped": stopped,
+            "bad_images": bad_images, "replaced_images": replaced_images,
         }))?;
     }
     match (stopped, checkpoint) {

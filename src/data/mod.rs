@@ -4,6 +4,7 @@
 //! interruption changes a single bit of what a training step sees.
 
 pub mod augment;
+pub mod bad;
 mod braces;
 pub mod dataset;
 mod decode;
@@ -12,12 +13,15 @@ mod hold_out;
 mod labels;
 pub mod loader;
 mod pattern;
+mod reading;
 mod records;
 pub mod rng;
 mod shards;
+pub mod survey;
 
 pub use augment::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Order, Scratch, TrainTransform, crop_bytes};
-pub use dataset::{Contents, Dataset, Layout, Part, PartSummary, ScanOptions, Split, Summary};
+pub use bad::{Bad, BadImages, Notice, OnBad};
+pub use dataset::{Contents, Dataset, Layout, Part, PartSummary, ScanOptions, Split, Stamp, Summary};
 pub use decode::{Rgb8, read_image};
 pub use hold_out::{HeldOut, hold_out, is_held_out};
 pub use loader::{Batch, Loader, steps_per_epoch};

@@ -69,6 +69,11 @@ impl Stream {
     }
 }
 
+/// The stream that chooses what takes the place of an image that cannot be read, for the `attempt`-th time in an epoch.
+pub fn replacement(seed: u64, epoch: u64, image: u64, attempt: u32) -> Stream {
+    Stream::keyed(seed, epoch, image, attempt, *b"swap")
+}
+
 /// The order in which epoch `epoch` visits `n` images.
 pub fn permutation(seed: u64, epoch: u64, n: u32) -> Vec<u32> {
     let mut order: Vec<u32> = (0..n).collect();

@@ -3,8 +3,8 @@
 mod sets;
 pub(super) mod trainer;
 
-pub(super) use sets::numbers;
-pub use sets::{ClassSets, parts};
+pub use sets::{ClassSets, parts, replaceable};
+pub(super) use sets::{next_batch, numbers};
 pub(super) use trainer::Trainer;
 
 use super::config::LinearConfig;
@@ -92,7 +92,7 @@ pub(super) fn train(
             let (seconds, steps) = (began.elapsed().as_secs_f64(), learner.steps_per_epoch() * epochs);
             #[expect(clippy::cast_precision_loss, reason = "a rate")]
             let images_per_second = (sets.train.len() as u64 * epochs) as f64 / seconds.max(1e-9);
-            let end = Finished { steps, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None, stopped: false };
+            let end = Finished { steps, epochs, loss: last.loss, images_per_second, seconds, checkpoint: None, ..Finished::default() };
             observer.event(&Event::Finished(end)).err()
         }
     };
@@ -127,7 +127,11 @@ impl Course<'_> {
             let Some(trained) = self.epoch(epoch, learner, observer)? else {
                 return Ok(ControlFlow::Break(()));
             };
-            let accuracy = learner.judge()?;
+            let accuracy = match learner.judge() {
+                // What is to be judged does not come.
+                Err(Error::StoppedEmpty) => return Ok(ControlFlow::Break(())),
+                judged => judged?,
+            };
             let [top1, top5] = [accuracy.top1(), accuracy.top5()];
             (self.last, self.last_top1, self.done) = (trained, top1, epoch + 1);
             if self.best.as_ref().is_none_or(|b| top1 > b.top1) {

@@ -123,6 +123,10 @@ pub struct Finished {
     pub checkpoint: Option<PathBuf>,
     /// Whether a signal ended it before its last step.
     pub stopped: bool,
+    /// Images that could not be read (pre-training).
+    pub bad_images: u64,
+    /// How often others took their place.
+    pub replaced_images: u64,
 }
 
 /// One thing that happened.

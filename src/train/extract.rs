@@ -35,6 +35,8 @@ pub struct Extracted {
     pub scores: Vec<f32>,
     /// Labels of a dataset's images.
     pub labels: Vec<Option<usize>>,
+    /// Their indices: not all of them where bad ones are left out, others where they are replaced.
+    pub indices: Vec<u32>,
 }
 
 impl Extractor {
@@ -80,6 +82,9 @@ impl Extractor {
     /// Passes `images`, at most a batch, and appends what comes out to `all`.
     pub fn pass(&mut self, gpu: &Gpu, images: &[u8], all: &mut Extracted) -> Result<()> {
         let count = images.len() / self.image;
+        if count == 0 {
+            return Ok(());
+        }
         let outputs = if count == self.batch {
             self.program.call(gpu, &[("images", images)])?
         } else {
@@ -101,20 +106,30 @@ impl Extractor {
         Ok(())
     }
 
-    /// Passes a whole dataset in order. [`Error::StoppedEmpty`] when `stop` was set before the end.
+    /// Passes a whole dataset in order; what becomes of bad images is its own choice. [`Error::StoppedEmpty`] when `stop` was set before the end.
     pub fn dataset(&mut self, gpu: &Gpu, data: Arc<Dataset>, transform: EvalTransform, workers: usize, stop: &AtomicBool) -> Result<Extracted> {
         let mut all = Extracted::default();
+        let images = data.len();
         let mut loader = Loader::evaluation(data, transform, self.batch, workers)?;
-        while let Some(batch) = loader.next() {
+        while let Some(batch) = loader.next_until(stop) {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::StoppedEmpty);
             }
-            let batch = batch?;
+            let batch = batch.map_err(|e| after(e, all.indices.len(), images))?;
             self.pass(gpu, &batch.groups[0], &mut all)?;
             all.labels.extend(&batch.labels);
+            all.indices.extend(&batch.indices);
             loader.recycle(batch);
         }
         Ok(all)
+    }
+}
+
+/// An error about an image, which says how many were done before.
+pub fn after(error: Error, done: usize, images: usize) -> Error {
+    match error {
+        Error::Data { path, message } => Error::Data { path, message: format!("{message} ({done} of {images} images were done)") },
+        other => other,
     }
 }
 

@@ -46,7 +46,7 @@ pub fn finetune(
     drop(network);
     values.retain(|name, _| specs.iter().any(|s| s.name == *name));
     let trainer = Trainer::new(gpu, config, &specs, &values)?;
-    let mut tuned = Tuned { gpu, variants, config, sets, backbone, trainer };
+    let mut tuned = Tuned { gpu, variants, config, sets, stop, backbone, trainer };
     classifier::train(gpu, config, sets, &mut tuned, stop, observer)
 }
 
@@ -56,6 +56,7 @@ struct Tuned<'a> {
     variants: &'a dyn Variants,
     config: &'a LinearConfig,
     sets: &'a ClassSets,
+    stop: &'a AtomicBool,
     backbone: Backbone,
     trainer: Trainer,
 }
@@ -88,11 +89,14 @@ impl Learner for Tuned<'_> {
 
     fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>> {
         let (steps, size) = (self.steps_per_epoch(), self.config.image.size);
-        let Self { gpu, variants, config, sets, backbone, trainer } = self;
+        let Self { gpu, variants, config, sets, stop, backbone, trainer } = self;
         let forward = forward(backbone, sets.images, size, BatchNormMode::Training { momentum: 0.1 });
         let mut loader = sets.batches(config, epoch, steps)?;
         for step in first..first + steps {
-            let Some(images) = loader.next().transpose()? else { break };
+            let ControlFlow::Continue(images) = classifier::next_batch(&mut loader, stop)? else {
+                return Ok(ControlFlow::Break(()));
+            };
+            let Some(images) = images else { break };
             let labels = classifier::numbers(&images.labels)?;
             let rate = |base: f64| config.lr(base, step, steps);
             let rates = Rates { backbone: rate(config.backbone_lr(sets.batch)), head: rate(config.base_lr(sets.batch)) };
@@ -106,13 +110,16 @@ impl Learner for Tuned<'_> {
     }
 
     fn judge(&mut self) -> Result<Accuracy> {
-        let Self { gpu, variants, config, sets, backbone, trainer } = self;
+        let Self { gpu, variants, config, sets, stop, backbone, trainer } = self;
         let (batch, size) = (sets.batch.min(sets.val.len()), config.image.size);
         let forward = forward(backbone, sets.images, size, BatchNormMode::Evaluation);
         let mut accuracy = Accuracy::new(sets.classes().len());
         let (val, workers) = (Arc::clone(&sets.val), config.data.workers);
         let mut loader = Loader::evaluation(val, eval_transform(config), batch, workers)?;
-        while let Some(images) = loader.next().transpose()? {
+        while let Some(images) = loader.next_until(stop).transpose().map_err(classifier::replaceable)? {
+            if images.indices.is_empty() {
+                continue;
+            }
             let labels = classifier::numbers(&images.labels)?;
             trainer.judge(gpu, *variants, &forward, (&images.groups[0], batch), &labels, &mut accuracy)?;
             loader.recycle(images);

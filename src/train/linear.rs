@@ -44,6 +44,7 @@ struct Probe<'a> {
     variants: &'a dyn Variants,
     config: &'a LinearConfig,
     sets: &'a ClassSets,
+    stop: &'a AtomicBool,
     features: usize,
     source: Source,
     held_out: Vec<f32>,
@@ -61,12 +62,13 @@ impl<'a> Probe<'a> {
         network: &Network,
         config: &'a LinearConfig,
         sets: &'a ClassSets,
-        stop: &AtomicBool,
+        stop: &'a AtomicBool,
     ) -> Result<Self> {
         let (size, features) = (config.image.size, network.backbone.features());
         let mut extractor = Extractor::new(gpu, variants, network, (sets.images, sets.batch, [size, size]), None)?;
         let mut all = |data| -> Result<(Vec<f32>, Vec<u32>)> {
-            let Extracted { features, labels, .. } = extractor.dataset(gpu, data, eval_transform(config), config.data.workers, stop)?;
+            let extracted = extractor.dataset(gpu, data, eval_transform(config), config.data.workers, stop);
+            let Extracted { features, labels, .. } = extracted.map_err(classifier::replaceable)?;
             Ok((features, classifier::numbers(&labels)?))
         };
         let (held_out, held_out_labels) = all(Arc::clone(&sets.val))?;
@@ -79,7 +81,7 @@ impl<'a> Probe<'a> {
         let specs = classifier_specs(features, sets.classes().len());
         let init = Init { seed: config.seed, zero_init_residual: false, block: Block::Basic, classifier_std: config.head.classifier_std() };
         let trainer = Trainer::new(gpu, config, &specs, &initial_values(&specs, &init))?;
-        Ok(Self { gpu, variants, config, sets, features, source, held_out, held_out_labels, trainer })
+        Ok(Self { gpu, variants, config, sets, stop, features, source, held_out, held_out_labels, trainer })
     }
 }
 
@@ -103,7 +105,7 @@ impl Learner for Probe<'_> {
 
     fn epoch(&mut self, epoch: u64, first: u64, tell: &mut Tell<'_>) -> Result<ControlFlow<()>> {
         let (steps, width) = (self.steps_per_epoch(), self.features);
-        let Self { gpu, variants, config, sets, source, trainer, .. } = self;
+        let Self { gpu, variants, config, sets, stop, source, trainer, .. } = self;
         let forward = forward(width);
         let mut update = |step: u64, rows: &[f32], labels: &[u32]| {
             let stored = pad_rows(rows, &[labels.len(), width]);
@@ -125,7 +127,10 @@ impl Learner for Probe<'_> {
             Source::Augmented(extractor) => {
                 let mut loader = sets.batches(config, epoch, steps)?;
                 for step in first..first + steps {
-                    let Some(images) = loader.next().transpose()? else { break };
+                    let ControlFlow::Continue(images) = classifier::next_batch(&mut loader, stop)? else {
+                        return Ok(ControlFlow::Break(()));
+                    };
+                    let Some(images) = images else { break };
                     let mut passed = Extracted::default();
                     extractor.pass(gpu, &images.groups[0], &mut passed)?;
                     if update(step, &passed.features, &classifier::numbers(&images.labels)?)?.is_break() {

@@ -18,5 +18,5 @@ pub mod pretrain;
 pub mod replay;
 pub mod run_folder;
 
-pub use extract::{Extracted, Extractor, nhwc4};
+pub use extract::{Extracted, Extractor, after, nhwc4};
 pub use network::{FINETUNED, Network, fingerprint, weight_file};

@@ -2,9 +2,12 @@
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
 //! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted, but for its seconds; an image that cannot
-//! be read or a log that cannot be written ends the run after a checkpoint, a checkpoint in mid-run that cannot be written does not; a loss that
-//! is not finite ends the run without touching the last checkpoint. In f16 steps that overflow are skipped instead; forty in a row end the run.
+//! be read is replaced and told, or, as a log that cannot be written, ends the run after a checkpoint, a checkpoint in mid-run that cannot be written
+//! does not; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that overflow are skipped instead; forty in a row end the run.
 
+mod bad;
+mod data;
+mod data_change;
 mod deepcluster;
 mod epoch;
 mod memory;
@@ -15,13 +18,14 @@ use super::config::PretrainConfig;
 use super::event::{Epoch, Event, Finished, Observer, RunStarted, Step, Warning, noted};
 use super::plan;
 use super::run_folder::RunFolder;
-use crate::data::{Dataset, Loader, Split, steps_per_epoch};
+use crate::data::{Dataset, Loader, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Pending, Variants};
 use crate::optim::overflowed;
 use crate::swav::StepInputs;
 use crate::weights::Checkpoint;
+pub use data::open_data;
 use epoch::EpochRecord;
 use memory::{advise, check_memory};
 use state::State;
@@ -42,6 +46,8 @@ pub struct Run<'a> {
     pub folder: Option<&'a RunFolder>,
     /// Stop after this many steps in all.
     pub max_steps: Option<u64>,
+    /// Whether a run goes on though its data has more or fewer images than before.
+    pub allow_data_change: bool,
     /// Set from outside to stop after the present step with a checkpoint, or before the first.
     pub stop: &'a AtomicBool,
 }
@@ -66,11 +72,6 @@ impl Prepared {
     pub fn is_complete(&self) -> bool {
         self.state.step >= self.end
     }
-}
-
-/// The images that a run learns from.
-pub fn open_data(config: &PretrainConfig) -> Result<Arc<Dataset>> {
-    Ok(Arc::new(config.data.scan()?.into_dataset(Split::Pretrain)?))
 }
 
 /// Builds the network, takes what the run starts from: its newest checkpoint, else the weights `init` of a file, else random ones.
@@ -161,15 +162,9 @@ struct Running {
     step: u64,
     lr: f64,
     data_wait_ms: f64,
+    /// Images that were replaced by then, in all.
+    replaced: u64,
     pending: Pending,
-}
-
-/// What can be done about an image that cannot be read: a run goes on with as many images only.
-fn replaceable(error: Error) -> Error {
-    match error {
-        Error::Data { path, message } => Error::Data { path, message: format!("{message} (a readable image of that name lets --resume go on)") },
-        other => other,
-    }
 }
 
 impl Training<'_> {
@@ -177,6 +172,9 @@ impl Training<'_> {
         // Before anything was done, so that kernels which a stop left unmeasured do not become a part of the run.
         if self.run.stop.load(Ordering::Relaxed) {
             return self.stopped();
+        }
+        if let Some(folder) = self.run.folder.filter(|_| self.state.step < self.end) {
+            self.note_images(folder)?;
         }
         let (pipeline, batch) = (plan::multi_crop(self.config), self.config.train.batch);
         if self.state.fill_memory(self.config, self.run, &data, self.observer).map_err(|e| advise(self.config, self.run, e))?.is_break() {
@@ -190,7 +188,7 @@ impl Training<'_> {
                 let read = self.running.take().map(|running| self.read(running)).transpose();
                 let kept = read.and_then(|step| {
                     // Whether anybody listens or not.
-                    let _ = step.map(|step| self.observer.event(&Event::Step(step)));
+                    let _ = step.map(|step| self.tell_step(step));
                     // An epoch that was told has no sums any more.
                     if self.state.step.is_multiple_of(self.steps_per_epoch) && self.state.epoch.loss().is_some() {
                         let _ = self.end_epoch(self.state.step);
@@ -227,6 +225,8 @@ impl Training<'_> {
             seconds,
             checkpoint: self.checkpoint.clone(),
             stopped,
+            bad_images: self.state.bad.count(),
+            replaced_images: self.state.bad.replaced(),
         }
     }
 
@@ -235,7 +235,7 @@ impl Training<'_> {
         while self.state.step < self.end {
             let step = self.state.step;
             let waited = Instant::now();
-            let crops = loader.next().ok_or_else(|| Error::Failed("the data ended before the run".into()))?.map_err(replaceable)?;
+            let Some(crops) = self.batch(loader)? else { return self.keep() };
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
             let epoch = step / self.steps_per_epoch;
             if step.is_multiple_of(self.steps_per_epoch) {
@@ -257,7 +257,7 @@ impl Training<'_> {
             let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue }, &crops.indices);
             let pending = started.map_err(|e| advise(self.config, self.run, e))?;
             loader.recycle(crops);
-            let before = self.running.replace(Running { step, lr, data_wait_ms, pending });
+            let before = self.running.replace(Running { step, lr, data_wait_ms, replaced: self.state.bad.replaced(), pending });
             self.state.step += 1;
             self.settle_one(before)?;
             let done = self.state.step;
@@ -280,6 +280,15 @@ impl Training<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Keeps the steps done so far, for a stop before the next one.
+    fn keep(&mut self) -> Result<ControlFlow<()>> {
+        self.settle()?;
+        if self.state.step > self.started_at {
+            self.save()?;
+        }
+        Ok(ControlFlow::Break(()))
+    }
+
     /// Whether the configuration asks for a checkpoint after `done` steps.
     fn due(&self, done: u64) -> bool {
         let c = &self.config.checkpoint;
@@ -296,12 +305,12 @@ impl Training<'_> {
     fn settle_one(&mut self, running: Option<Running>) -> Result<()> {
         let Some(running) = running else { return Ok(()) };
         let step = self.read(running)?;
-        self.observer.event(&Event::Step(step))
+        self.tell_step(step)
     }
 
     /// Reads a step's results and takes note of them.
     fn read(&mut self, running: Running) -> Result<Step> {
-        let Running { step, lr, data_wait_ms, pending } = running;
+        let Running { step, lr, data_wait_ms, replaced, pending } = running;
         let outputs = self.state.runner.finish(self.run.gpu, pending)?;
         let loss = f64::from(outputs.scalar("loss"));
         let scale = outputs.get_f32("loss_scale");
@@ -323,7 +332,9 @@ impl Training<'_> {
         }
         let images_per_second = self.images_per_second();
         let epoch = step / self.steps_per_epoch;
-        let extra = scale.map_or_else(Vec::new, |s| vec![("loss_scale", f64::from(s[0])), ("skipped_steps", f64::from(s[2]))]);
+        let mut extra = scale.map_or_else(Vec::new, |s| vec![("loss_scale", f64::from(s[0])), ("skipped_steps", f64::from(s[2]))]);
+        #[expect(clippy::cast_precision_loss, reason = "a count of images")]
+        extra.push(("replaced_images", replaced as f64));
         Ok(Step { step, epoch, loss, lr, images_per_second, data_wait_ms, extra })
     }
 

@@ -22,10 +22,16 @@ const LOCK: &str = "lock";
 const HOLDER: &str = "process ";
 
 /// What a run that begins writes over.
-const WRITTEN_OVER: [&str; 5] = ["config.toml", "metrics.jsonl", "events.jsonl", "report.html", KERNELS];
+const WRITTEN_OVER: [&str; 7] = ["config.toml", "metrics.jsonl", "events.jsonl", "report.html", KERNELS, BAD_IMAGES, IMAGES];
 
 /// The kernels that a run uses.
 const KERNELS: &str = "kernels.json";
+
+/// The images that could not be read: a line each, where there are any.
+pub const BAD_IMAGES: &str = "bad-images.txt";
+
+/// The images that a run was made with: a line each.
+pub const IMAGES: &str = "images.tsv";
 
 /// An exclusively held run folder.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The command line through its binary.
 
 mod args;
+mod bad;
 mod deepcluster;
 mod errors;
 mod evaluate;

@@ -272,7 +272,7 @@ fn steps_are_kept_when_an_image_or_a_log_fails() {
     let data = rig.path("data/train/red/00.png");
     let image = std::fs::read(&data).unwrap();
     std::fs::write(&data, &image[..image.len() / 2]).unwrap();
-    rig.run("train --config pretrain.toml --out run -q --set checkpoint.every_epochs=0 --set seed=3").fails(4, &["00.png"]);
+    rig.run("train --config pretrain.toml --out run -q --set checkpoint.every_epochs=0 --set seed=3 --set data.bad=stop").fails(4, &["00.png"]);
     let steps = rig.steps("run") as u64;
     let kept: Vec<u64> = rig.checkpoints("run").iter().map(|file| Checkpoint::load(file).unwrap().step).collect();
     assert!(steps > 0 && kept == [steps], "{steps} steps, kept {kept:?}");
@@ -356,7 +356,14 @@ fn pretrain_observed(rig: &Rig, config: &str, out: &str, observer: &mut dyn swav
     let (config, _) = swav_wgpu::train::config::PretrainConfig::load(rig.path(config), &[]).unwrap();
     let gpu = swav_wgpu::gpu::Gpu::open(None).unwrap();
     let folder = swav_wgpu::train::run_folder::RunFolder::open(rig.path(out), false).unwrap();
-    let run = Run { gpu: &gpu, variants: &swav_wgpu::tune::BestGuess, folder: Some(&folder), max_steps: None, stop: &false.into() };
+    let run = Run {
+        gpu: &gpu,
+        variants: &swav_wgpu::tune::BestGuess,
+        folder: Some(&folder),
+        max_steps: None,
+        allow_data_change: false,
+        stop: &false.into(),
+    };
     let prepared = prepare(&config, &run, open_data(&config).unwrap(), None).unwrap();
     let failed = pretrain(&config, &run, prepared, observer).unwrap_err();
     assert!(matches!(failed, swav_wgpu::error::Error::Output { .. }), "{failed}");

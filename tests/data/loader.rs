@@ -14,10 +14,10 @@ use tempfile::TempDir;
 const RATIO: [f64; 2] = [0.75, 4.0 / 3.0];
 
 /// `n` images of two classes; image i is a gradient that starts at red 10 i.
-fn images(n: usize) -> (TempDir, Arc<Dataset>) {
+pub fn images(n: usize) -> (TempDir, Arc<Dataset>) {
     let dir = tempfile::tempdir().unwrap();
     for i in 0..n {
-        let pixels: Vec<u8> = (0..20 * 16).flat_map(|p| [10 * i as u8, (p * 7) as u8, (p / 20 * 9) as u8]).collect();
+        let pixels: Vec<u8> = (0..20 * 16).flat_map(|p| [(10 * i) as u8, (p * 7) as u8, (p / 20 * 9) as u8]).collect();
         let class = dir.path().join(if i < n / 2 { "train/a" } else { "train/b" });
         fs::create_dir_all(&class).unwrap();
         let file = fs::File::create(class.join(format!("{i:03}.png"))).unwrap();
@@ -27,7 +27,7 @@ fn images(n: usize) -> (TempDir, Arc<Dataset>) {
     (dir, Arc::new(set))
 }
 
-fn pipeline() -> MultiCrop {
+pub fn pipeline() -> MultiCrop {
     let group = |count, size, scale| CropGroup { count, size, scale, ratio: RATIO };
     let augment = AugmentConfig {
         flip: 0.5,

@@ -1,6 +1,7 @@
 //! The data layer: augmentation against PyTorch and Pillow, datasets, loaders.
 
 mod augment;
+mod bad;
 mod dataset;
 mod labels;
 mod loader;

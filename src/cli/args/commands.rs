@@ -1,6 +1,7 @@
 //! The flags of each command.
 
 use super::data::{DataArgs, PartArg};
+use super::data_check::BadArgs;
 use super::values::{Layout, Shell, Weights, count, fraction, named, part, pixels, positive, some_seconds};
 use crate::error::Error;
 use crate::nn::Recompute;
@@ -75,7 +76,7 @@ impl InfoArgs {
   swav-wgpu train --out runs/sprites --resume
 
 Ctrl-C, SIGTERM or SIGUSR1 ends the step, writes a checkpoint and exits 75 (before the first step 130); --resume goes on from there. The last line of --json, then too, is
-{steps, epochs, loss, images_per_second, checkpoint, stopped}.")]
+{steps, epochs, loss, images_per_second, checkpoint, stopped, bad_images, replaced_images}.")]
 pub struct TrainArgs {
     /// Configuration file; with --resume the run folder's config.toml if not given
     #[arg(long, value_name = "FILE", required_unless_present = "resume")]
@@ -89,6 +90,9 @@ pub struct TrainArgs {
     /// Go on from the run folder's newest good checkpoint; start afresh if it has none at all
     #[arg(long, requires = "run")]
     pub resume: bool,
+    /// With --resume: go on though images were removed or added since (what that changes: docs/bad-files.md)
+    #[arg(long, requires = "resume")]
+    pub allow_data_change: bool,
     /// Start from these weights instead of random ones
     #[arg(long, value_name = "WEIGHTS", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
@@ -149,7 +153,8 @@ pub struct ImageArgs {
   swav-wgpu eval-knn --weights runs/digits --data data/digits
   swav-wgpu eval-knn --weights random:0 --config configs/digits.toml --data data/digits --k 10,20,100,200
 
---json prints {top1, top5, mean_class, k}; for several k an array of these in their order.")]
+--json prints {top1, top5, mean_class, k}; for several k an array of these in their order. With --bad skip each has the images that were left
+out as bad: [{path, reason}].")]
 pub struct EvalKnnArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
@@ -172,6 +177,9 @@ pub struct EvalKnnArgs {
     /// Votes weigh exp(cosine / temperature)
     #[arg(long, value_name = "T", default_value = "0.07", value_parser = positive)]
     pub temperature: f64,
+    /// Bad images.
+    #[command(flatten)]
+    pub bad: BadArgs,
     /// Image preparation.
     #[command(flatten)]
     pub image: ImageArgs,
@@ -215,7 +223,7 @@ pub struct FinetuneArgs {
   swav-wgpu features --weights runs/digits --data data/digits --out digits.safetensors
   swav-wgpu features --weights resnet50.pth --input images.safetensors --out features.safetensors
 
-From --data: features (N, C), labels (N), metadata paths. From --input, which holds images (N, 3, H, W) normalised already: features (N, C),
+From --data: features (N, C), labels (N), metadata paths; with --bad skip N is without the images that cannot be read, which metadata bad names. From --input, which holds images (N, 3, H, W) normalised already: features (N, C),
 map (N, C, h, w), and with a SwAV head in the weights embeddings (N, D) and scores (N, K; of the first head where there are several).")]
 pub struct FeaturesArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
@@ -233,6 +241,9 @@ pub struct FeaturesArgs {
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]
     pub out: PathBuf,
+    /// Bad images.
+    #[command(flatten)]
+    pub bad: BadArgs,
     /// Image preparation.
     #[command(flatten)]
     pub image: ImageArgs,
@@ -240,7 +251,9 @@ pub struct FeaturesArgs {
 
 /// `clusters`.
 #[derive(Args, Clone, Debug)]
-#[command(group = clap::ArgGroup::new("images").args(["data"]).required(true), after_help = "Example:\n  swav-wgpu clusters --weights runs/sprites --data data/sprites --out clusters")]
+#[command(group = clap::ArgGroup::new("images").args(["data"]).required(true), after_help = "Example:\n  swav-wgpu clusters --weights runs/sprites --data data/sprites --out clusters
+
+With --bad skip an image that cannot be read is a line {path, error} behind the others.")]
 pub struct ClustersArgs {
     /// Weights with a SwAV head
     #[arg(long, value_name = "FILE")]
@@ -257,6 +270,9 @@ pub struct ClustersArgs {
     /// Prototype head, counted from 0, of weights that have several (DeepCluster-v2)
     #[arg(long, value_name = "N", default_value = "0")]
     pub head: usize,
+    /// Bad images.
+    #[command(flatten)]
+    pub bad: BadArgs,
     /// Image preparation.
     #[command(flatten)]
     pub image: ImageArgs,
@@ -264,7 +280,9 @@ pub struct ClustersArgs {
 
 /// `predict`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  swav-wgpu predict --weights runs/digits --head runs/digits-linear/head.safetensors 3.png 7.png --json")]
+#[command(after_help = "Example:\n  swav-wgpu predict --weights runs/digits --head runs/digits-linear/head.safetensors 3.png 7.png --json
+
+An image that cannot be read has an `error` in place of the prediction; the others are classified, and the exit code is 4.")]
 pub struct PredictArgs {
     /// Backbone
     #[arg(long, value_name = "FILE")]

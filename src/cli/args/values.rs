@@ -66,6 +66,16 @@ pub enum Tune {
     Full,
 }
 
+/// What becomes of an image that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnBadImage {
+    /// It ends the command
+    #[default]
+    Stop,
+    /// It is left out of the result, which names it
+    Skip,
+}
+
 /// Shells with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs, reason = "the names say it")]

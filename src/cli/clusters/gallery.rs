@@ -2,11 +2,13 @@
 
 use super::{Assignment, Signals};
 use crate::cli::report::html::escape;
-use crate::data::{Dataset, EvalTransform, Scratch};
+use crate::data::{Dataset, EvalTransform, Loader, crop_bytes};
 use crate::error::{Error, Result};
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Thumbnails across and down.
 const SIDE: usize = 8;
@@ -15,13 +17,21 @@ const THUMBNAIL: usize = 64;
 const GAP: usize = 2;
 
 /// Writes `assignments.jsonl`, `prototype-0007.png` for each prototype that has images, and `index.html`.
-pub(super) fn write(folder: &Path, data: &Dataset, assigned: &[Assignment], prototypes: usize, stop: &Signals) -> Result<()> {
+/// Images that were `left` out are lines behind the others.
+pub(super) fn write(
+    folder: &Path,
+    data: &Dataset,
+    (assigned, left): (&[Assignment], &[Value]),
+    (prototypes, workers): (usize, usize),
+    stop: &Signals,
+) -> Result<()> {
     let mut lines = String::new();
     for assignment in assigned {
         let line = serde_json::to_string(assignment).map_err(|e| Error::Failed(e.to_string()))?;
         lines.push_str(&line);
         lines.push('\n');
     }
+    left.iter().for_each(|line| _ = writeln!(lines, "{line}"));
     save(&folder.join("assignments.jsonl"), lines.as_bytes())?;
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); prototypes];
     for (image, assignment) in assigned.iter().enumerate() {
@@ -32,7 +42,8 @@ pub(super) fn write(folder: &Path, data: &Dataset, assigned: &[Assignment], prot
     }
     for (prototype, images) in members.iter().enumerate().filter(|(_, images)| !images.is_empty()) {
         stop.check()?;
-        save(&folder.join(sheet_name(prototype)), &sheet(data, images)?)?;
+        let shown: Vec<usize> = images.iter().take(SIDE * SIDE).map(|row| assigned[*row].image).collect();
+        save(&folder.join(sheet_name(prototype)), &sheet(data, &shown, workers, stop)?)?;
     }
     save(&folder.join("index.html"), page(&members, assigned).as_bytes())
 }
@@ -45,17 +56,16 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).map_err(Error::output(path))
 }
 
-/// The closest images, closest first, row by row, as a PNG.
-fn sheet(data: &Dataset, images: &[usize]) -> Result<Vec<u8>> {
-    let shown = images.len().min(SIDE * SIDE);
-    let (columns, rows) = (shown.min(SIDE), shown.div_ceil(SIDE));
+/// These images, row by row, as a PNG.
+fn sheet(data: &Dataset, shown: &[usize], workers: usize, stop: &Signals) -> Result<Vec<u8>> {
+    let (columns, rows) = (shown.len().min(SIDE), shown.len().div_ceil(SIDE));
     let [width, height] = [columns, rows].map(|n| n * (THUMBNAIL + GAP) - GAP);
     let mut pixels = vec![255; width * height * 3];
     let transform = EvalTransform { resize: Some(THUMBNAIL), crop: THUMBNAIL };
-    let mut scratch = Scratch::default();
-    for (place, &image) in images[..shown].iter().enumerate() {
-        let decoded = data.image(image)?;
-        let thumbnail = transform.crop_rgb(&decoded, &mut scratch);
+    let mut loader = Loader::evaluation(Arc::new(data.select(shown)?), transform, shown.len(), workers)?;
+    let thumbnails = loader.next_until(&stop.flag()).transpose()?.map_or_else(Vec::new, |mut batch| batch.groups.swap_remove(0));
+    for (place, thumbnail) in thumbnails.chunks_exact(crop_bytes(THUMBNAIL)).enumerate() {
+        let thumbnail: Vec<u8> = thumbnail.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
         let (x, y) = (place % SIDE * (THUMBNAIL + GAP), place / SIDE * (THUMBNAIL + GAP));
         for (line, row) in thumbnail.chunks_exact(THUMBNAIL * 3).enumerate() {
             let at = ((y + line) * width + x) * 3;
@@ -103,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_page_names_sheets_and_escapes_paths() {
-        let one = |prototype, score| Assignment { path: "a\"<b>.png".into(), prototype, score };
+        let one = |prototype, score| Assignment { image: 0, path: "a\"<b>.png".into(), prototype, score };
         let html = page(&[vec![], vec![0], vec![2, 1]], &[one(1, 0.5), one(2, 0.1), one(2, 0.9)]);
         let (second, first) = (html.find("prototype-0001.png").unwrap(), html.find("prototype-0002.png").unwrap());
         assert!(

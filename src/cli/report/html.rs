@@ -43,6 +43,8 @@ pub struct Html {
     evaluated: Vec<Evaluated>,
     warnings: Vec<Warning>,
     queue_from: Option<u64>,
+    /// Bad images and their replacements, in all steps.
+    replaced: u64,
     state: String,
     written: Option<Instant>,
 }
@@ -60,6 +62,7 @@ impl Html {
             evaluated: vec![],
             warnings: vec![],
             queue_from: None,
+            replaced: 0,
             state: "running".into(),
             written: None,
         };
@@ -67,6 +70,7 @@ impl Html {
             let number = |o: &Map<String, Value>, key: &str| o.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
             metrics_log::read_each(&folder.join("metrics.jsonl"), |o| {
                 this.step(o.get("step").and_then(Value::as_u64).unwrap_or(0), number(&o, "loss"), number(&o, "lr"), number(&o, "images_per_second"));
+                this.replaced = number(&o, "replaced_images") as u64;
             })?;
             metrics_log::read_each(&folder.join("events.jsonl"), |o| {
                 let text = |key: &str| o.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -119,6 +123,10 @@ impl Html {
         for (name, value) in facts {
             let _ = writeln!(s, "<tr><th>{name}</th><td class=\"n\">{value}</td></tr>");
         }
+        if self.replaced > 0 {
+            let count = grouped(self.replaced);
+            let _ = writeln!(s, "<tr><th>replaced images (bad-images.txt names the bad ones)</th><td class=\"n\">{count}</td></tr>");
+        }
         s += "</table>\n<h2>Loss by step</h2>\n";
         let name = escape(&run.chance_name);
         s += &chart("loss", &self.loss, (run.chance_loss > 0.0).then_some((name.as_str(), run.chance_loss)));
@@ -169,7 +177,11 @@ impl Observer for Html {
                 self.run = run.clone();
                 self.write()?;
             }
-            Event::Step(s) => self.step(s.step, s.loss, s.lr, s.images_per_second),
+            Event::Step(s) => {
+                self.step(s.step, s.loss, s.lr, s.images_per_second);
+                let replaced = s.extra.iter().find(|(name, _)| *name == "replaced_images");
+                self.replaced = replaced.map_or(self.replaced, |(_, count)| *count as u64);
+            }
             Event::Epoch(e) => {
                 self.state = format!("running: epoch {} of {}", e.epoch + 1, self.run.epochs);
                 if self.written.is_none_or(|w| w.elapsed() >= EVERY) {

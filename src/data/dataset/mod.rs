@@ -12,6 +12,7 @@ mod labelled;
 mod layout;
 mod places;
 mod roles;
+mod stamps;
 mod summary;
 
 use std::fmt;
@@ -22,9 +23,12 @@ use std::sync::{Arc, OnceLock};
 pub use contents::{Contents, ScanOptions};
 pub use layout::Layout;
 pub use roles::Part;
+pub use stamps::Stamp;
 pub use summary::{PartSummary, Summary};
 
+use super::bad::{BadImages, OnBad, allowance};
 use super::decode::{Rgb8, decode};
+use super::reading::Reading;
 use super::shards::Shard;
 use crate::error::{Error, Result};
 use found::Source;
@@ -64,6 +68,7 @@ pub struct Dataset {
     summary: Arc<Summary>,
     cache: Vec<OnceLock<Arc<Rgb8>>>,
     cached: AtomicUsize,
+    bad: Arc<BadImages>,
 }
 
 impl fmt::Debug for Dataset {
@@ -102,7 +107,7 @@ impl Dataset {
         if samples.len() <= CACHE_IMAGES {
             cache.resize_with(samples.len(), OnceLock::new);
         }
-        Ok(Self { samples, classes, shards, root, summary, cache, cached: AtomicUsize::new(0) })
+        Ok(Self { samples, classes, shards, root, summary, cache, cached: AtomicUsize::new(0), bad: Arc::default() })
     }
 
     /// The samples at `indices`, in that order, with the same classes (for training on a fraction of the labels).
@@ -111,7 +116,9 @@ impl Dataset {
     /// When an index is not below `len()`.
     pub fn select(&self, indices: &[usize]) -> Result<Self> {
         let samples = indices.iter().map(|&i| self.samples[i].clone()).collect();
-        Self::build(samples, Arc::clone(&self.classes), Arc::clone(&self.shards), (Arc::clone(&self.root), Arc::clone(&self.summary)))
+        let about = (Arc::clone(&self.root), Arc::clone(&self.summary));
+        let selected = Self::build(samples, Arc::clone(&self.classes), Arc::clone(&self.shards), about)?;
+        Ok(Self { bad: Arc::clone(&self.bad), ..selected })
     }
 
     /// What tells the images' names and order from others: blake3 of the names below `root`, 32 hexadecimal digits, the same on every system.
@@ -128,6 +135,18 @@ impl Dataset {
             }
         }
         hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// The same set, of which images that cannot be read are treated so; `limit`: the part of them that may be bad ([`allowance`]).
+    #[must_use]
+    pub fn on_bad(mut self, on: OnBad, limit: Option<f64>) -> Self {
+        self.bad = Arc::new(BadImages::new(on, allowance(limit, self.len())));
+        self
+    }
+
+    /// What becomes of its bad images, and those that were found.
+    pub fn bad(&self) -> &BadImages {
+        &self.bad
     }
 
     /// Number of images.
@@ -167,23 +186,55 @@ impl Dataset {
 
     /// Reads and decodes image `i`.
     pub fn decode(&self, i: usize) -> Result<Rgb8> {
-        let unread = |e| Error::data(self.path(i), format!("cannot be read: {e}"));
-        let bytes = match &self.samples[i].0 {
+        self.decode_by(i, &Reading::default())
+    }
+
+    fn decode_by(&self, i: usize, reading: &Reading) -> Result<Rgb8> {
+        match &self.samples[i].0 {
+            Source::Record { file, index } => file.read(*index as usize).map_err(|e| self.unread(i, &e)),
+            _ => decode(&self.bytes_by(i, reading)?).map_err(|message| Error::data(self.path(i), message)),
+        }
+    }
+
+    fn unread(&self, i: usize, error: &std::io::Error) -> Error {
+        Error::data(self.path(i), format!("cannot be read: {error}"))
+    }
+
+    /// Image `i` as it lies in its file, or its pixels where those lie there, for a thread whose reads are watched.
+    fn bytes_by(&self, i: usize, reading: &Reading) -> Result<Vec<u8>> {
+        let read = || match &self.samples[i].0 {
             Source::File(path) => std::fs::read(path),
             Source::Member { shard, offset, length, .. } => self.shards[*shard as usize].read(*offset, *length),
-            Source::Record { file, index } => return file.read(*index as usize).map_err(unread),
+            Source::Record { file, index } => file.read(*index as usize).map(|image| image.pixels),
         };
-        let bytes = bytes.map_err(unread)?;
-        decode(&bytes).map_err(|message| Error::data(self.path(i), message))
+        // What failed for good before is not waited for again.
+        let known = self.bad.any() && self.bad.knows(&self.path(i));
+        reading.read(i as u32, known, read).map_err(|e| self.unread(i, &e))
+    }
+
+    /// Width and height of image `i`, once all of it has been decoded, and its file.
+    pub(super) fn examine(&self, i: usize, reading: &Reading) -> Result<([usize; 2], Vec<u8>)> {
+        if let Source::Record { .. } = &self.samples[i].0 {
+            let image = self.decode_by(i, reading)?;
+            return Ok(([image.width, image.height], image.pixels));
+        }
+        let bytes = self.bytes_by(i, reading)?;
+        let image = decode(&bytes).map_err(|message| Error::data(self.path(i), message))?;
+        Ok(([image.width, image.height], bytes))
     }
 
     /// Image `i`, decoded once and kept while all kept images fit into 256 MiB.
     pub fn image(&self, i: usize) -> Result<Arc<Rgb8>> {
-        let Some(slot) = self.cache.get(i) else { return self.decode(i).map(Arc::new) };
+        self.image_by(i, &Reading::default())
+    }
+
+    /// The same for a thread whose reads are watched.
+    pub(super) fn image_by(&self, i: usize, reading: &Reading) -> Result<Arc<Rgb8>> {
+        let Some(slot) = self.cache.get(i) else { return self.decode_by(i, reading).map(Arc::new) };
         if let Some(image) = slot.get() {
             return Ok(Arc::clone(image));
         }
-        let image = Arc::new(self.decode(i)?);
+        let image = Arc::new(self.decode_by(i, reading)?);
         let size = image.pixels.len() + size_of::<Rgb8>();
         let fits = |used: usize| used.checked_add(size).filter(|&sum| sum <= CACHE_BYTES);
         if self.cached.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {

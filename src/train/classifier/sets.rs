@@ -1,12 +1,14 @@
 //! Labelled images of a classifier.
 
 use crate::data::rng::permutation;
-use crate::data::{Contents, Dataset, HeldOut, Loader, Part, Split, TrainTransform, hold_out, steps_per_epoch};
+use crate::data::{Batch, Contents, Dataset, HeldOut, Loader, OnBad, Part, Split, TrainTransform, hold_out, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::nn::Images;
-use crate::train::config::LinearConfig;
+use crate::train::config::{BadFiles, LinearConfig};
 use crate::train::plan::{eval_transform, images};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Training and validation images with the same classes.
 #[derive(Clone, Debug)]
@@ -24,7 +26,7 @@ pub struct ClassSets {
 impl ClassSets {
     /// Opens the data of `config`, and of each class's training images takes the part `train.fraction`, at least one image, chosen by the seed.
     pub fn open(config: &LinearConfig) -> Result<Self> {
-        let (mut train, val) = parts(config.data.scan()?, config.data.val_fraction, config.seed)?;
+        let (mut train, mut val) = parts(config.data.scan()?, config.data.val_fraction, config.seed)?;
         let classes = train.classes().len();
         if classes < 2 {
             return Err(Error::data(train.root(), format!("holds {classes} class folders; a classifier needs at least two")));
@@ -33,6 +35,11 @@ impl ClassSets {
         if fraction < 1.0 {
             let labels: Vec<usize> = (0..train.len()).filter_map(|i| train.label(i)).collect();
             train = train.select(&balanced(&labels, classes, fraction, config.seed))?;
+        }
+        if config.data.bad == Some(BadFiles::Replace) {
+            train = train.on_bad(OnBad::Replace { seed: config.seed }, config.data.bad_limit);
+            // A replacement would count twice.
+            val = val.on_bad(OnBad::Skip, config.data.bad_limit);
         }
         let batch = config.train.batch.min(train.len());
         Ok(Self { train: Arc::new(train), val: Arc::new(val), batch, images: images(&config.data) })
@@ -82,6 +89,23 @@ pub fn parts(contents: Contents, val_fraction: Option<f64>, seed: u64) -> Result
         hold_out(&names, &labels, all.classes(), fraction, seed).map_err(|message| Error::data(all.root(), message))?;
     remarks.iter().for_each(|remark| tracing::warn!("{}: {remark}", all.root().display()));
     Ok((all.select(&train)?, all.select(&val)?))
+}
+
+/// The next batch, or a break where a stop request comes before it does.
+pub(crate) fn next_batch(loader: &mut Loader, stop: &AtomicBool) -> Result<ControlFlow<(), Option<Batch>>> {
+    match loader.next_until(stop).transpose() {
+        Ok(batch) => Ok(ControlFlow::Continue(batch)),
+        Err(Error::StoppedEmpty) => Ok(ControlFlow::Break(())),
+        Err(error) => Err(replaceable(error)),
+    }
+}
+
+/// Says which setting goes on without an image that cannot be read.
+pub fn replaceable(error: Error) -> Error {
+    match error {
+        Error::Data { path, message } => Error::Data { path, message: format!("{message} (data.bad = \"replace\" goes on without it)") },
+        other => other,
+    }
 }
 
 /// Labels of a batch whose images all have one, as both parts of [`ClassSets`] do.

@@ -76,6 +76,25 @@ pub struct DataConfig {
     /// `"official"` (.228 for red). Files may also call the key `normalize_std`.
     #[serde(deserialize_with = "normalize_std::deserialize")]
     pub std: [f64; 3],
+    /// What becomes of an image that cannot be read: with `replace`, the default of pre-training, another one takes its place, chosen by the seed; with
+    /// `stop`, the default of evaluations, it ends the run. An evaluation that is told to replace does so in training, and leaves bad validation images
+    /// out of the score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad: Option<BadFiles>,
+    /// Part of the set that may be bad, from 0 to 1: above it the run ends, for then a disk is missing rather than that files are bad. By default 0.001,
+    /// but at least 3 images in sets of 30 and more, and a tenth of smaller ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_limit: Option<f64>,
+}
+
+/// What becomes of images that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadFiles {
+    /// Another one takes its place.
+    Replace,
+    /// The run ends.
+    Stop,
 }
 
 /// Most loader threads.
@@ -92,6 +111,8 @@ impl Default for DataConfig {
             workers,
             mean: [0.485, 0.456, 0.406],
             std: normalize_std::MMPRETRAIN,
+            bad: None,
+            bad_limit: None,
         }
     }
 }
@@ -115,6 +136,7 @@ impl DataConfig {
             c.range(&format!("data.mean[{i}]"), self.mean[i], 0.0, 1.0)?;
             c.positive(&format!("data.std[{i}]"), self.std[i])?;
         }
+        self.bad_limit.map_or(Ok(()), |limit| c.range("data.bad_limit", limit, 0.0, 1.0))?;
         Ok(())
     }
 }

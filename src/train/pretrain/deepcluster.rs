@@ -4,6 +4,7 @@
 //! of the data. The draw of the first centroids is a function of (seed, epoch, head).
 
 use super::Run;
+use super::data::tell;
 use super::runner::Runner;
 use super::state::{State, note_kernels};
 use crate::data::{Dataset, Loader, rng};
@@ -29,7 +30,7 @@ impl State {
         data: &Arc<Dataset>,
         observer: &mut dyn Observer,
     ) -> Result<ControlFlow<()>> {
-        let Self { runner: Runner::DeepCluster(runner), model, store, choices, .. } = self else { return Ok(ControlFlow::Continue(())) };
+        let Self { runner: Runner::DeepCluster(runner), model, store, choices, bad, .. } = self else { return Ok(ControlFlow::Continue(())) };
         if runner.memory().is_full() {
             return Ok(ControlFlow::Continue(()));
         }
@@ -47,8 +48,14 @@ impl State {
         });
         let mut loader = Loader::first_pass(Arc::clone(data), crops, batch, workers)?;
         let mut row = 0;
-        while let Some(crops) = loader.next() {
-            let crops = crops?;
+        while let Some(crops) = loader.next_or_stop(run.stop, &mut |notice| tell(observer, notice)) {
+            let crops = match crops {
+                Err(Error::StoppedEmpty) => return Ok(ControlFlow::Break(())),
+                crops => crops?,
+            };
+            bad.add(&crops);
+            bad.untold(crops.step).into_iter().try_for_each(|warning| observer.event(&Event::Warning(warning)))?;
+            bad.write(run.folder).map_or(Ok(()), |warning| observer.event(&Event::Warning(warning)))?;
             let groups: Vec<&[u8]> = crops.groups.iter().map(Vec::as_slice).collect();
             runner.remember(row, &crops.indices, &pass.run(run.gpu, &groups)?)?;
             row += batch;
@@ -56,6 +63,11 @@ impl State {
             if run.stop.load(Ordering::Relaxed) {
                 return Ok(ControlFlow::Break(()));
             }
+        }
+        let steps = (data.len() / batch) as u64;
+        if !self.step.is_multiple_of(steps) {
+            // A run that goes on with other data in the middle of an epoch: its images need labels.
+            self.begin_epoch(config, run, self.step / steps, observer)?;
         }
         Ok(ControlFlow::Continue(()))
     }

@@ -5,6 +5,8 @@
 //! `state/loss_scale`, in mid-epoch what the epoch's steps add up to ([`super::epoch`]), and in its metadata the step and the state of the
 //! queue. Random choices are functions of seed and step, so there is no generator to save.
 
+use super::bad::{self, BadRecord};
+use super::data_change::Images;
 use super::epoch::EpochRecord;
 use super::runner::Runner;
 use super::{Run, deepcluster};
@@ -30,7 +32,7 @@ use std::path::{Path, PathBuf};
 const LOSS_SCALE: &str = "state/loss_scale";
 
 /// Name of [`Dataset::fingerprint`] there.
-const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 
 /// Name of the last epoch's mean loss among a checkpoint's metadata.
 const LAST_LOSS: &str = "last_loss";
@@ -47,9 +49,13 @@ pub(super) struct State {
     pub(super) epoch: EpochRecord,
     /// Mean loss of the last epoch that ended; not a number before.
     pub(super) last_loss: f64,
+    /// Images that could not be read.
+    pub(super) bad: BadRecord,
     images: usize,
     /// Of the data.
     fingerprint: String,
+    /// Its files.
+    pub(super) files: Images,
     /// The checkpoint that it came from.
     pub(super) restored: Option<PathBuf>,
     /// Kernel variants that the run uses, as far as its programs needed any: other variants round differently.
@@ -65,13 +71,14 @@ impl State {
         data: &Dataset,
         warnings: &mut Vec<Warning>,
     ) -> Result<Self> {
-        let (images, fingerprint) = (data.len(), data.fingerprint(data.root()));
+        let (images, fingerprint, files) = (data.len(), data.fingerprint(data.root()), Images::of(data));
         let gpu = run.gpu;
         let mut model = plan::model(config, gpu.caps().max_binding_bytes);
         let runner = Runner::new(&mut model, config, images)?;
         let store = model.parameters.allocate(gpu)?;
         let (epoch, last_loss, choices) = (EpochRecord::default(), f64::NAN, Choices::new());
-        let mut state = Self { model, runner, step: 0, store, epoch, last_loss, images, fingerprint, restored: None, choices };
+        let bad = BadRecord::default();
+        let mut state = Self { model, runner, step: 0, store, epoch, last_loss, bad, images, fingerprint, files, restored: None, choices };
         let saved = match run.folder {
             Some(folder) => {
                 let checkpoints = folder.checkpoints(config.checkpoint.keep)?;
@@ -82,7 +89,7 @@ impl State {
         };
         if let Some((checkpoint, more)) = saved {
             warnings.extend(more);
-            state.restore(config, gpu, &checkpoint, warnings)?;
+            state.restore(config, run, &checkpoint, data, warnings)?;
         } else {
             let specs = SwavModel::specs(&state.model.backbone, &state.model.head);
             let block = state.model.backbone.block;
@@ -128,6 +135,16 @@ impl State {
         self.runner.run(run.gpu, &self.model, &self.store, &variants, inputs, (row, images))
     }
 
+    /// Images of the data.
+    pub(super) fn images(&self) -> usize {
+        self.images
+    }
+
+    /// What tells their names from others.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Writes a checkpoint and returns its path.
     pub(super) fn save(&self, config: &PretrainConfig, gpu: &Gpu, folder: &RunFolder) -> Result<PathBuf> {
         let floats = self.floats(gpu)?;
@@ -145,6 +162,10 @@ impl State {
         let prototypes = [self.epoch.prototypes()];
         if prototypes[0] > 0 {
             tensors.extend(self.epoch.tensors(&prototypes));
+        }
+        let (images, of_images) = (self.bad.indices(), [self.bad.indices().len()]);
+        if !images.is_empty() {
+            tensors.insert(bad::IMAGES.to_owned(), TensorRef { dtype: Dtype::I64, shape: &of_images, bytes: bytemuck::cast_slice(&images) });
         }
         let banks = match &self.runner {
             Runner::DeepCluster(runner) => Some((runner, deepcluster::saved_images(runner), deepcluster::shapes(runner))),
@@ -199,6 +220,8 @@ impl State {
             ("kernels".to_owned(), serde_json::to_string(&self.choices).map_err(|e| Error::Failed(e.to_string()))?),
         ]);
         metadata.extend(self.epoch.metadata()?);
+        metadata.extend(self.bad.metadata());
+        metadata.extend(self.files.metadata());
         Ok(metadata)
     }
 
@@ -219,23 +242,12 @@ impl State {
             .collect()
     }
 
-    fn restore(&mut self, config: &PretrainConfig, gpu: &Gpu, saved: &Checkpoint, warnings: &mut Vec<Warning>) -> Result<()> {
-        let images = metadata(saved, "images")?;
-        if *images != self.images.to_string() {
-            let message = format!(
-                "was made with {images} images, the data has {} now: a run goes on with the same data only; restore it, or begin a new run from these weights with --init",
-                self.images
-            );
-            return Err(Error::weights(&saved.path, message));
-        }
-        if saved.metadata.get(DATA).is_some_and(|before| *before != self.fingerprint) {
-            let message =
-                "has images of other names, or in another order, than when the checkpoint was written: the run goes on, but not as it would have";
-            warnings.push(Warning::new("data.path", message));
-        }
+    fn restore(&mut self, config: &PretrainConfig, run: &Run<'_>, saved: &Checkpoint, data: &Dataset, warnings: &mut Vec<Warning>) -> Result<()> {
+        let gpu = run.gpu;
+        let (same, same_length) = self.compare_data(config, run, saved, warnings)?;
         let mut changed = differences(metadata(saved, "config")?, &config.to_toml()?);
         // What does not change the trajectory may change silently.
-        changed.retain(|(key, ..)| !["data.workers", "checkpoint.", "data.path"].iter().any(|free| key.starts_with(free)));
+        changed.retain(|(key, ..)| !["data.workers", "checkpoint.", "data.path", "data.bad"].iter().any(|free| key.starts_with(free)));
         for (key, before, now) in &changed {
             let jump = if key == "train.batch" { ": epochs have another length, so epoch and learning rate jump" } else { "" };
             warnings.push(Warning::new(key, format!("was {before} when the checkpoint was written and is {now} now{jump}")));
@@ -244,7 +256,7 @@ impl State {
         if let Some(loss) = saved.metadata.get(LAST_LOSS) {
             self.last_loss = loss.parse().map_err(|_| Error::weights(&saved.path, format!("metadata `{LAST_LOSS}` is no number")))?;
         }
-        self.restore_tensors(gpu, saved).map_err(|error| match error {
+        self.restore_tensors(gpu, saved, same).map_err(|error| match error {
             // The tensors fit the configuration that they were written under.
             Error::Weights { path, message } if !changed.is_empty() => {
                 let keys: Vec<String> =
@@ -266,16 +278,17 @@ impl State {
             warnings.push(Warning::new("queue.length", message));
         }
         // Sums of an epoch of another length are of no use.
-        if !changed.iter().any(|(key, ..)| key == "train.batch") {
+        if same_length && !changed.iter().any(|(key, ..)| key == "train.batch") {
             self.epoch = EpochRecord::of(saved, config.model.prototypes)?;
         }
+        self.bad = BadRecord::of(saved, data, same, run.folder)?;
         self.step = saved.step;
         self.restored = Some(saved.path.clone());
         Ok(())
     }
 
     /// Takes everything that a step reads.
-    fn restore_tensors(&mut self, gpu: &Gpu, saved: &Checkpoint) -> Result<()> {
+    fn restore_tensors(&mut self, gpu: &Gpu, saved: &Checkpoint, same: bool) -> Result<()> {
         let parameters = &self.model.parameters;
         let read = |prefix: &str| -> Result<Values> {
             let one = |name: &str| {
@@ -297,7 +310,9 @@ impl State {
                 let pushed = metadata(saved, "queue_pushed")?.parse();
                 runner.restore_queue(pushed.map_err(|_| Error::weights(&saved.path, "metadata `queue_pushed` is no number"))?);
             }
-            Runner::DeepCluster(runner) => deepcluster::restore(runner, saved)?,
+            // Rows and labels go by the numbers of images: those of other data are filled in anew.
+            Runner::DeepCluster(runner) if same => deepcluster::restore(runner, saved)?,
+            Runner::DeepCluster(_) => {}
         }
         if let Some(id) = self.runner.loss_scale().filter(|_| saved.tensor(LOSS_SCALE).is_some()) {
             let state: Vec<f32> = bytemuck::pod_collect_to_vec(saved.expect(LOSS_SCALE, Dtype::F32, &[4])?);
@@ -342,6 +357,6 @@ pub(super) fn note_kernels(known: &mut Choices, run: &Run<'_>, used: Choices) ->
     }
 }
 
-fn metadata<'a>(saved: &'a Checkpoint, key: &str) -> Result<&'a String> {
+pub(super) fn metadata<'a>(saved: &'a Checkpoint, key: &str) -> Result<&'a String> {
     saved.metadata.get(key).ok_or_else(|| Error::weights(&saved.path, format!("metadata `{key}` is missing")))
 }

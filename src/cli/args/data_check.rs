@@ -1,0 +1,49 @@
+//! Flags about images that cannot be used: `data check`, and `--bad` of commands that look at each once.
+
+use super::values::{OnBadImage, count};
+use clap::Args;
+use std::path::PathBuf;
+
+/// What becomes of images that cannot be read, where each is looked at once.
+#[derive(Args, Clone, Debug)]
+pub struct BadArgs {
+    /// What becomes of images that cannot be read
+    #[arg(long, value_enum, value_name = "stop|skip", default_value_t)]
+    pub bad: OnBadImage,
+}
+
+/// `data`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  swav-wgpu data check data/sprites --decode")]
+pub struct DataToolArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+/// What can be done with a set of images.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum DataCommand {
+    /// Say what a set holds and which of its images cannot be used
+    Check(DataCheckArgs),
+}
+
+/// `data check`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  swav-wgpu data check data/sprites
+  swav-wgpu data check /data/imagenet --decode --json
+
+--json prints {summary, images, classes: [{class, images}], without_class, decoded, width: {min, median, max}, height, duplicates: [[path]], bad: [{path, reason}]}.
+Exits 4 when an image cannot be used.")]
+pub struct DataCheckArgs {
+    /// Images: a folder, tar shards (train-{000..099}.tar), CIFAR or STL-10
+    #[arg(required = true, value_name = "PATH|PATTERN")]
+    pub paths: Vec<PathBuf>,
+    /// Read and decode every image, as a run would, and find those of the same content
+    #[arg(long)]
+    pub decode: bool,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub workers: Option<usize>,
+}
