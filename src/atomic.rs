@@ -5,8 +5,9 @@
 //! with [`TEMPORARY`] and which is locked as long as its process lives. [`NewFolder`] does the same for a folder of files.
 
 use crate::error::{Error, Result};
+use crate::fault;
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// How names of temporary files and folders start.
@@ -35,18 +36,22 @@ pub fn folder_of(path: &Path) -> &Path {
 }
 
 /// Replaces `path` by what `write` writes.
-pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>) -> Result<()> {
+pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     let go = || {
         let mut temporary = builder(false).tempfile_in(folder)?;
         // Where there are no locks, nobody takes it for a leftover either.
         let _ = temporary.as_file().try_lock();
+        fault::writing(path, "before-write")?;
         let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
         write(&mut buffered)?;
         buffered.flush()?;
         drop(buffered);
+        fault::writing(path, "before-fsync")?;
         temporary.as_file().sync_all()?;
+        fault::writing(path, "before-rename")?;
         temporary.persist(path).map_err(|e| e.error)?;
+        fault::writing(path, "after-rename")?;
         sync_folder(folder)
     };
     go().map_err(Error::output(path))
@@ -56,9 +61,81 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> 
 pub fn can_write(path: &Path) -> Result<()> {
     let folder = path.ancestors().skip(1).find(|p| p.exists() && !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
-        return Err(Error::output(path)(std::io::Error::other("is a folder")));
+        return Err(Error::output(path)(io::Error::other("is a folder")));
+    }
+    // It would be replaced, not written to.
+    if path.metadata().is_ok_and(|about| !about.is_file()) {
+        return Err(Error::output(path)(io::Error::other("is no regular file")));
     }
     builder(false).tempfile_in(folder).map(drop).map_err(Error::output(path))
+}
+
+/// Errors where there is something at `path` that is no file of its own: a link, a folder, a FIFO, a device.
+pub fn expect_own_file(path: &Path) -> io::Result<()> {
+    let about = match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    match (about.is_symlink(), about.is_dir(), about.is_file()) {
+        (true, ..) => Err(io::Error::other("is a link, and none is followed")),
+        (_, true, _) => Err(io::Error::other("is a folder")),
+        (.., true) => Ok(()),
+        _ => Err(io::Error::other("is no regular file")),
+    }
+}
+
+/// Opens `path` as `options` say, but neither follows a link nor waits for what is no file.
+pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    expect_own_file(path)?;
+    // Another process may have put something else there since.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    }
+    #[cfg(windows)]
+    {
+        use std::os::windows::fs::OpenOptionsExt;
+        /// Opens a link itself.
+        const FILE_FLAG_OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+        options.custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
+    }
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("is no regular file")) }
+}
+
+/// Whether `path` still is the name of `file`. Where the system does not tell files apart, whether there is a file.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let Ok(there) = path.symlink_metadata() else { return false };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().is_ok_and(|here| (here.dev(), here.ino()) == (there.dev(), there.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        there.is_file()
+    }
+}
+
+/// Makes the file `path` with these bytes, locked, or `None` if something of that name is there. It is never there without them.
+pub fn create_locked(path: &Path, bytes: &[u8]) -> io::Result<Option<File>> {
+    let mut temporary = builder(false).tempfile_in(folder_of(path))?;
+    temporary.as_file().try_lock()?;
+    fault::write(path)?;
+    temporary.as_file_mut().write_all(bytes)?;
+    match temporary.persist_noclobber(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        // File systems without hard links.
+        Err(_) => {
+            let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+            file.try_lock()?;
+            file.write_all(bytes)?;
+            Ok(Some(file))
+        }
+    }
 }
 
 /// Replaces `path` by `bytes`.
@@ -67,7 +144,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Flushes a folder's entries, where the system can do that.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
+fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
@@ -109,7 +186,7 @@ impl NewFolder {
     pub fn begin(place: &Path) -> Result<Self> {
         let go = || {
             if place.symlink_metadata().is_ok() && !place.is_dir() {
-                return Err(std::io::Error::other("is no folder"));
+                return Err(io::Error::other("is no folder"));
             }
             // A folder that is linked to is replaced itself.
             let place = if place.is_dir() { place.canonicalize()? } else { place.to_owned() };
@@ -158,7 +235,7 @@ mod tests {
         write(&path, b"two").unwrap();
         let error = write_with(&path, |out| {
             out.write_all(b"half")?;
-            Err(std::io::Error::other("disk full"))
+            Err(io::Error::other("disk full"))
         });
         assert_eq!(error.unwrap_err().exit_code(), 5);
         assert_eq!(std::fs::read(&path).unwrap(), b"two");

@@ -128,6 +128,12 @@ impl Error {
         move |source| Self::Output { path, source }
     }
 
+    /// Whether something cannot be written because the disk, or the user's share of it, is full.
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Output { source, .. } if [StorageFull, QuotaExceeded].contains(&source.kind()))
+    }
+
     /// The process exit code that scripts rely on.
     pub fn exit_code(&self) -> u8 {
         match self {

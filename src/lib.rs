@@ -6,6 +6,7 @@
 #![cfg_attr(rustfmt, rustfmt_skip)]
 
 pub mod error;
+pub mod fault;
 pub mod atomic;
 pub mod data;
 pub mod gpu;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Layers, lowest first. A module may use those before it. `error` and `atomic` are for everyone.
+/// Layers, lowest first. A module may use those before it. `error`, `fault` and `atomic` are for everyone.
 const LAYERS: &[&str] =
-    &["error", "atomic", "data", "gpu", "graph", "ops", "tune", "check", "nn", "optim", "swav", "weights", "train", "bench", "cli"];
+    &["error", "fault", "atomic", "data", "gpu", "graph", "ops", "tune", "check", "nn", "optim", "swav", "weights", "train", "bench", "cli"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

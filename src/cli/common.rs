@@ -5,6 +5,7 @@ use super::errors::printable;
 use crate::atomic;
 use crate::data::{Contents, EvalTransform};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::gpu::{DeviceKind, Gpu};
 use crate::nn::Images;
 use crate::train::config::{BackboneConfig, DataConfig, ImageConfig, Kind, LinearConfig, PretrainConfig, backbone_of, kind_of};
@@ -31,6 +32,15 @@ pub(super) fn start_logging(global: &Global) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     // A second start, in tests of the library, is no harm.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+}
+
+/// Arms the faults that tests ask for in the environment, and says so.
+pub(super) fn arm_faults() -> Result<()> {
+    let Some(text) = std::env::var_os(fault::VARIABLE) else { return Ok(()) };
+    let text = text.to_string_lossy();
+    fault::arm(&text)?;
+    warn(format!("{} is set, so things go wrong on purpose: {text}", fault::VARIABLE));
+    Ok(())
 }
 
 /// The adapter the user asked for; its compiled pipelines are kept where the backend can.

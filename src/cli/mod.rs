@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
         Err(code) => return ExitCode::from(code),
     };
     common::start_logging(&cli.global);
-    match run(&cli) {
+    match common::arm_faults().and_then(|()| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ExitCode::from(errors::report(&error)),
     }

@@ -68,13 +68,17 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         }
     }
     let finished = pretrain(&config, &run, prepared, &mut observers)?;
-    let Finished { steps, epochs, loss, images_per_second, checkpoint, stopped, bad_images, replaced_images, .. } = finished;
+    let Finished { steps, epochs, loss, images_per_second, checkpoint, stopped, bad_images, replaced_images, skipped_steps, .. } = finished;
     if global.json {
         let checkpoint = checkpoint.as_ref().map(|path| path.to_string_lossy());
-        output::json(&json!({
+        let mut result = json!({
             "steps": steps, "epochs": epochs, "loss": loss, "images_per_second": images_per_second, "checkpoint": checkpoint, "stopped": stopped,
             "bad_images": bad_images, "replaced_images": replaced_images,
-        }))?;
+        });
+        if skipped_steps > 0 {
+            result["skipped_steps"] = json!(skipped_steps);
+        }
+        output::json(&result)?;
     }
     match (stopped, checkpoint) {
         (false, _) => Ok(()),

@@ -2,6 +2,7 @@
 
 use super::Gpu;
 use crate::error::{Error, Result};
+use crate::fault;
 
 /// A storage buffer with the name that errors and reports use.
 #[derive(Clone, Debug)]
@@ -23,6 +24,9 @@ impl Buffer {
             )));
         }
         let usage = Usage::STORAGE | Usage::UNIFORM | Usage::COPY_SRC | Usage::COPY_DST;
+        if fault::buffer(label) {
+            gpu.provoke_out_of_memory();
+        }
         let raw = gpu.scoped(&format!("{label} ({})", megabytes(size)), || {
             gpu.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
         })?;

@@ -326,6 +326,12 @@ impl Gpu {
         })
     }
 
+    /// Reports want of memory at the next look, as a driver would. For tests.
+    pub fn provoke_out_of_memory(&self) {
+        let mut messages = self.faults.uncaptured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        messages.push("Out of Memory, on purpose".into());
+    }
+
     /// Destroys the device, as a driver reset would; every later call reports [`Error::DeviceLost`].
     pub fn destroy(&self) {
         self.device.destroy();

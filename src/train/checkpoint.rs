@@ -4,16 +4,17 @@
 //! file that is cut off or has a flipped bit anywhere is refused with its name (a blake3 sum over the whole file is in its
 //! metadata); while one is written or old ones are removed there is always at least one complete file.
 
-use super::event::Warning;
-use crate::atomic;
+mod store;
+
 use crate::error::{Error, Result};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use safetensors::Dtype;
+pub use store::CheckpointStore;
 
 /// The file starts with this behind the eight bytes of the header's length; 64 hexadecimal digits follow.
 const SUM_PREFIX: &[u8] = br#"{"__metadata__":{"blake3":""#;
@@ -56,6 +57,10 @@ impl Checkpoint {
     /// Reads and verifies a file that [`CheckpointStore::save`] wrote.
     pub fn load(path: &Path) -> Result<Self> {
         let damaged = |what: String| Error::weights(path, format!("damaged checkpoint: {what}"));
+        // Reading what is no file, a FIFO say, might never end.
+        if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+            return Err(damaged("is no regular file".into()));
+        }
         let file = std::fs::read(path).map_err(|e| Error::weights(path, format!("cannot be read: {e}")))?;
         let sum_at = 8 + SUM_PREFIX.len();
         let sum = file.get(sum_at..sum_at + SUM_LENGTH).filter(|_| file[8..].starts_with(SUM_PREFIX));
@@ -127,98 +132,6 @@ fn sum_of(before: &[u8], after: &[&[u8]]) -> String {
         hasher.update(part);
     }
     hasher.finalize().to_hex().to_string()
-}
-
-/// The `checkpoints` folder of a run.
-#[derive(Debug)]
-pub struct CheckpointStore {
-    folder: PathBuf,
-    keep: usize,
-}
-
-impl CheckpointStore {
-    /// Opens or creates the folder, removes what a killed process left half-written. `keep`: how many of the newest stay, at least 1.
-    pub fn open(folder: impl Into<PathBuf>, keep: usize) -> Result<Self> {
-        let folder = folder.into();
-        std::fs::create_dir_all(&folder).map_err(Error::output(&folder))?;
-        atomic::remove_leftovers(&folder);
-        Ok(Self { folder, keep: keep.max(1) })
-    }
-
-    /// Looks at a folder that another process may be writing to: nothing is created or removed. Not for saving.
-    pub fn view(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), keep: usize::MAX }
-    }
-
-    /// Refuses a folder that no checkpoint can be written to: for before the first step.
-    pub fn expect_writable(&self) -> Result<()> {
-        atomic::can_write(&self.path(0))
-    }
-
-    /// File of the checkpoint after `step` steps.
-    pub fn path(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("step-{step:09}.safetensors"))
-    }
-
-    /// Writes the state after `step` steps, then removes the oldest beyond `keep` and any of a later step (of a future that was left
-    /// by resuming from an earlier one). Metadata keys `step` and `blake3` are the store's own.
-    pub fn save(&self, step: u64, tensors: &BTreeMap<String, TensorRef>, metadata: &BTreeMap<String, String>) -> Result<PathBuf> {
-        let path = self.path(step);
-        let (header, order) = header(step, tensors, metadata).map_err(|what| Error::Failed(format!("{}: {what}", path.display())))?;
-        let sum_at = 8 + SUM_PREFIX.len();
-        let mut start = (header.len() as u64).to_le_bytes().to_vec();
-        start.extend(header);
-        let parts: Vec<&[u8]> = [&start[sum_at + SUM_LENGTH..]].into_iter().chain(order.iter().map(|t| t.bytes)).collect();
-        let sum = sum_of(&start[..sum_at], &parts);
-        start[sum_at..sum_at + SUM_LENGTH].copy_from_slice(sum.as_bytes());
-        atomic::write_with(&path, |out| {
-            out.write_all(&start)?;
-            order.iter().try_for_each(|t| out.write_all(t.bytes))
-        })?;
-        let steps = self.list()?;
-        let before = steps.iter().filter(|s| **s <= step).count();
-        for old in steps.iter().enumerate().filter(|(i, s)| i + self.keep < before || **s > step).map(|(_, s)| self.path(*s)) {
-            // Somebody else may have removed it in the meantime; what stays is in nobody's way.
-            if let Err(e) = std::fs::remove_file(&old)
-                && e.kind() != ErrorKind::NotFound
-            {
-                tracing::warn!("{} cannot be removed: {e}", old.display());
-            }
-        }
-        Ok(path)
-    }
-
-    /// Steps of the checkpoints that are there, ascending, unverified.
-    pub fn list(&self) -> Result<Vec<u64>> {
-        let entries = std::fs::read_dir(&self.folder).map_err(|e| Error::weights(&self.folder, format!("cannot be read: {e}")))?;
-        let step = |name: &str| name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse::<u64>().ok();
-        let mut steps: Vec<u64> = entries.flatten().filter_map(|e| step(&e.file_name().to_string_lossy())).collect();
-        steps.sort_unstable();
-        steps.dedup();
-        Ok(steps)
-    }
-
-    /// The newest good checkpoint, with a warning for each newer one that is damaged; `None` when there are no files; an error when
-    /// there are, but none is good.
-    pub fn latest(&self) -> Result<Option<(Checkpoint, Vec<Warning>)>> {
-        let mut warnings = Vec::new();
-        let mut first_error = None;
-        for step in self.list()?.into_iter().rev() {
-            match Checkpoint::load(&self.path(step)) {
-                Ok(checkpoint) => return Ok(Some((checkpoint, warnings))),
-                Err(error) => {
-                    warnings.push(Warning::new("", format!("{error}; an earlier one is taken")));
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        first_error.map_or(Ok(None), Err)
-    }
-
-    /// Reads the checkpoint after `step` steps.
-    pub fn load(&self, step: u64) -> Result<Checkpoint> {
-        Checkpoint::load(&self.path(step))
-    }
 }
 
 /// JSON header with zeros for the sum, padded to eight bytes, and the tensors in file order: wide types first so that all are aligned.

@@ -170,7 +170,7 @@ impl Course<'_> {
         }
         let step = (epoch + 1) * steps - 1;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Some(Epoch { epoch, step, loss: sum / count, seconds, prototypes_used: None, code_entropy: None }))
+        Ok(Some(Epoch { epoch, step, loss: sum / count, seconds, prototypes_used: None, code_entropy: None, skipped_steps: 0 }))
     }
 
     /// The epoch that was just judged, with its weights.

@@ -87,6 +87,8 @@ pub struct Epoch {
     pub prototypes_used: Option<u64>,
     /// Entropy of the mean code in nats, at most ln K (pre-training).
     pub code_entropy: Option<f64>,
+    /// Steps that changed nothing because a gradient overflowed (f16), in this epoch since the start or resume.
+    pub skipped_steps: u64,
 }
 
 /// Result of an evaluation.
@@ -127,6 +129,8 @@ pub struct Finished {
     pub bad_images: u64,
     /// How often others took their place.
     pub replaced_images: u64,
+    /// Steps that changed nothing because a gradient overflowed (f16), those before a resume included.
+    pub skipped_steps: u64,
 }
 
 /// One thing that happened.
@@ -191,6 +195,12 @@ pub enum Event {
 pub trait Observer {
     /// Takes note of one event; an error ends the run.
     fn event(&mut self, event: &Event) -> Result<()>;
+
+    /// What there is to say of the observer itself since the last event, as that its disk is full: nothing that ends a run. `end`: the event was the last.
+    fn notices(&mut self, end: bool) -> Vec<Warning> {
+        let _ = end;
+        Vec::new()
+    }
 }
 
 /// Tells the observer of the error that `outcome` is, if it is one; that it cannot be told everywhere changes nothing. A stop is no failure.
@@ -203,15 +213,35 @@ pub fn noted<T>(observer: &mut dyn Observer, outcome: Result<T>) -> Result<T> {
     outcome
 }
 
-/// Several observers as one, told in order; the first error is returned after all were told.
+/// Several observers as one, told in order; the first error is returned after all were told. What one has to say of itself all are told as warnings.
 #[derive(Default)]
 pub struct Observers(pub Vec<Box<dyn Observer>>);
 
-impl Observer for Observers {
-    fn event(&mut self, event: &Event) -> Result<()> {
+impl Observers {
+    fn tell(&mut self, event: &Event) -> Result<()> {
         let mut first = Ok(());
         for observer in &mut self.0 {
             first = first.and(observer.event(event));
+        }
+        first
+    }
+}
+
+impl Observer for Observers {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        let mut first = self.tell(event);
+        // What is said of one log can be too much for another. At the end what comes of that is not told again.
+        let ends = matches!(event, Event::Finished(_) | Event::Stopped { .. } | Event::Failed { .. });
+        for end in [false, true].into_iter().take(1 + usize::from(ends)) {
+            loop {
+                let notices: Vec<Warning> = self.0.iter_mut().flat_map(|observer| observer.notices(end)).collect();
+                for notice in &notices {
+                    first = first.and(self.tell(&Event::Warning(notice.clone())));
+                }
+                if notices.is_empty() || end {
+                    break;
+                }
+            }
         }
         first
     }

@@ -1,20 +1,21 @@
 //! JSON-lines logs that stay right over kills and resumes.
 //!
 //! Promises: each line is one whole JSON object with a `step`, written in one call; when a run goes on from step s, lines of steps from
-//! s on (of the future that was lost) and a half-written last line are removed, so every step stands there once.
+//! s on (of the future that was lost) and a half-written last line are removed, so every step stands there once; a full disk is waited out ([`LogFile`]).
 
+use super::event::Warning;
+use super::log_file::LogFile;
 use crate::atomic;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// An open log.
 #[derive(Debug)]
 pub struct MetricsLog {
-    path: PathBuf,
-    file: File,
+    file: LogFile,
 }
 
 impl MetricsLog {
@@ -22,14 +23,14 @@ impl MetricsLog {
     pub fn open(path: impl Into<PathBuf>, start_step: u64) -> Result<Self> {
         let path = path.into();
         if start_step == 0 {
+            atomic::expect_own_file(&path).map_err(Error::output(&path))?;
             atomic::write(&path, b"")?;
-        } else if path.exists() {
+        } else if path.is_file() {
             let step = |line: &str| serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64();
             let keep = |line: &str| step(line).is_some_and(|s| s < start_step);
             atomic::write_with(&path, |out| each_line(&path, |line| if keep(line) { writeln!(out, "{line}") } else { Ok(()) }))?;
         }
-        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::output(&path))?;
-        Ok(Self { path, file })
+        Ok(Self { file: LogFile::append_to(path)? })
     }
 
     /// Adds one object; it must have a `step`. Numbers that are not finite become `null`.
@@ -37,7 +38,12 @@ impl MetricsLog {
         debug_assert!(object.contains_key("step"));
         let mut line = Value::Object(object.clone()).to_string();
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(Error::output(&self.path))
+        self.file.append(line.as_bytes())
+    }
+
+    /// What there is to say of the log itself ([`LogFile::notices`]).
+    pub fn notices(&mut self, end: bool) -> Vec<Warning> {
+        self.file.notices(end)
     }
 }
 
@@ -67,6 +73,7 @@ pub fn read_each(path: &Path, mut f: impl FnMut(Map<String, Value>)) -> Result<(
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fs::OpenOptions;
 
     fn line(step: u64, loss: f64) -> Map<String, Value> {
         json!({"step": step, "loss": loss}).as_object().unwrap().clone()

@@ -10,6 +10,7 @@ mod extract;
 pub mod finetune;
 pub mod knn;
 pub mod linear;
+pub mod log_file;
 pub mod memory;
 pub mod metrics_log;
 mod network;

@@ -2,16 +2,20 @@
 //!
 //! Promises: the losses depend on configuration, data and adapter alone, not on worker threads or on where the run was interrupted; a stopped
 //! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted, but for its seconds; an image that cannot
-//! be read is replaced and told, or, as a log that cannot be written, ends the run after a checkpoint, a checkpoint in mid-run that cannot be written
-//! does not; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that overflow are skipped instead; forty in a row end the run.
+//! be read is replaced and told; what spoils the data or a log for good ends the run after a checkpoint, a full disk or a checkpoint in mid-run that cannot
+//! be written does not; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that overflow are skipped instead
+//! ([`skips`]).
 
 mod bad;
 mod data;
 mod data_change;
 mod deepcluster;
 mod epoch;
+mod faults;
 mod memory;
 mod runner;
+mod saving;
+mod skips;
 mod state;
 
 use super::config::PretrainConfig;
@@ -20,6 +24,7 @@ use super::plan;
 use super::run_folder::RunFolder;
 use crate::data::{Dataset, Loader, steps_per_epoch};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::gpu::Gpu;
 use crate::graph::{Pending, Variants};
 use crate::optim::overflowed;
@@ -28,6 +33,7 @@ use crate::weights::Checkpoint;
 pub use data::open_data;
 use epoch::EpochRecord;
 use memory::{advise, check_memory};
+use skips::{MOST_SKIPPED, Skips};
 use state::State;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -124,8 +130,10 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         began: Instant::now(),
         started_at: state.step,
         running: None,
-        skipped: 0,
+        skips: Skips::new(state.step),
+        postponed: false,
         checkpoint: state.restored.clone(),
+        saved_at: None,
         state,
     };
     let outcome = training.go(data);
@@ -146,13 +154,14 @@ struct Training<'a> {
     started_at: u64,
     /// The step in flight.
     running: Option<Running>,
-    /// Steps in a row that were skipped because something overflowed.
-    skipped: u32,
+    /// Steps that were skipped because something overflowed.
+    skips: Skips,
+    /// Whether a checkpoint is due, and waits for a step that was not skipped.
+    postponed: bool,
     checkpoint: Option<PathBuf>,
+    /// After how many steps it was written, if this process did it.
+    saved_at: Option<u64>,
 }
-
-/// A run ends when so many steps in a row were skipped: the scale falls from its largest value to its least in 24, so it is not to blame.
-const MOST_SKIPPED: u32 = 40;
 
 /// Steps that the speed is told of.
 const RATED_STEPS: usize = 8;
@@ -182,20 +191,10 @@ impl Training<'_> {
         }
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
         self.reads = VecDeque::from([Instant::now()]);
-        let outcome = self.steps(&mut loader).inspect_err(|e| {
+        let outcome = self.steps(&mut loader).inspect_err(|error| {
             // What spoils an input or an output leaves the network as it was: the steps done so far are kept, if that is possible.
-            if matches!(e, Error::Data { .. } | Error::Output { .. }) && self.state.step > self.started_at {
-                let read = self.running.take().map(|running| self.read(running)).transpose();
-                let kept = read.and_then(|step| {
-                    // Whether anybody listens or not.
-                    let _ = step.map(|step| self.tell_step(step));
-                    // An epoch that was told has no sums any more.
-                    if self.state.step.is_multiple_of(self.steps_per_epoch) && self.state.epoch.loss().is_some() {
-                        let _ = self.end_epoch(self.state.step);
-                    }
-                    self.save()
-                });
-                tracing::debug!("kept at step {}: {kept:?}", self.state.step);
+            if matches!(error, Error::Data { .. } | Error::Output { .. }) && self.state.step > self.started_at {
+                self.rescue();
             }
         });
         if outcome?.is_break() {
@@ -227,6 +226,7 @@ impl Training<'_> {
             stopped,
             bad_images: self.state.bad.count(),
             replaced_images: self.state.bad.replaced(),
+            skipped_steps: self.skips.total(),
         }
     }
 
@@ -234,6 +234,8 @@ impl Training<'_> {
     fn steps(&mut self, loader: &mut Loader) -> Result<ControlFlow<()>> {
         while self.state.step < self.end {
             let step = self.state.step;
+            fault::begin_step(step);
+            self.run.folder.map_or(Ok(()), RunFolder::expect_here)?;
             let waited = Instant::now();
             let Some(crops) = self.batch(loader)? else { return self.keep() };
             let data_wait_ms = waited.elapsed().as_secs_f64() * 1e3;
@@ -251,6 +253,7 @@ impl Training<'_> {
             if queue && self.state.runner.queue_is_new() {
                 self.observer.event(&Event::QueueUsed { step })?;
             }
+            self.state.suffer(self.run.gpu)?;
             let lr = self.schedule.lr(step);
             let frozen = step < self.config.train.freeze_prototypes_steps;
             let groups: Vec<&[u8]> = crops.groups.iter().map(Vec::as_slice).collect();
@@ -262,15 +265,16 @@ impl Training<'_> {
             self.settle_one(before)?;
             let done = self.state.step;
             let (ends_epoch, stop) = (done.is_multiple_of(self.steps_per_epoch), self.run.stop.load(Ordering::Relaxed));
-            if ends_epoch || stop || done == self.end || self.due(done) {
+            self.postponed |= self.due(done);
+            if ends_epoch || stop || done == self.end || self.postponed {
                 self.settle()?;
             }
             if ends_epoch {
                 self.end_epoch(done)?;
             }
             if stop || done == self.end {
-                self.save()?;
-            } else if self.due(done) {
+                self.save_last(stop && done < self.end)?;
+            } else if self.postponed {
                 self.save_or_warn()?;
             }
             if stop && done < self.end {
@@ -278,22 +282,6 @@ impl Training<'_> {
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// Keeps the steps done so far, for a stop before the next one.
-    fn keep(&mut self) -> Result<ControlFlow<()>> {
-        self.settle()?;
-        if self.state.step > self.started_at {
-            self.save()?;
-        }
-        Ok(ControlFlow::Break(()))
-    }
-
-    /// Whether the configuration asks for a checkpoint after `done` steps.
-    fn due(&self, done: u64) -> bool {
-        let c = &self.config.checkpoint;
-        let every = |n: u64| n > 0 && done.is_multiple_of(n);
-        every(c.every_steps) || every(c.every_epochs * self.steps_per_epoch)
     }
 
     /// Reads the results of the step in flight, if there is one, and tells them.
@@ -316,10 +304,10 @@ impl Training<'_> {
         let scale = outputs.get_f32("loss_scale");
         // In f16 something may overflow; such a step changed nothing.
         let skipped = scale.as_ref().is_some_and(|state| state[3] > 0.0);
-        self.skipped = if skipped { self.skipped + 1 } else { 0 };
+        let told = scale.as_ref().and_then(|state| self.skips.note(step, state));
         // What is not a number can get lost on its way to the loss: the larger of it and 0 is 0 on many devices.
         let spoiled = outputs.get_f32("norms").is_some_and(|sums| overflowed(&sums));
-        if spoiled || !loss.is_finite() && !skipped || self.skipped == MOST_SKIPPED {
+        if spoiled || !loss.is_finite() && !skipped || self.skips.in_row() == MOST_SKIPPED {
             let what = match (loss.is_finite(), spoiled) {
                 (false, _) => "the loss".into(),
                 (true, true) => "a gradient".into(),
@@ -329,6 +317,9 @@ impl Training<'_> {
         }
         if loss.is_finite() {
             self.state.epoch.add(loss, &outputs);
+        }
+        if let Some(warning) = told {
+            self.observer.event(&Event::Warning(warning))?;
         }
         let images_per_second = self.images_per_second();
         let epoch = step / self.steps_per_epoch;
@@ -363,32 +354,7 @@ impl Training<'_> {
             seconds: record.began.elapsed().as_secs_f64(),
             prototypes_used: Some(used),
             code_entropy: Some(entropy),
+            skipped_steps: self.skips.end_epoch(),
         }))
-    }
-
-    /// A checkpoint in the middle of a run that cannot be written, as on a full disk, is no reason to end it: the next may.
-    fn save_or_warn(&mut self) -> Result<()> {
-        let Some(folder) = self.run.folder else { return Ok(()) };
-        match self.state.save(self.config, self.run.gpu, folder) {
-            Ok(path) => self.saved(path),
-            Err(error @ Error::Output { .. }) => {
-                let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-                let last = self.checkpoint.as_ref().map_or("there is none yet".into(), |path| format!("the last is {}", path.display()));
-                let message = format!("{error}{cause}; the run goes on without this checkpoint, {last}");
-                self.observer.event(&Event::Warning(Warning::new("checkpoint", message)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn save(&mut self) -> Result<()> {
-        let Some(folder) = self.run.folder else { return Ok(()) };
-        let path = self.state.save(self.config, self.run.gpu, folder)?;
-        self.saved(path)
-    }
-
-    fn saved(&mut self, path: PathBuf) -> Result<()> {
-        self.checkpoint = Some(path.clone());
-        self.observer.event(&Event::CheckpointWritten { step: self.state.step, path })
     }
 }

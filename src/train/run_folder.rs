@@ -12,7 +12,7 @@ use crate::gpu::AdapterDescription;
 use crate::graph::Choices;
 use serde_json::json;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The file that is locked while a run holds the folder. It stays, and tells a run's folder from any other.
@@ -39,7 +39,9 @@ pub struct RunFolder {
     path: PathBuf,
     holds_run: bool,
     created: bool,
-    _lock: File,
+    lock: File,
+    /// Whether it was there before, empty and of no run.
+    lock_was_there: bool,
 }
 
 impl RunFolder {
@@ -61,6 +63,7 @@ impl RunFolder {
 
     /// What [`open`](Self::open) refuses, without touching anything: for before the work.
     pub fn check(path: &Path, resume: bool) -> Result<()> {
+        expect_plain(path)?;
         let here = Contents::of(path);
         here.expect_own(path)?;
         if !here.training && (here.kind == Some(Kind::Linear) || here.evaluation) {
@@ -74,7 +77,9 @@ impl RunFolder {
 
     /// What [`open_evaluation`](Self::open_evaluation) refuses, likewise.
     pub fn check_evaluation(path: &Path) -> Result<()> {
+        expect_plain(path)?;
         let here = Contents::of(path);
+        here.expect_own_lock(path)?;
         // An evaluation has no record of kernels.
         if here.at_stake != Some(KERNELS) {
             here.expect_own(path)?;
@@ -89,10 +94,12 @@ impl RunFolder {
     fn hold(path: PathBuf) -> Result<Self> {
         let created = !path.exists();
         std::fs::create_dir_all(&path).map_err(Error::output(&path))?;
-        let lock = lock(&path)?;
+        let (lock, lock_was_there) = lock(&path)?;
+        // A process that held the folder until now may have left something else.
+        expect_plain(&path)?;
         let holds_run = Contents::of(&path).run();
         atomic::remove_leftovers(&path);
-        Ok(Self { path, holds_run, created, _lock: lock })
+        Ok(Self { path, holds_run, created, lock, lock_was_there })
     }
 
     /// Gives up before the first step: removes what opening and preparing made, so that a corrected command can use the same folder.
@@ -103,11 +110,21 @@ impl RunFolder {
             for name in WRITTEN_OVER {
                 let _ = std::fs::remove_file(self.path.join(name));
             }
-            let _ = std::fs::remove_file(self.path.join(LOCK));
+            // One that was there before it was a run's stays, empty as it was.
+            let _ = if self.lock_was_there { self.lock.set_len(0) } else { std::fs::remove_file(self.path.join(LOCK)) };
             if self.created {
                 let _ = std::fs::remove_dir(&self.path);
             }
         }
+    }
+
+    /// Errors when the folder was removed, renamed or replaced since it was opened: what is written to its name is not of this run any more.
+    pub fn expect_here(&self) -> Result<()> {
+        if atomic::is_at(&self.lock, &self.path.join(LOCK)) {
+            return Ok(());
+        }
+        let what = if self.path.join(LOCK).exists() { "another run took its place" } else { "it was removed or renamed while the run went on" };
+        Err(Error::output(&self.path)(std::io::Error::other(what)))
     }
 
     /// The folder.
@@ -191,6 +208,8 @@ struct Contents {
     /// Which file a run would write over, where there is one.
     at_stake: Option<&'static str>,
     locked_once: bool,
+    /// A `lock` that no run has made. One that is empty serves a run as well.
+    foreign_lock: bool,
 }
 
 impl Contents {
@@ -198,7 +217,8 @@ impl Contents {
         let has = |name: &&str| folder.join(name).exists();
         let complete = has(&"head.safetensors");
         // Other programs have locks and checkpoints too. What cannot be read is locked, which only runs do.
-        let locked_once = has(&LOCK) && std::fs::read_to_string(folder.join(LOCK)).map_or(true, |text| text.starts_with(HOLDER));
+        let lock = holder(folder).filter(|_| has(&LOCK));
+        let locked_once = lock.as_ref().is_some_and(|text| text.as_ref().is_ok_and(|text| text.starts_with(HOLDER)) || text.is_err());
         let checkpoints = CheckpointStore::view(folder.join("checkpoints"));
         Self {
             training: has(&"checkpoints") && (locked_once || checkpoints.list().is_ok_and(|steps| !steps.is_empty())),
@@ -207,6 +227,7 @@ impl Contents {
             kind: kind_of(&folder.join("config.toml"), &[]).ok(),
             at_stake: WRITTEN_OVER.into_iter().find(|name| has(name)),
             locked_once,
+            foreign_lock: !locked_once && lock.is_some_and(|text| text.is_ok_and(|text| !text.is_empty())),
         }
     }
 
@@ -215,33 +236,88 @@ impl Contents {
         self.training || self.evaluation || self.at_stake.is_some()
     }
 
+    /// Refuses a folder whose `lock` is not of a run.
+    fn expect_own_lock(&self, folder: &Path) -> Result<()> {
+        if self.foreign_lock {
+            return Err(written_over(&folder.join(LOCK)));
+        }
+        Ok(())
+    }
+
     /// Refuses a folder in which a run would write over what is not of a run.
     fn expect_own(&self, folder: &Path) -> Result<()> {
+        self.expect_own_lock(folder)?;
         match self.at_stake {
-            Some(name) if !self.training && !self.locked_once => {
-                Err(Error::Usage(format!("{} would be written over, and is of no run: choose another --out", folder.join(name).display())))
-            }
+            Some(name) if !self.training && !self.locked_once => Err(written_over(&folder.join(name))),
             _ => Ok(()),
         }
     }
 }
 
-fn lock(folder: &Path) -> Result<File> {
+fn written_over(path: &Path) -> Error {
+    Error::Usage(format!("{} would be written over, and is of no run: choose another --out", path.display()))
+}
+
+/// Refuses a folder in which something that a run writes is no file of its own: no link is followed, no FIFO waited for.
+fn expect_plain(folder: &Path) -> Result<()> {
+    // What else is wrong with it is told when it is opened.
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let refused = |path: PathBuf, what: &str| Error::Usage(format!("{} {what}: a run does not write there; choose another --out", path.display()));
+    for path in WRITTEN_OVER.iter().chain(&[LOCK]).map(|name| folder.join(name)) {
+        atomic::expect_own_file(&path).map_err(|e| refused(path, &e.to_string()))?;
+    }
+    let checkpoints = folder.join("checkpoints");
+    if checkpoints.is_symlink() {
+        return Err(refused(checkpoints, "is a link, and none is followed (--out itself may be one)"));
+    }
+    Ok(())
+}
+
+/// What the folder's `lock` says, as far as it matters; an error where it cannot be read, since it is locked on systems where that keeps readers out.
+fn holder(folder: &Path) -> Option<std::io::Result<String>> {
     let path = folder.join(LOCK);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::output(&path))?;
-    match file.try_lock() {
-        Ok(()) => {
-            let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{HOLDER}{}", std::process::id()));
-            written.map_err(Error::output(&path))?;
-            Ok(file)
+    let mut bytes = Vec::new();
+    let file = match atomic::open_own(&path, OpenOptions::new().read(true)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        other => other,
+    };
+    let read = file.and_then(|file| file.take(100).read_to_end(&mut bytes));
+    Some(read.map(|_| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The locked file, and whether it was there before, empty.
+fn lock(folder: &Path) -> Result<(File, bool)> {
+    let path = folder.join(LOCK);
+    let failed = || Error::output(&path);
+    let text = format!("{HOLDER}{}\n", std::process::id());
+    loop {
+        if let Some(file) = atomic::create_locked(&path, text.as_bytes()).map_err(failed())? {
+            return Ok((file, false));
         }
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let known = (&file).take(100).read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-            let holder = if known { holder.trim().to_owned() } else { "unknown process".to_owned() };
-            Err(Error::Busy { path: folder.to_owned(), holder })
+        let mut file = match atomic::open_own(&path, OpenOptions::new().read(true).write(true)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.map_err(failed())?,
+        };
+        match file.try_lock() {
+            // The last holder may have given it up, and its name with it.
+            Ok(()) if !atomic::is_at(&file, &path) => {}
+            Ok(()) => {
+                Contents::of(folder).expect_own_lock(folder)?;
+                let empty = file.metadata().map_err(failed())?.len() == 0;
+                // Never empty in between.
+                let written = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
+                written.map_err(failed())?;
+                return Ok((file, empty));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let known = holder(folder).and_then(std::io::Result::ok).filter(|text| !text.trim().is_empty());
+                let holder = known.map_or("unknown process".to_owned(), |text| text.trim().to_owned());
+                return Err(Error::Busy { path: folder.to_owned(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed()(error)),
         }
-        Err(TryLockError::Error(error)) => Err(Error::output(&path)(error)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Promise: a single file with no reference to anything outside it (no script, font or image), that follows the reader's light or dark
 //! setting, and is rewritten after each epoch (at most every half minute), on a stop, on a failure and at the end. History from before a resume is in it.
 
-use super::progress::{duration, grouped};
+use super::progress::{duration, grouped, skipped};
 use super::svg::{Curve, chart};
 use crate::atomic;
 use crate::error::Result;
@@ -47,6 +47,11 @@ pub struct Html {
     replaced: u64,
     state: String,
     written: Option<Instant>,
+    /// Whether there was no room for the last page.
+    full: bool,
+    /// Whether the run is over, so that no later page says what comes now.
+    ended: bool,
+    notices: Vec<Warning>,
 }
 
 impl Html {
@@ -65,6 +70,9 @@ impl Html {
             replaced: 0,
             state: "running".into(),
             written: None,
+            full: false,
+            ended: false,
+            notices: vec![],
         };
         if start_step > 0 {
             let number = |o: &Map<String, Value>, key: &str| o.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
@@ -101,7 +109,18 @@ impl Html {
 
     fn write(&mut self) -> Result<()> {
         self.written = Some(Instant::now());
-        atomic::write(&self.path, self.page().as_bytes())
+        let full = match atomic::write(&self.path, self.page().as_bytes()) {
+            Err(error) if error.is_full() => true,
+            other => {
+                other?;
+                false
+            }
+        };
+        if std::mem::replace(&mut self.full, full) != full {
+            let message = if full { "the disk is full; the run goes on, and this page is as it was" } else { "there is room on the disk again" };
+            self.notices.push(Warning::new(self.path.display(), message));
+        }
+        Ok(())
     }
 
     fn page(&self) -> String {
@@ -172,6 +191,7 @@ impl Html {
 
 impl Observer for Html {
     fn event(&mut self, event: &Event) -> Result<()> {
+        self.ended |= matches!(event, Event::Stopped { .. } | Event::Failed { .. } | Event::Finished(_));
         match event {
             Event::RunStarted(run) => {
                 self.run = run.clone();
@@ -183,14 +203,19 @@ impl Observer for Html {
                 self.replaced = replaced.map_or(self.replaced, |(_, count)| *count as u64);
             }
             Event::Epoch(e) => {
-                self.state = format!("running: epoch {} of {}", e.epoch + 1, self.run.epochs);
+                self.state = format!("running: epoch {} of {}{}", e.epoch + 1, self.run.epochs, skipped(e.skipped_steps));
                 if self.written.is_none_or(|w| w.elapsed() >= EVERY) {
                     self.write()?;
                 }
             }
             Event::QueueUsed { step } => _ = self.queue_from.get_or_insert(*step),
             Event::Evaluated(e) => self.evaluated.push(e.clone()),
-            Event::Warning(w) => self.warnings.push(w.clone()),
+            Event::Warning(w) => {
+                self.warnings.push(w.clone());
+                if self.ended {
+                    self.write()?;
+                }
+            }
             Event::CheckpointWritten { .. } | Event::FirstPass { .. } | Event::Clustered { .. } => {}
             Event::Stopped { step, resumable } => {
                 self.state = format!("stopped after {step} steps{}", if *resumable { "; continue with --resume" } else { "" });
@@ -200,13 +225,18 @@ impl Observer for Html {
                 self.state = format!("failed: {message}");
                 self.write()?;
             }
-            Event::Finished(Finished { epochs, loss, seconds, images_per_second, .. }) => {
+            Event::Finished(Finished { epochs, loss, seconds, images_per_second, skipped_steps, .. }) => {
                 let time = duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
-                self.state = format!("done: {epochs} epochs, loss {loss:.4}, {images_per_second:.0} images per second, {time}");
+                self.state =
+                    format!("done: {epochs} epochs, loss {loss:.4}, {images_per_second:.0} images per second, {time}{}", skipped(*skipped_steps));
                 self.write()?;
             }
         }
         Ok(())
+    }
+
+    fn notices(&mut self, _: bool) -> Vec<Warning> {
+        std::mem::take(&mut self.notices)
     }
 }
 

@@ -5,7 +5,7 @@
 //! [`MetricsLog`]).
 
 use crate::error::Result;
-use crate::train::event::{Event, Observer};
+use crate::train::event::{Event, Observer, Warning};
 use crate::train::metrics_log::MetricsLog;
 use crate::train::run_folder::RunFolder;
 use serde_json::{Map, Value, json};
@@ -36,6 +36,12 @@ impl Observer for Metrics {
             None => Ok(()),
         }
     }
+
+    fn notices(&mut self, end: bool) -> Vec<Warning> {
+        let mut all = self.metrics.notices(end);
+        all.extend(self.events.notices(end));
+        all
+    }
 }
 
 /// One line of `metrics.jsonl`.
@@ -53,7 +59,7 @@ fn event_object(event: &Event, step: u64) -> Option<Map<String, Value>> {
         Event::RunStarted(r) => json!({"event": "started", "step": r.start_step, "adapter": r.adapter, "parameters": r.parameters,
             "images": r.images, "batch": r.batch, "epochs": r.epochs, "steps": r.steps, "chance_loss": r.chance_loss}),
         Event::Epoch(e) => json!({"event": "epoch", "step": e.step, "epoch": e.epoch, "loss": e.loss, "seconds": e.seconds,
-            "prototypes_used": e.prototypes_used, "code_entropy": e.code_entropy}),
+            "prototypes_used": e.prototypes_used, "code_entropy": e.code_entropy, "skipped_steps": e.skipped_steps}),
         Event::FirstPass { images } => json!({"event": "first_pass", "step": step, "images": images}),
         Event::Clustered { epoch, step, used, seconds } => {
             json!({"event": "clustered", "step": step, "epoch": epoch, "clusters_used": used, "seconds": seconds})
@@ -68,7 +74,7 @@ fn event_object(event: &Event, step: u64) -> Option<Map<String, Value>> {
         Event::Stopped { step: done, .. } => json!({"event": "stopped", "step": step, "steps_done": done}),
         Event::Failed { message } => json!({"event": "failed", "step": step, "message": message}),
         Event::Finished(f) => json!({"event": "finished", "step": step, "steps": f.steps, "epochs": f.epochs, "loss": f.loss,
-            "images_per_second": f.images_per_second, "seconds": f.seconds}),
+            "images_per_second": f.images_per_second, "seconds": f.seconds, "skipped_steps": f.skipped_steps}),
         Event::Step(_) => return None,
     }))
 }
@@ -83,7 +89,7 @@ fn object(value: Value) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::event::{Evaluated, Step, Warning};
+    use crate::train::event::{Evaluated, Step};
 
     #[test]
     fn a_line_a_step_over_a_resume() {

@@ -144,7 +144,7 @@ impl<W: Write> Observer for Progress<W> {
                 let used = e.prototypes_used.map_or(String::new(), |n| format!(", {n} prototypes in use"));
                 let entropy = e.code_entropy.map_or(String::new(), |h| format!(", code entropy {h:.3}"));
                 let time = duration(Duration::try_from_secs_f64(e.seconds).unwrap_or_default());
-                self.info(&format!("epoch {} done: loss {:.4}{used}{entropy}, {time}", e.epoch + 1, e.loss));
+                self.info(&format!("epoch {} done: loss {:.4}{used}{entropy}, {time}{}", e.epoch + 1, e.loss, skipped(e.skipped_steps)));
             }
             Event::FirstPass { images } => self.info(&format!("filling the memory banks: one pass over {} images before training", grouped(*images))),
             Event::Clustered { .. } => {}
@@ -171,7 +171,13 @@ impl<W: Write> Observer for Progress<W> {
                     return Ok(());
                 }
                 let time = duration(Duration::try_from_secs_f64(f.seconds).unwrap_or_default());
-                self.info(&format!("done: {} steps, loss {:.4}, {:.0} img/s, {time}", f.steps, f.loss, f.images_per_second));
+                self.info(&format!(
+                    "done: {} steps, loss {:.4}, {:.0} img/s, {time}{}",
+                    f.steps,
+                    f.loss,
+                    f.images_per_second,
+                    skipped(f.skipped_steps)
+                ));
             }
         }
         Ok(())
@@ -197,6 +203,11 @@ impl Pace {
     fn left(&self, steps: u64) -> Option<Duration> {
         (self.weight > 0.0).then(|| Duration::try_from_secs_f64(self.seconds / self.weight * steps as f64).ok()).flatten()
     }
+}
+
+/// What is said of steps that f16 had to skip, where there are any.
+pub(super) fn skipped(steps: u64) -> String {
+    if steps > 0 { format!(", {} skipped because a gradient overflowed", grouped(steps)) } else { String::new() }
 }
 
 /// `45 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`.

@@ -4,11 +4,10 @@
 //! protocol buffers. Promise: on resume a session-start record tells TensorBoard to drop what an earlier file says from that step on.
 
 use crate::error::{Error, Result};
-use crate::train::event::{Event, Observer};
+use crate::train::event::{Event, Observer, Warning};
+use crate::train::log_file::LogFile;
 use prost::Message;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `tensorflow.Event` (event.proto), the fields used here.
@@ -52,8 +51,7 @@ struct SessionLog {
 /// One event file.
 #[derive(Debug)]
 pub struct TensorBoard {
-    path: PathBuf,
-    file: File,
+    file: LogFile,
     chance: Option<f64>,
 }
 
@@ -69,8 +67,7 @@ impl TensorBoard {
         }
         // Names sort in time order, which TensorBoard relies on; the step and process keep two files of one second apart.
         let path = folder.join(format!("{NAME}{:010}{PROGRAM}{start_step:09}.{}", now() as u64, std::process::id()));
-        let file = File::create(&path).map_err(Error::output(&path))?;
-        let mut this = Self { path, file, chance: None };
+        let mut this = Self { file: LogFile::create_new(path)?, chance: None };
         this.record(Record { file_version: Some("brain.Event:2".into()), ..Default::default() })?;
         if start_step > 0 {
             this.record(Record { step: start_step as i64, session_log: Some(SessionLog { status: 1 }), ..Default::default() })?;
@@ -80,7 +77,7 @@ impl TensorBoard {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Adds scalars of one step.
@@ -91,7 +88,7 @@ impl TensorBoard {
 
     fn record(&mut self, mut record: Record) -> Result<()> {
         record.wall_time = now();
-        self.file.write_all(&framed(&record.encode_to_vec())).map_err(Error::output(&self.path))
+        self.file.append(&framed(&record.encode_to_vec()))
     }
 }
 
@@ -138,6 +135,10 @@ impl Observer for TensorBoard {
             _ => {}
         }
         Ok(())
+    }
+
+    fn notices(&mut self, end: bool) -> Vec<Warning> {
+        self.file.notices(end)
     }
 }
 

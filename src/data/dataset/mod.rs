@@ -31,6 +31,7 @@ use super::decode::{Rgb8, decode};
 use super::reading::Reading;
 use super::shards::Shard;
 use crate::error::{Error, Result};
+use crate::fault;
 use found::Source;
 
 /// Decoded images are kept up to this many bytes in all.
@@ -191,7 +192,10 @@ impl Dataset {
 
     fn decode_by(&self, i: usize, reading: &Reading) -> Result<Rgb8> {
         match &self.samples[i].0 {
-            Source::Record { file, index } => file.read(*index as usize).map_err(|e| self.unread(i, &e)),
+            Source::Record { file, index } => {
+                let read = fault::read(|| self.path(i)).and_then(|()| file.read(*index as usize));
+                read.map_err(|e| self.unread(i, &e))
+            }
             _ => decode(&self.bytes_by(i, reading)?).map_err(|message| Error::data(self.path(i), message)),
         }
     }
@@ -202,10 +206,13 @@ impl Dataset {
 
     /// Image `i` as it lies in its file, or its pixels where those lie there, for a thread whose reads are watched.
     fn bytes_by(&self, i: usize, reading: &Reading) -> Result<Vec<u8>> {
-        let read = || match &self.samples[i].0 {
-            Source::File(path) => std::fs::read(path),
-            Source::Member { shard, offset, length, .. } => self.shards[*shard as usize].read(*offset, *length),
-            Source::Record { file, index } => file.read(*index as usize).map(|image| image.pixels),
+        let read = || {
+            fault::read(|| self.path(i))?;
+            match &self.samples[i].0 {
+                Source::File(path) => std::fs::read(path),
+                Source::Member { shard, offset, length, .. } => self.shards[*shard as usize].read(*offset, *length),
+                Source::Record { file, index } => file.read(*index as usize).map(|image| image.pixels),
+            }
         };
         // What failed for good before is not waited for again.
         let known = self.bad.any() && self.bad.knows(&self.path(i));

@@ -11,7 +11,7 @@ fn save(store: &CheckpointStore, step: u64, value: u8) -> PathBuf {
         ("conv1.weight".to_owned(), TensorRef::f32(&[2, 3], &w)),
         ("steps".to_owned(), TensorRef { dtype: Dtype::I64, shape: &[], bytes: &n }),
     ]);
-    store.save(step, &tensors, &BTreeMap::from([("config".to_owned(), "a = \"\\\"blake3\\\":\\\"\"".to_owned())])).unwrap()
+    store.save(step, &tensors, &BTreeMap::from([("config".to_owned(), "a = \"\\\"blake3\\\":\\\"\"".to_owned())]), &mut Vec::new()).unwrap()
 }
 
 #[test]
@@ -86,11 +86,11 @@ fn a_failed_write_leaves_the_old_one_and_leftovers_go() {
     let store = CheckpointStore::open(dir.path(), 1).unwrap();
     save(&store, 1, 1);
     let wrong = BTreeMap::from([("w".to_owned(), TensorRef::f32(&[2], &[0; 7]))]);
-    assert!(store.save(2, &wrong, &BTreeMap::new()).unwrap_err().to_string().contains("tensor w: F32 [2] does not fit 7 bytes"));
-    assert!(store.save(2, &BTreeMap::new(), &BTreeMap::from([("step".into(), "9".into())])).is_err());
+    assert!(store.save(2, &wrong, &BTreeMap::new(), &mut Vec::new()).unwrap_err().to_string().contains("tensor w: F32 [2] does not fit 7 bytes"));
+    assert!(store.save(2, &BTreeMap::new(), &BTreeMap::from([("step".into(), "9".into())]), &mut Vec::new()).is_err());
     // The name is taken by a folder: the rename fails after the data was written.
     std::fs::create_dir(store.path(3)).unwrap();
-    assert_eq!(store.save(3, &BTreeMap::new(), &BTreeMap::new()).unwrap_err().exit_code(), 5);
+    assert_eq!(store.save(3, &BTreeMap::new(), &BTreeMap::new(), &mut Vec::new()).unwrap_err().exit_code(), 5);
     std::fs::remove_dir(store.path(3)).unwrap();
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     std::fs::write(dir.path().join(".swav-wgpu-tmp-killed"), "half").unwrap();

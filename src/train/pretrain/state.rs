@@ -145,8 +145,8 @@ impl State {
         &self.fingerprint
     }
 
-    /// Writes a checkpoint and returns its path.
-    pub(super) fn save(&self, config: &PretrainConfig, gpu: &Gpu, folder: &RunFolder) -> Result<PathBuf> {
+    /// Writes a checkpoint and returns its path. `keep`: how many stay; `gone` is told which went because the disk is full.
+    pub(super) fn save(&self, config: &PretrainConfig, gpu: &Gpu, folder: &RunFolder, keep: usize, gone: &mut Vec<u64>) -> Result<PathBuf> {
         let floats = self.floats(gpu)?;
         // A loss is computed before its update: weights can be spoiled while every loss so far is fine. Such a state must not push out good
         // ones. A number whose square overflows has no finite norm, so no step can follow.
@@ -175,7 +175,7 @@ impl State {
             deepcluster::save(runner, images, shapes, &mut tensors);
         }
         let metadata = self.metadata(config, gpu)?;
-        folder.checkpoints(config.checkpoint.keep)?.save(self.step, &tensors, &metadata)
+        folder.checkpoints(keep)?.save(self.step, &tensors, &metadata, gone)
     }
 
     /// What a checkpoint holds in floats, but for the epoch's sums and banks.
@@ -352,7 +352,14 @@ pub(super) fn note_kernels(known: &mut Choices, run: &Run<'_>, used: Choices) ->
     let nothing = new.is_empty();
     known.extend(new);
     match run.folder {
-        Some(folder) if !nothing || !folder.has_kernels() => folder.write_kernels(run.gpu.description(), known),
+        Some(folder) if !nothing || !folder.has_kernels() => match folder.write_kernels(run.gpu.description(), known) {
+            // Checkpoints know them too.
+            Err(error) if error.is_full() => {
+                tracing::warn!("{error}: the disk is full; the run goes on, and that file is not up to date");
+                Ok(())
+            }
+            other => other,
+        },
         _ => Ok(()),
     }
 }
