@@ -64,7 +64,7 @@ fn checkpoints_of_runs() {
     let values = [1.0f32, 2.0, 3.0, 4.0];
     let tensors: BTreeMap<String, TensorRef<'_>> = [("model/a".to_owned(), TensorRef::f32(&[2, 2], bytemuck::cast_slice(&values)))].into();
     let metadata = BTreeMap::from([("images".to_owned(), "8".to_owned()), ("config".to_owned(), "kind = \"pretrain\"".to_owned())]);
-    let path = CheckpointStore::open(folder.path().join("checkpoints"), 1).unwrap().save(3, &tensors, &metadata).unwrap();
+    let path = CheckpointStore::open(folder.path().join("checkpoints"), 1).unwrap().save(3, &tensors, &metadata, &mut Vec::new()).unwrap();
     let seed = std::fs::read(path).unwrap();
     assert!(seed[SUM].iter().all(u8::is_ascii_hexdigit) && seed[SUM.end] == b'"');
     fuzz("step-000000003.safetensors", &[seed], |path| {
