@@ -5,11 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::dataset::found::{Class, Found, Source, Tally};
+use super::decode::EXTENSIONS;
 use super::shards::is_shard;
 use crate::error::{Error, Result};
-
-/// Extensions that are taken for images, in any case.
-const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
 /// Folders below folders that are looked into to tell what they are.
 const DEEPEST_LOOK: usize = 16;

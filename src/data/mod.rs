@@ -22,7 +22,7 @@ pub mod survey;
 pub use augment::{AugmentConfig, CropGroup, EvalTransform, MultiCrop, Order, Scratch, TrainTransform, crop_bytes};
 pub use bad::{Bad, BadImages, Notice, OnBad};
 pub use dataset::{Contents, Dataset, Layout, Part, PartSummary, ScanOptions, Split, Stamp, Summary};
-pub use decode::{Rgb8, read_image};
+pub use decode::{DECODERS, Rgb8, read_image};
 pub use hold_out::{HeldOut, hold_out, is_held_out};
 pub use loader::{Batch, Loader, steps_per_epoch};
 pub use pattern::Places;

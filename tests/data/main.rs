@@ -3,5 +3,6 @@
 mod augment;
 mod bad;
 mod dataset;
+mod images;
 mod labels;
 mod loader;
