@@ -7,6 +7,7 @@ use super::checkpoint::CheckpointStore;
 use super::config::{Kind, kind_of};
 use super::metrics_log::MetricsLog;
 use crate::atomic;
+use crate::data::DECODERS;
 use crate::error::{Error, Result};
 use crate::gpu::AdapterDescription;
 use crate::graph::Choices;
@@ -152,9 +153,9 @@ impl RunFolder {
         self.path.join(KERNELS).exists()
     }
 
-    /// Writes `kernels.json`: the adapter and the kernel variants that the run uses on it, by op and shape.
+    /// Writes `kernels.json`: the adapter, the kernel variants that the run uses on it by op and shape, and what decodes its images.
     pub fn write_kernels(&self, adapter: &AdapterDescription, choices: &Choices) -> Result<()> {
-        let record = json!({"adapter": adapter.name, "driver": adapter.driver, "backend": adapter.backend, "kernels": choices});
+        let record = json!({"adapter": adapter.name, "driver": adapter.driver, "backend": adapter.backend, "kernels": choices, "decoders": DECODERS});
         atomic::write(&self.path.join(KERNELS), format!("{record:#}\n").as_bytes())
     }
 

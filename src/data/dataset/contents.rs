@@ -240,7 +240,7 @@ impl Ready {
             };
             return Err(Error::data(
                 path,
-                format!("holds {part}: looked for *.png, *.jpg and *.jpeg in folders, and for .tar shards; found {summary}"),
+                format!("holds {part}: looked for images (*.png, *.jpg and others) in folders, and for .tar shards; found {summary}"),
             ));
         }
         if matches!(split, Split::Train | Split::Val) {

@@ -55,6 +55,10 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<ImageFormat, String> {
     if let Some((.., name)) = FOREIGN.iter().find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic))) {
         return Err(format!("holds {name}; only {READ} are read"));
     }
+    // Stray bytes may follow the start of a JPEG, as anywhere between its segments.
+    if bytes.starts_with(b"\xFF\xD8") {
+        return Ok(ImageFormat::Jpeg);
+    }
     match image::guess_format(bytes) {
         Ok(
             format @ (ImageFormat::Png

@@ -21,8 +21,7 @@ use crate::error::{Error, Result};
 pub const DECODERS: &str = "libjpeg-turbo-rs 0.9.0, image-webp 0.2.4";
 
 /// File extensions that are taken for images, in any case.
-pub const EXTENSIONS: [&str; 14] =
-    ["png", "jpg", "jpeg", "jfif", "jpe", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm"];
+pub const EXTENSIONS: [&str; 14] = ["png", "jpg", "jpeg", "jfif", "jpe", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm"];
 
 /// Longest side that is decoded, in pixels: larger files are refused before their memory is asked for.
 const MAX_SIDE: u32 = 16384;

@@ -22,6 +22,8 @@ pub(super) fn decode(bytes: &[u8], format: ImageFormat) -> Result<Rgb8, String> 
     check_size(width, height)?;
     // Three bytes a pixel are the result; what has another form is turned, so both are there for a while.
     let extra = match decoder.color_type() {
+        // Its lossless kind is unpacked with alpha, used or not.
+        _ if format == ImageFormat::WebP => 4 * u64::from(width) * u64::from(height),
         ColorType::Rgb8 => 0,
         ColorType::Rgba8 => decoder.total_bytes() / 4,
         _ => decoder.total_bytes(),

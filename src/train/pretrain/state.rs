@@ -10,7 +10,7 @@ use super::data_change::Images;
 use super::epoch::EpochRecord;
 use super::runner::Runner;
 use super::{Run, deepcluster};
-use crate::data::Dataset;
+use crate::data::{DECODERS, Dataset};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Choices, Pending, Store, pad_rows, unpad_rows};
@@ -33,6 +33,9 @@ const LOSS_SCALE: &str = "state/loss_scale";
 
 /// Name of [`Dataset::fingerprint`] there.
 pub(super) const DATA: &str = "data";
+
+/// Name of the image decoders' versions among a checkpoint's metadata.
+const DECODERS_KEY: &str = "decoders";
 
 /// Name of the last epoch's mean loss among a checkpoint's metadata.
 const LAST_LOSS: &str = "last_loss";
@@ -213,6 +216,7 @@ impl State {
             ("config".to_owned(), config.to_toml()?),
             ("images".to_owned(), self.images.to_string()),
             (DATA.to_owned(), self.fingerprint.clone()),
+            (DECODERS_KEY.to_owned(), DECODERS.to_owned()),
             ("queue_pushed".to_owned(), pushed.to_string()),
             (LAST_LOSS.to_owned(), format!("{:?}", self.last_loss)),
             ("adapter".to_owned(), gpu.description().name.clone()),
@@ -245,6 +249,13 @@ impl State {
     fn restore(&mut self, config: &PretrainConfig, run: &Run<'_>, saved: &Checkpoint, data: &Dataset, warnings: &mut Vec<Warning>) -> Result<()> {
         let gpu = run.gpu;
         let (same, same_length) = self.compare_data(config, run, saved, warnings)?;
+        // Checkpoints of before it was recorded say nothing.
+        if let Some(before) = saved.metadata.get(DECODERS_KEY).filter(|before| *before != DECODERS) {
+            let message = format!(
+                "images were decoded by {before} when the checkpoint was written and are by {DECODERS} now: pixels may differ by a few levels"
+            );
+            warnings.push(Warning::new("data.path", message));
+        }
         let mut changed = differences(metadata(saved, "config")?, &config.to_toml()?);
         // What does not change the trajectory may change silently.
         changed.retain(|(key, ..)| !["data.workers", "checkpoint.", "data.path", "data.bad"].iter().any(|free| key.starts_with(free)));

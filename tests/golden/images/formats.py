@@ -123,6 +123,18 @@ def bmp16(rgb):
     return b"BM" + struct.pack("<IHHI", 54 + len(rows), 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 16, 0, len(rows), 0, 0, 0, 0) + rows
 
 
+# Kinds that are refused though Pillow reads them, in the words of the message; and kinds that are off (docs/images.md).
+REFUSED = [("TIFF P", "RGBPalette"), ("TIFF YCbCr", "cannot be decoded"), ("TIFF LA", "cannot be decoded"), ("TIFF F", "cannot be decoded"),
+           ("PPM F", "PFM"), (", zstd", "unsupported"), (", lzma", "unsupported"), (", group3", "unsupported")]
+OFF = ["smaller than the screen", "BMP of 16 bits", "PGM of maximum", "PPM of 16 bits", ", jpeg", "PGM of 12 bits"]
+
+
+def high_bytes(data):
+    """What grey of 16 bits becomes: Pillow clips it at 255, which leaves nothing of it."""
+    grey = (np.asarray(Image.open(io.BytesIO(data))).astype(np.int64) >> 8).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, 2)
+
+
 def main():
     if "--small" in sys.argv:
         folder = pathlib.Path(__file__).parents[2] / "files" / "formats"
@@ -132,9 +144,13 @@ def main():
             if not name.startswith("7x5") or len(data) > 2500:
                 continue
             name = f"{kind} {name}.{extension}".replace(" ", "_").replace(",", "").replace(";", "")
-            pixels = pillow(data)
+            if any(part in kind for part in OFF):
+                continue
+            grey16 = "I;16" in kind and kind[:4] in ("PNG ", "TIFF", "PPM ") or kind in ("PNG of 16 bits, grey", "PGM of 16 bits")
+            pixels = high_bytes(data) if grey16 else pillow(data)
+            reason = next((reason for part, reason in REFUSED if part in kind), None)
             (folder / name).write_bytes(data)
-            right[name] = "is" if pixels is None else [pixels.shape[1], pixels.shape[0], f"{fnv(pixels.tobytes()):016x}"]
+            right[name] = reason or [pixels.shape[1], pixels.shape[0], f"{fnv(pixels.tobytes()):016x}"]
         (folder / "right.json").write_text(json.dumps(right, indent=0) + "\n")
         return
     root = pathlib.Path(sys.argv[1])

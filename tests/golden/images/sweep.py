@@ -5,7 +5,8 @@
 
 The first line writes FOLDER/KIND/*.jpg and beside each what Pillow's convert("RGB") makes of it as PNG (none where Pillow refuses); the second prints the
 table of docs/images.md. Needs Pillow, numpy and `cjpeg` (libjpeg-turbo-progs, for sampling factors and scan scripts that Pillow cannot write).
-With `--small`, writes the few files that lie in tests/files/jpeg, and `right.json`: width, height and FNV-1a of the right pixels (null: to be refused).
+With `--small`, writes the few files that lie in tests/files/jpeg, and `right.json`: width, height and FNV-1a of the right pixels, or why a file is
+refused.
 """
 import io
 import itertools
@@ -182,6 +183,15 @@ def small():
             yield kind, jpeg
 
 
+# Kinds that are refused though Pillow reads them: a part of the kind's or file's name, and of the message.
+REFUSED = {
+    "arithmetic": "arithmetic coding",
+    "luma, then chroma": "sequential scans of some components",
+    "luma below chroma, chroma, then luma": "in a scan for each",
+    "luma below chroma, scan per component": "in a scan for each",
+}
+
+
 def fnv(data):
     """FNV-1a of 64 bits."""
     value = 0xCBF29CE484222325
@@ -200,7 +210,8 @@ def main():
             name = f"{number:03} {kind}.jpg".replace(" ", "_").replace(",", "").replace(":", "")
             pixels = pillow(jpeg)
             (folder / name).write_bytes(jpeg)
-            right[name] = None if pixels is None else [pixels.shape[1], pixels.shape[0], f"{fnv(pixels.tobytes()):016x}"]
+            reason = next((reason for part, reason in REFUSED.items() if part in kind), None)
+            right[name] = reason or [pixels.shape[1], pixels.shape[0], f"{fnv(pixels.tobytes()):016x}"]
         (folder / "right.json").write_text(json.dumps(right, indent=0) + "\n")
         return
     root = pathlib.Path(arguments[0])
