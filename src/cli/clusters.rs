@@ -40,7 +40,7 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let mut named = DataConfig::default();
     args.data.apply_unkept(&mut named);
     let data = Arc::new(bad::treated(named.scan()?.into_dataset(args.part.split())?, &args.bad));
-    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), &args.image, global)?;
+    let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), args.backbone.as_deref(), &args.image, global)?;
     let Some(head) = frozen.network.head else {
         return Err(Error::weights(&args.weights, "has no SwAV head (projection_head and prototypes): there is nothing to assign images to"));
     };

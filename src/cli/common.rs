@@ -12,14 +12,15 @@ use crate::train::config::{BackboneConfig, DataConfig, ImageConfig, Kind, Linear
 use crate::train::plan::{HeadImages, eval_transform, images};
 use crate::train::{FINETUNED, Network, weight_file};
 use crate::tune::{self, Effort, Identity, Progress, Table, Tuner};
-use crate::weights::{self, Checkpoint};
+use crate::weights::{self, Checkpoint, Unused};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Names that are left out are said one by one up to this number.
-const MOST_UNMATCHED: usize = 20;
+/// Names that are left out for one reason are said up to this number.
+const MOST_NAMES: usize = 6;
 
 /// Sends the library's log to stderr: warnings, with -v information, with -vv everything.
 pub(super) fn start_logging(global: &Global) {
@@ -215,19 +216,24 @@ fn for_size(size: usize) -> EvalTransform {
 
 /// Loads weights, or draws them, and settles how images are prepared; a run folder brings its own configuration along. Bad weights are
 /// refused before an adapter is opened.
-pub(super) fn frozen(weights: &Weights, image: &ImageArgs, global: &Global) -> Result<(Gpu, Frozen)> {
-    frozen_for(weights, image, None, global)
+pub(super) fn frozen(weights: &Weights, prefix: Option<&str>, image: &ImageArgs, global: &Global) -> Result<(Gpu, Frozen)> {
+    frozen_for((weights, prefix), image, None, global)
 }
 
 /// The same with images prepared as for a head, where it says how.
-pub(super) fn frozen_for(weights: &Weights, image: &ImageArgs, head: Option<&HeadImages>, global: &Global) -> Result<(Gpu, Frozen)> {
+pub(super) fn frozen_for(
+    (weights, prefix): (&Weights, Option<&str>),
+    image: &ImageArgs,
+    head: Option<&HeadImages>,
+    global: &Global,
+) -> Result<(Gpu, Frozen)> {
     let mut image = image.clone();
     if let (Weights::File(path), None) = (weights, &image.config) {
         image.config = run_config(path);
     }
     let (transform, data, configured) = image_settings(&image, head)?;
     let random = matches!(weights, Weights::Random { .. });
-    let (gpu, network) = network(weights, image.config.as_deref(), &[], global)?;
+    let (gpu, network) = network((weights, prefix), image.config.as_deref(), &[], global)?;
     let frozen = Frozen { network, transform, images: images(&data), workers: data.workers, data, configured, random };
     Ok((gpu, frozen))
 }
@@ -245,15 +251,22 @@ fn run_config(weights: &Path) -> Option<PathBuf> {
         .find(|own| own.is_file())
 }
 
-/// The network of `--weights` on the adapter the user asked for; `config`, with what is `--set`, gives the architecture of random ones.
-pub(super) fn network(weights: &Weights, config: Option<&Path>, sets: &[String], global: &Global) -> Result<(Gpu, Network)> {
+/// The network of `--weights` and `--backbone` on the adapter the user asked for; `config`, with what is `--set`, gives the architecture of
+/// random ones.
+pub(super) fn network(
+    (weights, prefix): (&Weights, Option<&str>),
+    config: Option<&Path>,
+    sets: &[String],
+    global: &Global,
+) -> Result<(Gpu, Network)> {
     match weights {
         Weights::File(path) => {
-            let checkpoint = checkpoint(path, global)?;
+            let checkpoint = checkpoint(path, prefix, global)?;
             let gpu = open(global)?;
             let network = Network::from_checkpoint(&gpu, checkpoint)?;
             Ok((gpu, network))
         }
+        Weights::Random { .. } if prefix.is_some() => Err(Error::Usage("--backbone chooses in a file; --weights random is none".into())),
         Weights::Random { seed } => {
             let path = config.ok_or_else(|| Error::Usage("--weights random needs --config, which says what network to draw".into()))?;
             let backbone: BackboneConfig = backbone_of(path, sets)?;
@@ -264,23 +277,44 @@ pub(super) fn network(weights: &Weights, config: Option<&Path>, sets: &[String],
     }
 }
 
-/// Reads a weight file, or the newest checkpoint of a run folder, and says what was found in it and what was not taken as it stands.
-pub(super) fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint> {
+/// Reads a weight file, or the newest checkpoint of a run folder, and says what was found in it and what was not taken as it stands, or not at
+/// all. `prefix` is that of `--backbone`.
+pub(super) fn checkpoint(path: &Path, prefix: Option<&str>, global: &Global) -> Result<Checkpoint> {
     let random = path.to_str().and_then(|text| text.parse().ok()).is_some_and(|weights| matches!(weights, Weights::Random { .. }));
     if random && !path.exists() {
         return Err(Error::weights(path, "is no file, and untrained weights have no place here"));
     }
     let (file, warnings) = weight_file(path)?;
     warnings.iter().for_each(warn);
-    let checkpoint = weights::load(&file)?;
+    let checkpoint = weights::load_under(&file, prefix)?;
     let (layout, matched, all) = (checkpoint.layout, checkpoint.matched, checkpoint.matched + checkpoint.unmatched.len());
     note(global, &format!("{}: {layout} layout, {matched} of {all} tensors matched: {}", file.display(), checkpoint.describe()));
-    checkpoint.remarks.iter().for_each(|remark| note(global, &format!("note: {remark}")));
-    for name in checkpoint.unmatched.iter().take(MOST_UNMATCHED) {
-        note(global, &format!("note: {name} {}", weights::why_unmatched(name)));
+    let say = |text: &str| note(global, &format!("note: {text}"));
+    checkpoint.remarks.iter().for_each(|remark| say(remark));
+    if let Some(unused) = Unused::describe(&checkpoint.unused) {
+        say(&format!("not used: {unused}"));
     }
-    if let more @ 1.. = checkpoint.unmatched.len().saturating_sub(MOST_UNMATCHED) {
-        note(global, &format!("note: {more} more are left out; `swav-wgpu convert --json` lists them"));
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for name in &checkpoint.unmatched {
+        weights::why_unmatched(name).into_iter().for_each(|reason| reasons.entry(reason).or_default().push(name));
+    }
+    for (reason, names) in reasons {
+        say(&format!("{} left out: {reason}", subject(&names)));
+    }
+    let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    checkpoint.unusable.iter().for_each(|(name, kind)| kinds.entry(kind).or_default().push(name));
+    for (kind, names) in kinds {
+        say(&format!("{} {kind}, which is not supported", subject(&names)));
     }
     Ok(checkpoint)
+}
+
+/// `a is`, `a, b are`, and from [`MOST_NAMES`] on only how many more.
+fn subject(names: &[&str]) -> String {
+    let some = names.iter().take(MOST_NAMES).map(printable).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        1 => format!("{some} is"),
+        count if count > MOST_NAMES => format!("{some} and {} more are", count - MOST_NAMES),
+        _ => format!("{some} are"),
+    }
 }

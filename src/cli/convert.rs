@@ -17,7 +17,7 @@ pub(super) fn run(args: &ConvertArgs, global: &Global) -> Result<()> {
     // A name that cannot be written is refused before a large file is read.
     let output = check_output(&args.output)?;
     common::output_file(output, &[&args.input])?;
-    let checkpoint = common::checkpoint(&args.input, global)?;
+    let checkpoint = common::checkpoint(&args.input, args.backbone.as_deref(), global)?;
     common::make_folder_of(output)?;
     let summary = convert(&checkpoint, output, target)?;
     if global.json {

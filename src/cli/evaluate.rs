@@ -24,7 +24,7 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
     let config = configuration(&args.config, &args.set, &args.data, args.val_fraction)?;
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
-    let (gpu, network) = common::network(&args.weights, Some(&args.config), &args.set, global)?;
+    let (gpu, network) = common::network((&args.weights, args.backbone.as_deref()), Some(&args.config), &args.set, global)?;
     network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     if let Weights::Random { .. } = args.weights {
@@ -48,7 +48,7 @@ pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
     let sets = ClassSets::open(&config)?;
     common::tell_preparation(eval_transform(&config), global);
-    let (gpu, network) = common::network(&args.weights, Some(&args.config), &args.set, global)?;
+    let (gpu, network) = common::network((&args.weights, args.backbone.as_deref()), Some(&args.config), &args.set, global)?;
     network.check_images(sets.batch, [config.image.size; 2])?;
     let variants = common::variants(global, &gpu);
     let backbone = network.backbone.clone();
@@ -235,6 +235,8 @@ fn save_network(folder: &Path, backbone: Backbone, result: &ClassifierResult) ->
         classes: Some(result.classes.clone()),
         matched: 0,
         unmatched: Vec::new(),
+        unused: Vec::new(),
+        unusable: BTreeMap::new(),
         remarks: Vec::new(),
         backbone,
         head: None,

@@ -26,7 +26,7 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     });
     common::output_file(&args.out, &inputs)?;
     check_tensor_output(&args.out)?;
-    let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
+    let (gpu, frozen) = common::frozen(&args.weights, args.backbone.as_deref(), &args.image, global)?;
     let variants = common::variants(global, &gpu);
     let Written { tensors, metadata, images, bad } = match &args.input {
         Some(input) => of_tensors(&gpu, &variants, &frozen, input)?,

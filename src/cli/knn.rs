@@ -14,7 +14,7 @@ use std::sync::Arc;
 const BATCH: usize = 64;
 
 pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
-    let (gpu, frozen) = common::frozen(&args.weights, &args.image, global)?;
+    let (gpu, frozen) = common::frozen(&args.weights, args.backbone.as_deref(), &args.image, global)?;
     frozen.tell(global);
     let variants = common::variants(global, &gpu);
     let contents = frozen.scan(&args.data)?;

@@ -24,7 +24,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     if image.config.is_none() && own.is_none() {
         image.config = head_file.parent().map(|folder| folder.join("config.toml")).filter(|beside| beside.is_file());
     }
-    let (gpu, frozen) = common::frozen_for(&Weights::File(args.weights.clone()), &image, own.as_ref(), global)?;
+    let (gpu, frozen) = common::frozen_for((&Weights::File(args.weights.clone()), args.backbone.as_deref()), &image, own.as_ref(), global)?;
     let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
     if inputs != features {
         let message = format!("is a classifier of {inputs} features, but the backbone {} has {features}", args.weights.display());

@@ -20,7 +20,7 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     for warning in warnings {
         common::warn(warning);
     }
-    let init = args.init.as_deref().map(|path| Ok((path, common::checkpoint(path, global)?))).transpose()?;
+    let init = args.init.as_deref().map(|path| Ok((path, common::checkpoint(path, args.backbone.as_deref(), global)?))).transpose()?;
     let gpu = common::open(global)?;
     let stop = Signals::install()?;
     let flag = stop.flag();

@@ -1,9 +1,9 @@
 //! Recognises in which program's names a file keeps its tensors, and maps them to the official SwAV names.
 //!
-//! Promises: a file is matched by where its backbone lies and what lies beside it. A place that some known program uses goes before any
-//! other; of several places of the same standing none is guessed, and the file is refused. Every tensor inside the recognised scope is
-//! mapped or listed as unmatched.
+//! Promises: a file is matched by where its backbone lies ([`choose`]) and what lies beside it. Every tensor inside the model is mapped or
+//! listed as unmatched.
 
+use super::backbones::{Core, Place, choose, is_wrapper};
 use std::collections::BTreeMap;
 
 /// The program a weight file comes from, or whose names it uses.
@@ -23,8 +23,10 @@ pub enum Layout {
     Vissl,
     /// lightly: `backbone`, `projection_head.layers`, `prototypes.heads`.
     Lightly,
-    /// solo-learn: `backbone`, `projector`, weight-normalised `prototypes`.
+    /// solo-learn: `backbone`, in older files `encoder`, `projector`, weight-normalised `prototypes`.
     SoloLearn,
+    /// An encoder among other networks, such as MoCo's `encoder_q`, SimSiam's `encoder`, BYOL's `online_encoder`.
+    Encoder,
     /// A checkpoint of this program: official names under `model/`.
     Run,
 }
@@ -41,6 +43,7 @@ impl Layout {
             Self::Vissl => "vissl",
             Self::Lightly => "lightly",
             Self::SoloLearn => "solo-learn",
+            Self::Encoder => "encoder",
             Self::Run => "swav-wgpu",
         }
     }
@@ -52,25 +55,13 @@ impl std::fmt::Display for Layout {
     }
 }
 
-/// Places in which whole models are found, before an optional `module.`.
-const WRAPPERS: &[&str] = &["", "model/", "state_dict.", "model.", "state_dict.model.", "model_state_dict.", "classy_state_dict.base_model.model."];
-
-/// Where the backbone lies inside a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Core {
-    Plain,
-    Backbone,
-    /// lightly's `Sequential(*children)` of a torchvision network: numbers instead of names.
-    Sequential,
-    Vissl,
-}
-
-const CORES: [(Core, &str); 3] = [(Core::Backbone, "backbone."), (Core::Vissl, "trunk._feature_blocks."), (Core::Plain, "")];
-
 /// Which tensor of a file becomes which one of the network.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(super) struct Plan {
     pub layout: Layout,
+    pub place: Place,
+    /// Other backbones of the file.
+    pub others: Vec<Place>,
     /// Official name to the file's name.
     pub names: BTreeMap<String, String>,
     /// Pairs of names in the file that must hold the same values (mmpretrain stores the neck's norm twice).
@@ -89,18 +80,25 @@ enum Role {
     Unmatched,
 }
 
-/// Finds the backbone of a file and maps all names of its model.
-pub(crate) fn plan(shapes: &BTreeMap<String, Vec<usize>>) -> Result<Plan, String> {
-    let (wrapper, core) = locate(shapes)?;
+/// Finds the backbone of a file, or the one under a prefix, and maps all names of its model.
+pub(super) fn plan(shapes: &BTreeMap<String, Vec<usize>>, wanted: Option<&str>) -> Result<Plan, String> {
+    let Some((place, others)) = choose(shapes, wanted)? else {
+        if classifier_names(shapes).is_some() {
+            return Err("holds a linear classifier only, no backbone (`predict --head` takes it)".to_owned());
+        }
+        let sample: Vec<&str> = shapes.keys().take(3).map(String::as_str).collect();
+        let first = if sample.is_empty() { String::new() } else { format!(" (the first are: {})", sample.join(", ")) };
+        return Err(format!("no backbone: none of its {} tensors is a four-dimensional conv1.weight{first}", shapes.len()));
+    };
     let mut names = BTreeMap::new();
     let mut twins = Vec::new();
     let mut classifier = [None, None];
     let mut unmatched = Vec::new();
     // Names with a slash in them are the other parts of a run's checkpoint: optimizer, queue, state.
-    let scoped: Vec<&str> = shapes.keys().filter_map(|name| name.strip_prefix(&wrapper)).filter(|name| !name.contains('/')).collect();
+    let scoped: Vec<&str> = shapes.keys().filter_map(|name| name.strip_prefix(&place.wrapper)).filter(|name| !name.contains('/')).collect();
     for &name in &scoped {
-        let full = format!("{wrapper}{name}");
-        match role(core, name) {
+        let full = format!("{}{name}", place.wrapper);
+        match role(&place, name) {
             Role::Tensor(official) => {
                 if let Some(other) = names.insert(official.clone(), full.clone()) {
                     return Err(format!("{other} and {full} both stand for {official}"));
@@ -119,59 +117,52 @@ pub(crate) fn plan(shapes: &BTreeMap<String, Vec<usize>>) -> Result<Plan, String
             None => _ = names.insert(official, full),
         }
     }
-    Ok(Plan { layout: layout(core, &wrapper, &scoped), names, twins: pairs, classifier, unmatched })
+    let layout = layout(&place, &scoped);
+    Ok(Plan { layout, place, others, names, twins: pairs, classifier, unmatched })
 }
 
-/// The prefix of the model and where in it the backbone is.
-fn locate(shapes: &BTreeMap<String, Vec<usize>>) -> Result<(String, Core), String> {
-    let mut known = Vec::new();
-    let mut foreign = Vec::new();
-    for (name, shape) in shapes {
-        let sequential = name
-            .strip_suffix("backbone.0.weight")
-            .filter(|wrapper| (wrapper.is_empty() || wrapper.ends_with('.')) && shapes.contains_key(&format!("{wrapper}backbone.4.0.conv1.weight")));
-        if let Some(wrapper) = sequential {
-            known.push((wrapper.to_owned(), Core::Sequential));
-            continue;
+/// What a network can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Head,
+    Classifier,
+}
+
+impl Part {
+    /// In a sentence.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Head => "SwAV head",
+            Self::Classifier => "classifier",
         }
-        let Some(root) = name.strip_suffix("conv1.weight") else { continue };
-        let parent = root.trim_end_matches(['.', '/']).rsplit(['.', '/']).next().unwrap_or_default();
-        let inside_block = !parent.is_empty() && parent.bytes().all(|byte| byte.is_ascii_digit());
-        if inside_block || shape.len() != 4 || !(root.is_empty() || root.ends_with(['.', '/'])) {
-            continue;
-        }
-        match place(root, is_wrapper) {
-            Some(found) => known.push(found),
-            None => foreign.push(root),
-        }
-    }
-    // A single backbone in a place of its own is as good as one in a known place.
-    if known.is_empty() {
-        known = foreign.iter().filter_map(|root| place(root, |_| true)).collect();
-    }
-    match known.len() {
-        1 => Ok(known.remove(0)),
-        0 if classifier_names(shapes).is_some() => Err("holds a linear classifier only, no backbone (`predict --head` takes it)".to_owned()),
-        0 => {
-            let sample: Vec<&str> = shapes.keys().take(3).map(String::as_str).collect();
-            let first = sample.join(", ");
-            Err(format!("no backbone: none of its {} tensors is a four-dimensional conv1.weight (the first are: {first})", shapes.len()))
-        }
-        count => Err(format!("ambiguous: it has {count} backbones, under `{}` and `{}`", known[0].0, known[1].0)),
     }
 }
 
-/// Splits what comes before a backbone's first name into the model's prefix and the place inside the model.
-fn place(root: &str, accept: impl Fn(&str) -> bool) -> Option<(String, Core)> {
-    CORES.iter().find_map(|&(core, prefix)| root.strip_suffix(prefix).filter(|wrapper| accept(wrapper)).map(|wrapper| (wrapper.to_owned(), core)))
-}
+impl Plan {
+    /// Which part a tensor of this name in the file belongs to, be it in the plan or not.
+    pub fn part_of(&self, name: &str) -> Option<Part> {
+        match role(&self.place, name.strip_prefix(&self.place.wrapper)?) {
+            Role::Tensor(official) | Role::Twin(official) => (!is_backbone(&official)).then_some(Part::Head),
+            Role::Classifier(_) => Some(Part::Classifier),
+            Role::Unmatched => None,
+        }
+    }
 
-fn is_wrapper(prefix: &str) -> bool {
-    WRAPPERS.contains(&prefix) || prefix.strip_suffix("module.").is_some_and(|rest| WRAPPERS.contains(&rest))
+    /// Gives up the head: its names are unmatched.
+    pub fn drop_head(&mut self) {
+        let head: Vec<String> = self.names.keys().filter(|official| !is_backbone(official)).cloned().collect();
+        self.unmatched.extend(head.iter().filter_map(|official| self.names.remove(official)));
+        self.unmatched.extend(std::mem::take(&mut self.twins).into_iter().map(|(_, twin)| twin));
+    }
+
+    /// Gives up the classifier.
+    pub fn drop_classifier(&mut self) {
+        self.unmatched.extend(std::mem::take(&mut self.classifier).into_iter().flatten());
+    }
 }
 
 /// Weight and bias of a file that holds a classifier, whatever else it holds: `fc`, `head.fc`, `linear` or `classifier` at the top of a model.
-pub(crate) fn classifier_names(shapes: &BTreeMap<String, Vec<usize>>) -> Option<(String, String)> {
+pub(super) fn classifier_names(shapes: &BTreeMap<String, Vec<usize>>) -> Option<(String, String)> {
     shapes.iter().find_map(|(name, shape)| {
         let stem = name.strip_suffix(".weight").filter(|_| shape.len() == 2)?;
         let wrapper = ["head.fc", "fc", "linear", "classifier"].iter().find_map(|core| stem.strip_suffix(core))?;
@@ -181,21 +172,19 @@ pub(crate) fn classifier_names(shapes: &BTreeMap<String, Vec<usize>>) -> Option<
 }
 
 /// The prefix of the batch norm that the official linear evaluation can put before its `linear`, when the file of this classifier has one.
-pub(crate) fn norm_before(shapes: &BTreeMap<String, Vec<usize>>, weight: &str) -> Option<String> {
+pub(super) fn norm_before(shapes: &BTreeMap<String, Vec<usize>>, weight: &str) -> Option<String> {
     let norm = format!("{}bn.", weight.strip_suffix("linear.weight")?);
     shapes.range(norm.clone()..).next().is_some_and(|(name, _)| name.starts_with(&norm)).then_some(norm)
 }
 
-/// Why a name of a file is left out, to follow the name in a sentence.
-pub fn why_unmatched(name: &str) -> &'static str {
+/// Why a name of a file's model is left out, where there is more to say than that nothing here has this name.
+pub fn why_unmatched(name: &str) -> Option<&'static str> {
     let name = name.rsplit_once("prototypes").map_or(name, |(_, rest)| if rest.ends_with(".bias") { "prototypes.bias" } else { name });
     match name {
-        "prototypes.bias" => "is left out: SwAV's prototypes have no bias, so scores differ by it",
-        _ if name.contains("prototypes") || name.contains("project") => "is left out: it makes no whole head of one set of prototypes",
-        _ if name.rsplit('.').next().is_some_and(|last| last.contains("queue")) => {
-            "is left out: the queue belongs to a training run, not to the network"
-        }
-        _ => "is left out: no part of a ResNet with a SwAV head or a classifier has this name",
+        "prototypes.bias" => Some("SwAV's prototypes have no bias, so scores differ by it"),
+        _ if name.contains("prototypes") || name.contains("project") => Some("there is no whole head of one set of prototypes"),
+        _ if name.rsplit('.').next().is_some_and(|last| last.contains("queue")) => Some("the queue belongs to a training run, not to the network"),
+        _ => None,
     }
 }
 
@@ -210,19 +199,26 @@ fn backbone(name: &str) -> Role {
     if is_backbone(name) { Role::Tensor(name.to_owned()) } else { Role::Unmatched }
 }
 
-fn role(core: Core, name: &str) -> Role {
+fn role(place: &Place, name: &str) -> Role {
     let tensor = |prefix: &str, rest: &str| Role::Tensor(format!("{prefix}{rest}"));
-    match core {
+    if let Some(rest) = name.strip_prefix(&place.inside) {
+        let role = place.first_stage.map_or_else(|| backbone(rest), |first| sequential(first, rest));
+        if place.core != Core::Plain || matches!(role, Role::Tensor(_)) {
+            return role;
+        }
+    }
+    if !place.has_heads() {
+        return Role::Unmatched;
+    }
+    match place.core {
         Core::Plain => match name {
             "fc.weight" => Role::Classifier(0),
             "fc.bias" => Role::Classifier(1),
             _ if name.starts_with("projection_head.") || name.starts_with("prototypes.") => tensor("", name),
-            _ => backbone(name),
+            _ => Role::Unmatched,
         },
         Core::Vissl => {
-            if let Some(rest) = name.strip_prefix("trunk._feature_blocks.") {
-                backbone(rest)
-            } else if let Some(rest) = name.strip_prefix("heads.0.projection_head.") {
+            if let Some(rest) = name.strip_prefix("heads.0.projection_head.") {
                 tensor("projection_head.", rest)
             } else if name == "heads.0.prototypes0.weight" {
                 tensor("prototypes.weight", "")
@@ -230,10 +226,7 @@ fn role(core: Core, name: &str) -> Role {
                 Role::Unmatched
             }
         }
-        Core::Backbone | Core::Sequential => {
-            if let Some(rest) = name.strip_prefix("backbone.") {
-                return if core == Core::Sequential { sequential(rest) } else { backbone(rest) };
-            }
+        Core::Within => {
             let heads =
                 [("neck.projection_neck.", "projection_head."), ("projection_head.layers.", "projection_head."), ("projector.", "projection_head.")];
             if let Some(role) = heads.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| tensor(to, rest))) {
@@ -247,7 +240,9 @@ fn role(core: Core, name: &str) -> Role {
             }
             match name {
                 "head.loss_module.prototypes.weight" | "head.prototypes.weight" | "prototypes.heads.0.weight" => tensor("prototypes.weight", ""),
-                "prototypes.weight_g" | "prototypes.weight_v" => tensor("", name),
+                "prototypes.weight" | "prototypes.weight_g" | "prototypes.weight_v" => tensor("", name),
+                "prototypes.parametrizations.weight.original0" => tensor("prototypes.weight_g", ""),
+                "prototypes.parametrizations.weight.original1" => tensor("prototypes.weight_v", ""),
                 "head.fc.weight" | "classifier.weight" => Role::Classifier(0),
                 "head.fc.bias" | "classifier.bias" => Role::Classifier(1),
                 _ => Role::Unmatched,
@@ -256,33 +251,31 @@ fn role(core: Core, name: &str) -> Role {
     }
 }
 
-/// A name inside a `Sequential` of torchvision's children: conv1, bn1, relu, maxpool, layer1 to layer4.
-fn sequential(name: &str) -> Role {
+/// A name inside a `Sequential` of a ResNet's children: conv1 and bn1, then what has no weights, then four stages.
+fn sequential(first_stage: u32, name: &str) -> Role {
     let Some((number, rest)) = name.split_once('.') else { return Role::Unmatched };
-    let module = match number {
-        "0" => "conv1",
-        "1" => "bn1",
-        "4" => "layer1",
-        "5" => "layer2",
-        "6" => "layer3",
-        "7" => "layer4",
+    let module = match number.parse::<u32>() {
+        Ok(0) => "conv1".to_owned(),
+        Ok(1) => "bn1".to_owned(),
+        Ok(number) if (first_stage..first_stage + 4).contains(&number) => format!("layer{}", number - first_stage + 1),
         _ => return Role::Unmatched,
     };
     Role::Tensor(format!("{module}.{rest}"))
 }
 
-fn layout(core: Core, wrapper: &str, names: &[&str]) -> Layout {
+fn layout(place: &Place, names: &[&str]) -> Layout {
     let any = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
-    match core {
+    match place.core {
         Core::Vissl => Layout::Vissl,
-        Core::Sequential => Layout::Lightly,
-        Core::Plain if wrapper == "model/" => Layout::Run,
-        Core::Plain if !any("projection_head.") && !any("prototypes.") && !wrapper.ends_with("module.") => Layout::Torchvision,
-        Core::Plain if wrapper.starts_with("state_dict.") => Layout::SwavTraining,
+        _ if place.first_stage.is_some() => Layout::Lightly,
+        Core::Plain if place.wrapper == "model/" => Layout::Run,
+        Core::Plain if !any("projection_head.") && !any("prototypes.") && !place.wrapper.ends_with("module.") => Layout::Torchvision,
+        Core::Plain if place.wrapper.starts_with("state_dict.") => Layout::SwavTraining,
         Core::Plain => Layout::Swav,
-        Core::Backbone if any("head.fc.") => Layout::MmpretrainLinear,
-        Core::Backbone if any("projection_head.layers.") || any("prototypes.heads.") => Layout::Lightly,
-        Core::Backbone if any("projector.") || any("prototypes.weight_v") => Layout::SoloLearn,
-        Core::Backbone => Layout::Mmpretrain,
+        Core::Within if any("head.fc.") => Layout::MmpretrainLinear,
+        Core::Within if any("projection_head.layers.") || any("prototypes.heads.") => Layout::Lightly,
+        Core::Within if any("projector.") || any("prototypes.weight_v") => Layout::SoloLearn,
+        Core::Within if place.inside == "backbone." => Layout::Mmpretrain,
+        Core::Within => Layout::Encoder,
     }
 }

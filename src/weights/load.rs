@@ -4,14 +4,16 @@
 //! missing or wrong; nothing is ever left at random values. A head is complete or absent. Values are the file's, exactly, where it holds
 //! f32, f16 or bf16; f64 is rounded to f32.
 
-use super::layout::{self, Layout, Plan};
+use super::backbones::remark;
+use super::layout::{self, Layout, Part, Plan};
 use super::one_line;
 use super::source::Source;
 use super::tensor::{DType, HostTensor};
+use super::unused::{Unused, group};
 use super::whole::check;
 use crate::error::{Error, Result};
 use crate::nn::architecture::{Backbone, Head, TensorKind, TensorSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A linear classifier on pooled features.
@@ -40,6 +42,10 @@ pub struct Checkpoint {
     pub matched: usize,
     /// Names in the file's model that are none of the above; [`super::why_unmatched`] says why.
     pub unmatched: Vec<String>,
+    /// Every tensor of the file that was not used, whether in its model or beside it, in groups.
+    pub unused: Vec<Unused>,
+    /// Tensors of the file of kinds that no weights here can have (sparse, quantised, …), and what each is, to follow "is" in a sentence.
+    pub unusable: BTreeMap<String, String>,
     /// What was not taken as it stands in the file, one sentence each.
     pub remarks: Vec<String>,
     /// Architecture of the backbone.
@@ -93,12 +99,20 @@ fn describe(backbone: &Backbone) -> String {
 
 /// Loads a network from a safetensors or PyTorch file of any known layout.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    load_under(path, None)
+}
+
+/// The same with the backbone under a prefix, such as `momentum_encoder`; without one that which the file's program means.
+pub fn load_under(path: impl AsRef<Path>, prefix: Option<&str>) -> Result<Checkpoint> {
     let source = Source::open(path.as_ref())?;
     let shapes = source.shapes();
-    let error = |message: String| Error::weights(&source.path, one_line(&message));
-    let mut plan = layout::plan(&shapes).map_err(error)?;
+    let unusable = source.unusable();
+    let error = |message: String| Error::weights(&source.path, one_line(&format!("{message}{}", lacking(&unusable))));
+    let mut plan = layout::plan(&shapes, prefix).map_err(error)?;
     source.check_size(plan.names.values().chain(plan.classifier.iter().flatten()))?;
 
+    let mut remarks: Vec<String> = remark(&plan.place, &plan.others).into_iter().collect();
+    drop_unusable(&source, &unusable, &mut plan, &mut remarks);
     let official: BTreeMap<String, Vec<usize>> =
         plan.names.iter().filter_map(|(name, file)| Some((name.clone(), shapes.get(file)?.clone()))).collect();
     let backbone = Backbone::infer(&official).map_err(error)?;
@@ -115,22 +129,62 @@ pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
         classes: source.classes.clone(),
         matched: 0,
         unmatched: Vec::new(),
-        remarks: Vec::new(),
+        unused: Vec::new(),
+        unusable: BTreeMap::new(),
+        remarks,
         backbone,
         head,
     };
-    let names = plan.names.len() + plan.twins.len() + plan.classifier.iter().flatten().count() + plan.unmatched.len();
+    let used = |plan: &Plan| -> BTreeSet<String> {
+        let twins = plan.twins.iter().flat_map(|(_, twin)| [twin]);
+        plan.names.values().chain(twins).chain(plan.classifier.iter().flatten()).cloned().collect()
+    };
+    let mut used = used(&plan);
+    let names = used.len() + plan.unmatched.len();
     read_tensors(&source, &specs, &mut plan, &mut checkpoint)?;
     read_classifier(&source, &shapes, &mut plan, &mut checkpoint)?;
     checkpoint.unmatched = plan.unmatched;
     checkpoint.unmatched.extend(plan.names.into_values());
     checkpoint.unmatched.sort();
     checkpoint.matched = names - checkpoint.unmatched.len();
+    checkpoint.unmatched.iter().for_each(|name| _ = used.remove(name));
+    let left = shapes.keys().chain(unusable.keys()).filter(|name| !used.contains(*name)).map(String::as_str);
+    checkpoint.unused = group(left, &plan.place, &plan.others);
+    checkpoint.unusable = unusable;
     let rounded = source.rounded();
     if rounded > 0 {
         checkpoint.remarks.push(format!("{rounded} tensors of float64 are rounded to float32"));
     }
     Ok(checkpoint)
+}
+
+/// What is to be added to an error of a file that has tensors of unusable kinds.
+fn lacking(unusable: &BTreeMap<String, String>) -> String {
+    let parts: Vec<String> = unusable.iter().take(3).map(|(name, kind)| format!("{name} is {kind}")).collect();
+    match unusable.len() {
+        0 => String::new(),
+        1..=3 => format!("; {}", parts.join(", ")),
+        count => format!("; {}, and {} more are of kinds that are not supported", parts.join(", "), count - 3),
+    }
+}
+
+/// Gives up head and classifier where a tensor of theirs is of no use: of a kind that is not supported, or of integers.
+fn drop_unusable(source: &Source, unusable: &BTreeMap<String, String>, plan: &mut Plan, remarks: &mut Vec<String>) {
+    let is_float = |name: &String| matches!(source.dtype(name), Some(DType::F64 | DType::F32 | DType::F16 | DType::BF16));
+    let integers = plan.names.iter().filter(|(official, _)| !official.ends_with("num_batches_tracked")).map(|(_, name)| name);
+    let integers = integers.chain(plan.classifier.iter().flatten()).filter(|name| !is_float(name));
+    let integers: Vec<(String, String)> = integers.map(|name| (name.clone(), "of integers".to_owned())).collect();
+    let mut gone = [false; 2];
+    for (name, kind) in integers.iter().map(|(name, kind)| (name, kind)).chain(unusable) {
+        let Some(part) = plan.part_of(name) else { continue };
+        match part {
+            Part::Head => plan.drop_head(),
+            Part::Classifier => plan.drop_classifier(),
+        }
+        if !std::mem::replace(&mut gone[part as usize], true) {
+            remarks.push(format!("the {} is left out, for {} is {kind}", part.name(), one_line(name)));
+        }
+    }
 }
 
 /// Loads a classifier alone, from a file with or without a backbone: `fc`, `head.fc`, `linear` or `classifier`, with its class names.

@@ -1,30 +1,32 @@
 //! Weight files: every layout that SwAV networks are found in, read and written.
 //!
-//! * [`load`] reads a network from a safetensors or PyTorch file, whatever program wrote it, under the official SwAV names;
-//!   [`load_classifier`] reads a linear classifier alone.
+//! * [`load`] reads a network from a safetensors or PyTorch file, whatever program wrote it, under the official SwAV names; [`load_under`]
+//!   takes the backbone under a prefix; [`load_classifier`] reads a linear classifier alone.
 //! * [`save`] and [`convert`] write torchvision's, the official code's and mmpretrain's layouts.
 //! * [`read_safetensors`] and [`write_safetensors`] handle tensors of any meaning and type, [`read_tensors`] those of
 //!   PyTorch files too; [`crate::atomic`] writes any file.
 //!
 //! Promises: files are told by content; a file that is damaged, hostile, incomplete or of no known layout gives one line that names the
-//! file and what is wrong, fast and without much memory; nothing in a file is executed; a backbone is complete or refused.
+//! file and what is wrong, fast and without much memory; nothing in a file is executed; a backbone is complete or refused; what of a file was not used is named.
 
-mod budget;
+mod backbones;
 mod layout;
 mod load;
-mod pickle;
 mod safetensors;
 mod save;
 mod source;
 mod tensor;
+mod torch;
+mod unused;
 mod whole;
 
 pub use self::layout::{Layout, why_unmatched};
-pub use self::load::{Checkpoint, Classifier, HEAD_BACKBONE, HEAD_IMAGES, head_metadata, load, load_classifier};
+pub use self::load::{Checkpoint, Classifier, HEAD_BACKBONE, HEAD_IMAGES, head_metadata, load, load_classifier, load_under};
 pub use self::safetensors::{MAX_HEADER, TensorFile, read_safetensors, write_safetensors};
 pub use self::save::{ConvertSummary, Target, check_output, check_tensor_output, convert, save};
 pub use self::source::read_tensors;
 pub use self::tensor::{AnyTensor, DType, HostTensor};
+pub use self::unused::Unused;
 
 /// Most tensors accepted in a file.
 pub const MAX_TENSORS: usize = 20_000;

@@ -25,6 +25,8 @@ pub const MAX_HEADER: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct Index {
     pub tensors: BTreeMap<String, (DType, Vec<usize>, Range<u64>)>,
+    /// Tensors of element types that are of no use here, and these types.
+    pub unusable: BTreeMap<String, String>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -82,6 +84,7 @@ pub(crate) fn read_index(file: &mut File) -> Result<(Index, u64), String> {
         return Err(format!("not a whole safetensors file: its tensors have {} bytes, {} follow the header", parsed.data_len(), length - start));
     }
     let mut tensors = BTreeMap::new();
+    let mut unusable = BTreeMap::new();
     for (name, info) in parsed.tensors() {
         let dtype = match info.dtype {
             Dtype::BOOL => DType::Bool,
@@ -97,13 +100,16 @@ pub(crate) fn read_index(file: &mut File) -> Result<(Index, u64), String> {
             Dtype::U64 => DType::U64,
             Dtype::I64 => DType::I64,
             Dtype::F64 => DType::F64,
-            other => return Err(format!("tensor {name}: element type {other} is not supported")),
+            other => {
+                unusable.insert(name, format!("of type {other}"));
+                continue;
+            }
         };
         let (from, to) = info.data_offsets;
         tensors.insert(name, (dtype, info.shape.clone(), from as u64..to as u64));
     }
     let metadata = parsed.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok((Index { tensors, metadata }, start))
+    Ok((Index { tensors, unusable, metadata }, start))
 }
 
 /// Counts the names of a header and refuses too many or duplicate ones, without building anything from their values.
@@ -159,7 +165,11 @@ impl TensorFile {
 
     /// A tensor without copying it; the error names file and tensor.
     pub fn get(&self, name: &str) -> Result<AnyTensor<'_>> {
-        let (dtype, shape, range) = self.index.tensors.get(name).ok_or_else(|| self.error(name, "is missing"))?;
+        let absent = || match self.index.unusable.get(name) {
+            Some(kind) => self.error(name, &format!("is {kind}, which is not supported")),
+            None => self.error(name, "is missing"),
+        };
+        let (dtype, shape, range) = self.index.tensors.get(name).ok_or_else(absent)?;
         // The index was checked against the length of the data, which is in memory.
         let bytes = self.data.get(range.start as usize..range.end as usize).unwrap_or_default();
         AnyTensor::new(*dtype, shape.clone(), bytes).ok_or_else(|| self.error(name, "has fewer elements than its shape says"))

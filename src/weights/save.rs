@@ -12,9 +12,10 @@
 //! In both containers every batch norm has its `num_batches_tracked`; one that the source lacked is 0.
 
 use super::load::Checkpoint;
-use super::pickle::{Storages, write_torch};
 use super::safetensors::write_safetensors;
 use super::tensor::AnyTensor;
+use super::torch::{Pickle, WrittenStorages, write_torch};
+use super::unused::Unused;
 use crate::atomic::write_with;
 use crate::error::{Error, Result};
 use crate::nn::architecture::TensorKind;
@@ -60,6 +61,10 @@ pub struct ConvertSummary {
     pub parameters: usize,
     /// Names in the input's model that were not understood.
     pub unmatched: Vec<String>,
+    /// Every tensor of the input that was not used, whether in its model or beside it, in groups.
+    pub unused: Vec<Unused>,
+    /// Tensors of the input of kinds that no weights here can have: name and kind.
+    pub unusable: BTreeMap<String, String>,
     /// What was not taken as it stands in the input, one sentence each.
     pub remarks: Vec<String>,
     /// Tensors that were understood but have no place in the output's layout, in official names, and `classes` for the names of classes.
@@ -166,7 +171,7 @@ fn write(path: &Path, checkpoint: &Checkpoint, target: Target, container: Contai
         metadata.extend(checkpoint.classes.iter().map(|classes| ("classes".to_owned(), serde_json::json!(classes).to_string())));
         return write_safetensors(path, &tensors, &metadata);
     }
-    let mut storages = Storages::default();
+    let mut storages = WrittenStorages::default();
     let keys: Vec<usize> = entries
         .iter()
         .scan(Vec::new(), |keys: &mut Vec<usize>, entry| {
@@ -176,7 +181,7 @@ fn write(path: &Path, checkpoint: &Checkpoint, target: Target, container: Contai
         })
         .collect();
     let pickle = storages.pickle(|pickle| {
-        let state = |pickle: &mut super::pickle::Pickle| {
+        let state = |pickle: &mut Pickle| {
             pickle.ordered_dict(|pickle| {
                 for (entry, &key) in entries.iter().zip(&keys) {
                     pickle.text(&entry.name);
@@ -235,6 +240,8 @@ pub fn convert(checkpoint: &Checkpoint, output: impl AsRef<Path>, target: Target
         tensors: entries.len(),
         parameters: entries.iter().filter(|e| e.parameter && e.twin.is_none()).map(|e| e.tensor.shape().iter().product::<usize>()).sum(),
         unmatched: checkpoint.unmatched.clone(),
+        unused: checkpoint.unused.clone(),
+        unusable: checkpoint.unusable.clone(),
         remarks: checkpoint.remarks.clone(),
         dropped,
     })

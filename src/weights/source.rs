@@ -1,40 +1,22 @@
 //! Opens a weight file of any container and gives its tensors under the names they have there.
 //!
-//! Promises: the container is told by content, never by extension; nothing in a pickle is ever executed (the parser interprets tensors and
-//! plain values only), and a pickle that asks for operating-system calls is refused; what a file claims is checked against its size
-//! before memory is reserved for it, and parsing a pickle is bounded beforehand.
+//! Promises: the container is told by content, never by extension; nothing in a pickle is ever executed, and a pickle that asks for
+//! operating-system calls is refused; what a file claims is checked against its size before memory is reserved for it. Tensors of kinds
+//! that no weights here can have are listed, and no reason to refuse the others.
 
-use super::budget::check_pickles;
+use super::one_line;
 use super::safetensors::{Index, read_index};
 use super::tensor::{AnyTensor, DType};
-use super::{MAX_TENSORS, one_line};
+use super::torch::{Container, TensorInfo, TorchFile};
 use crate::error::{Error, Result};
-use pytorch_reader::{PickleValue, PytorchReader, Tensor};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use zip::{CompressionMethod, ZipArchive};
-
-/// Largest compressed pickle accepted, after decompression: PyTorch never compresses, and the pickle of a ResNet has 0.1 MB.
-const MAX_DEFLATED_PICKLE: u64 = 512 << 10;
 
 /// Most bytes of weights accepted in a network: three times what the widest published one (a ResNet-50 of five times the width) has in float64.
 const MAX_WEIGHTS: u64 = 16 << 30;
-
-/// First bytes of a `torch.save` file from before PyTorch 1.6, after the protocol number: the number 0x1950a86a20f9469cfc6c.
-const LEGACY_MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-
-/// Pickles at the start of such a file: the magic number, the version, the system, the object, the names of its storages.
-const LEGACY_PICKLES: usize = 5;
-
-/// Python modules whose functions no weight file has any business calling.
-const FORBIDDEN_MODULES: &[&str] =
-    &["os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "pty", "ctypes", "runpy", "importlib", "webbrowser", "commands"];
-
-/// Built-in functions that run code; `getattr`, which mmengine's logs use, is not among them.
-const FORBIDDEN_BUILTINS: &[&str] = &["eval", "exec", "execfile", "compile", "open", "__import__", "apply"];
 
 /// An opened weight file.
 pub(crate) struct Source {
@@ -49,7 +31,7 @@ pub(crate) struct Source {
 enum Tensors {
     /// Index, file, and where its data starts; each tensor is read when it is asked for.
     Safetensors(Index, File, u64),
-    Torch(BTreeMap<String, Tensor>),
+    Torch(TorchFile),
 }
 
 impl Source {
@@ -66,14 +48,12 @@ impl Source {
         }
         let mut file = File::open(path).map_err(|error| format!("cannot read: {error}"))?;
         let mut start = Vec::new();
-        Read::by_ref(&mut file).take(64).read_to_end(&mut start).map_err(|error| format!("cannot read: {error}"))?;
-        let (tensors, classes) = if start.starts_with(b"PK\x03\x04") {
-            check_zip(path)?;
-            open_torch(path)?
-        } else if start.first() == Some(&0x80) && start.get(2..).is_some_and(|rest| rest.starts_with(LEGACY_MAGIC)) {
+        Read::by_ref(&mut file).take(Container::START).read_to_end(&mut start).map_err(|error| format!("cannot read: {error}"))?;
+        let (tensors, classes) = if let Some(container) = Container::of(&start) {
             file.rewind().map_err(|error| format!("cannot read: {error}"))?;
-            check_pickles(BufReader::new(file), LEGACY_PICKLES)?;
-            open_torch(path)?
+            let mut torch = TorchFile::open(file, container)?;
+            let classes = torch.classes.take();
+            (Tensors::Torch(torch), classes)
         } else if start.get(8) == Some(&b'{') {
             file.rewind().map_err(|error| format!("cannot read: {error}"))?;
             let (index, start) = read_index(&mut file)?;
@@ -93,11 +73,44 @@ impl Source {
         }
     }
 
-    /// Names and shapes of all tensors.
+    /// Names and shapes of all tensors, but for the unusable ones.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         match &self.tensors {
             Tensors::Safetensors(index, ..) => index.tensors.iter().map(|(name, (_, shape, _))| (name.clone(), shape.clone())).collect(),
-            Tensors::Torch(tensors) => tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect(),
+            Tensors::Torch(file) => file
+                .tensors
+                .iter()
+                .filter_map(|(name, info)| match info {
+                    TensorInfo::Tensor(tensor) => Some((name.clone(), tensor.shape.clone())),
+                    TensorInfo::Unusable(_) => None,
+                })
+                .collect(),
+        }
+    }
+
+    /// Tensors of kinds that no weights here can have, and what each is, to follow "is" in a sentence.
+    pub fn unusable(&self) -> BTreeMap<String, String> {
+        match &self.tensors {
+            Tensors::Safetensors(index, ..) => index.unusable.clone(),
+            Tensors::Torch(file) => file
+                .tensors
+                .iter()
+                .filter_map(|(name, info)| match info {
+                    TensorInfo::Tensor(_) => None,
+                    TensorInfo::Unusable(kind) => Some((name.clone(), kind.clone())),
+                })
+                .collect(),
+        }
+    }
+
+    /// The element type of a tensor.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        match &self.tensors {
+            Tensors::Safetensors(index, ..) => index.tensors.get(name).map(|(dtype, ..)| *dtype),
+            Tensors::Torch(file) => match file.tensors.get(name)? {
+                TensorInfo::Tensor(tensor) => Some(tensor.dtype),
+                TensorInfo::Unusable(_) => None,
+            },
         }
     }
 
@@ -106,7 +119,10 @@ impl Source {
     pub fn check_size<'n>(&self, names: impl Iterator<Item = &'n String>) -> Result<()> {
         let bytes = |name: &String| match &self.tensors {
             Tensors::Safetensors(index, ..) => index.tensors.get(name).map(|(.., range)| range.end - range.start),
-            Tensors::Torch(tensors) => tensors.get(name).map(|tensor| tensor.byte_len() as u64),
+            Tensors::Torch(file) => match file.tensors.get(name) {
+                Some(TensorInfo::Tensor(tensor)) => Some(tensor.byte_len()),
+                _ => None,
+            },
         };
         let total = names.filter_map(bytes).fold(0u64, u64::saturating_add);
         if total > self.length.saturating_mul(8).saturating_add(1 << 20) {
@@ -143,7 +159,11 @@ impl Source {
                 file.take(length as u64).read_to_end(&mut bytes)?;
                 io::Result::Ok((*dtype, shape.clone(), bytes))
             }),
-            Tensors::Torch(tensors) => tensors.get(name).map(|tensor| Ok((dtype(tensor.dtype()), tensor.shape().to_vec(), tensor.read()?))),
+            Tensors::Torch(file) => match file.tensors.get(name) {
+                Some(TensorInfo::Tensor(tensor)) => Some(file.read(tensor).map(|bytes| (tensor.dtype, tensor.shape.clone(), bytes))),
+                Some(TensorInfo::Unusable(kind)) => return Err(error(&format!("is {kind}, which is not supported"))),
+                None => None,
+            },
         };
         let (dtype, shape, bytes) = tensor.ok_or_else(|| error("is missing"))?.map_err(cannot)?;
         AnyTensor::new(dtype, shape, bytes).ok_or_else(|| error("has fewer elements than its shape says"))
@@ -151,7 +171,7 @@ impl Source {
 }
 
 /// Every tensor of a safetensors or PyTorch file, of any type and meaning, under the names the file has; names of nested containers are
-/// joined by dots.
+/// joined by dots. Tensors of kinds that no [`AnyTensor`] can be (sparse, quantised, complex and so on) are left out.
 pub fn read_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, AnyTensor<'static>>> {
     let source = Source::open(path.as_ref())?;
     let shapes = source.shapes();
@@ -169,94 +189,4 @@ fn unknown(start: &[u8]) -> String {
         _ => "is of no known kind",
     };
     format!("{what}; expected a safetensors file or one written by torch.save")
-}
-
-/// Looks for pickles that inflate to more, or hold more operations, than a weight file needs.
-fn check_zip(path: &Path) -> Result<(), String> {
-    let open = || File::open(path).map(BufReader::new).map_err(|error| format!("cannot read: {error}"));
-    let mut archive = ZipArchive::new(open()?).map_err(|error| format!("not a whole zip file: {error}"))?;
-    if archive.len() > 2 * MAX_TENSORS {
-        return Err(format!("zip file with {} members; at most {} are accepted", archive.len(), 2 * MAX_TENSORS));
-    }
-    for index in 0..archive.len() {
-        let member = archive.by_index_raw(index).map_err(|error| format!("damaged zip file: {error}"))?;
-        let name = member.name().map_err(|error| format!("damaged zip file: {error}"))?;
-        if !name.ends_with("data.pkl") {
-            continue;
-        }
-        if member.compression() != CompressionMethod::Stored {
-            if member.size() > MAX_DEFLATED_PICKLE {
-                return Err(format!("compressed pickle of {} bytes; at most {MAX_DEFLATED_PICKLE} are accepted", member.size()));
-            }
-        } else {
-            check_pickles(BufReader::new(member), 1)?;
-        }
-    }
-    Ok(())
-}
-
-fn open_torch(path: &Path) -> Result<(Tensors, Option<Vec<String>>), String> {
-    let damaged = |error| format!("cannot be read as a PyTorch file: {error}");
-    let reader = PytorchReader::new(path).map_err(damaged)?;
-    if reader.len() > MAX_TENSORS {
-        return Err(format!("{} tensors; at most {MAX_TENSORS} are accepted", reader.len()));
-    }
-    let values = PytorchReader::read_pickle_data(path, None).map_err(damaged)?;
-    if let Some(call) = forbidden(&values) {
-        return Err(format!("its pickle calls {call}, which no weight file needs; nothing was executed"));
-    }
-    let classes = classes(&values);
-    Ok((Tensors::Torch(reader.into_tensors().into_iter().collect()), classes))
-}
-
-/// The first value of a pickle that stands for running code.
-fn forbidden(value: &PickleValue) -> Option<&str> {
-    match value {
-        PickleValue::Unsupported(name) => {
-            let module = name.split('.').next().unwrap_or_default();
-            let function = name.rsplit('.').next().unwrap_or_default();
-            let builtin = matches!(module, "builtins" | "__builtin__");
-            (FORBIDDEN_MODULES.contains(&module) || builtin && FORBIDDEN_BUILTINS.contains(&function)).then_some(name)
-        }
-        PickleValue::List(items) => items.iter().find_map(forbidden),
-        PickleValue::Dict(items) => items.values().find_map(forbidden),
-        _ => None,
-    }
-}
-
-/// The class names of an mmpretrain (`meta.dataset_meta.classes`) or mmcls (`meta.CLASSES`) checkpoint.
-fn classes(root: &PickleValue) -> Option<Vec<String>> {
-    let field = |value: &PickleValue, key: &str| match value {
-        PickleValue::Dict(items) => items.get(key).cloned(),
-        _ => None,
-    };
-    let meta = field(root, "meta")?;
-    let list = field(&meta, "dataset_meta").and_then(|data| field(&data, "classes")).or_else(|| field(&meta, "CLASSES"))?;
-    let PickleValue::List(items) = list else { return None };
-    items
-        .into_iter()
-        .map(|item| match item {
-            PickleValue::String(name) => Some(name),
-            _ => None,
-        })
-        .collect()
-}
-
-fn dtype(dtype: pytorch_reader::DType) -> DType {
-    use pytorch_reader::DType as Torch;
-    match dtype {
-        Torch::F64 => DType::F64,
-        Torch::F32 => DType::F32,
-        Torch::F16 => DType::F16,
-        Torch::BF16 => DType::BF16,
-        Torch::I64 => DType::I64,
-        Torch::I32 => DType::I32,
-        Torch::I16 => DType::I16,
-        Torch::I8 => DType::I8,
-        Torch::U64 => DType::U64,
-        Torch::U32 => DType::U32,
-        Torch::U16 => DType::U16,
-        Torch::U8 => DType::U8,
-        Torch::Bool => DType::Bool,
-    }
 }

@@ -22,6 +22,7 @@ fn what_is_in_a_file_is_said() {
     let expected = format!(
         "{lightly}: lightly layout, 111 of 112 tensors matched: {network}\n\
          note: projection_head.0.bias is not in the file and taken as 0, which is the same: a batch norm follows it\n\
+         note: not used: 1 tensor: state_dict.prototypes.heads.0.bias\n\
          note: state_dict.prototypes.heads.0.bias is left out: SwAV's prototypes have no bias, so scores differ by it\n"
     );
     assert_eq!(said(&format!("convert {lightly} a.pth --to swav")), expected);
@@ -35,6 +36,9 @@ fn what_is_in_a_file_is_said() {
     let solo = said(&format!("convert {} a.pth", golden("tiny.solo.ckpt")));
     assert!(solo.contains("note: state_dict.queue is left out: the queue belongs to a training run"), "{solo}");
 
+    let training = said(&format!("convert {} a.pth --to swav", golden("tiny.swav_train.pth.tar")));
+    assert!(training.contains("112 of 112 tensors matched") && training.contains("note: not used: ") && training.contains("optimizer.state. ("));
+
     // The same is said wherever weights are taken.
     let images = AnyTensor::from_f32(&[1, 3, 8, 8], &[0.5; 192]);
     write_safetensors(rig.path("images.safetensors"), &[("images".to_owned(), images)].into(), &[].into()).unwrap();
@@ -46,6 +50,48 @@ fn what_is_in_a_file_is_said() {
     let first = |run: &str| load(&rig.checkpoints(run)[0]).unwrap();
     assert_ne!(first("run").tensors, first("again").tensors, "the second run did not start where the first one ended");
     rig.run(&format!("train --config pretrain.toml --out wrong --init {lightly}")).fails(2, &["bottleneck", "basic", "expected"]);
+}
+
+#[test]
+fn a_prefix_chooses_among_backbones() {
+    let rig = Rig::new();
+    let own = read_tensors(golden("tiny.torchvision.pth")).unwrap();
+    let backbone = || own.iter().filter(|(name, _)| !name.starts_with("fc."));
+    let mut tensors: std::collections::BTreeMap<_, _> = backbone().map(|(name, t)| (format!("module.encoder_q.{name}"), t.clone())).collect();
+    for (name, tensor) in backbone() {
+        let halves = tensor.to_f32().map(|data| data.iter().map(|x| x / 2.0).collect::<Vec<f32>>());
+        let halved = halves.map_or_else(|_| tensor.clone(), |data| AnyTensor::from_f32(tensor.shape(), &data).into_owned());
+        tensors.insert(format!("module.encoder_k.{name}"), halved);
+    }
+    tensors.insert("module.queue".to_owned(), AnyTensor::from_f32(&[2, 2], &[0.0; 4]).into_owned());
+    write_safetensors(rig.path("moco.safetensors"), &tensors, &[].into()).unwrap();
+    let said = rig.run("convert moco.safetensors q.safetensors").ok().err;
+    for part in [
+        "encoder layout, 102 of 205 tensors matched",
+        "note: the backbone is the one under `module.encoder_q.`; there is another one under `module.encoder_k.` (`--backbone PREFIX` chooses)\n",
+        "note: not used: 103 tensors: module.encoder_k. (102), module.queue\n",
+    ] {
+        assert!(said.contains(part), "{said}\nlacks: {part}");
+    }
+    let json = rig.run("convert moco.safetensors k.safetensors --backbone encoder_k --json").ok().json();
+    assert_eq!(json["unused"][0], serde_json::json!({"prefix": "module.encoder_q.", "tensors": 102}));
+    assert_eq!((json["unusable"].clone(), json["unmatched"].as_array().map(Vec::len)), (serde_json::json!({}), Some(103)));
+    let value = |file: &str| read_safetensors(rig.path(file)).unwrap().f32("conv1.weight").unwrap().data[0];
+    assert_eq!(value("q.safetensors"), 2.0 * value("k.safetensors"));
+    for line in [
+        "convert moco.safetensors out.pth",
+        "features --weights moco.safetensors --data data --out out.safetensors",
+        "eval-knn --weights moco.safetensors --data data",
+        "eval-linear --config linear.toml --weights moco.safetensors",
+        "finetune --config linear.toml --weights moco.safetensors",
+        "clusters --weights moco.safetensors --data data --out out",
+        "train --config pretrain.toml --init moco.safetensors --out out",
+    ] {
+        rig.run(&format!("{line} --backbone student"))
+            .fails(2, &["has no backbone under `student`; there is one under `module.encoder_k.` and `module.encoder_q.`"]);
+    }
+    rig.run("eval-knn --weights random --config pretrain.toml --data data --backbone a").fails(2, &["--backbone", "random"]);
+    rig.run("train --config pretrain.toml --out out --backbone a").fails(2, &["--init"]);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use swav_wgpu::weights::{load, load_classifier, read_safetensors, read_tensors};
 
 /// The small weight files of the tests whose names end so; damaged ones are for other tests.
 fn files(endings: &[&str]) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ckpt");
-    let mut all: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folders = ["ckpt", "pickles"].map(|name| std::fs::read_dir(golden.join(name)).unwrap());
+    let mut all: Vec<PathBuf> = folders.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
     all.sort();
     let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     all.retain(|path| endings.iter().any(|e| name(path).ends_with(e)) && !name(path).starts_with("truncated"));
@@ -34,6 +35,30 @@ fn pickles() {
     for (name, around) in [("zip.pth", hostile_files::torch_zip as fn(&[u8]) -> Vec<u8>), ("legacy.pth", with_storage)] {
         fuzz(name, &seeds, |path| {
             std::fs::write(path, around(&std::fs::read(path).unwrap())).unwrap();
+            taken(path)
+        });
+    }
+}
+
+/// Pickles of everything that Python has, in the files that they came in, but without checksums.
+#[test]
+fn pickles_of_objects() {
+    for file in ["objects.zip1.pth", "objects.zip4.pth", "kinds.zip2.pth", "module.zip5.pth", "lightning.ckpt"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pickles").join(file);
+        let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+        let mut members = Vec::new();
+        for index in 0..archive.len() {
+            let mut member = archive.by_index(index).unwrap();
+            let (name, mut bytes) = (member.name().unwrap().into_owned(), Vec::new());
+            std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
+            members.push((name, bytes));
+        }
+        let place = members.iter().position(|(name, _)| name.ends_with("data.pkl")).unwrap();
+        fuzz(file, &[members[place].1.clone()], |path| {
+            let mutated = std::fs::read(path).unwrap();
+            let bytes = |index: usize| if index == place { &mutated } else { &members[index].1 };
+            let all: Vec<_> = (0..members.len()).map(|i| (&members[i].0[..], 0, &bytes(i)[..], bytes(i).len() as u32)).collect();
+            std::fs::write(path, hostile_files::zip(&all)).unwrap();
             taken(path)
         });
     }

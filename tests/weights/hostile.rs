@@ -1,6 +1,6 @@
 //! Damaged and hostile weight files: one line of error, within a second, without much memory, and never a panic.
 
-use crate::hostile_files::{call, deflated_zeros, dict, legacy, safetensors, tensor, torch_zip, zip};
+use crate::hostile_files::{call, deflated_zeros, dict, legacy, safetensors, tensor, text, torch_zip, zip};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,8 +28,9 @@ fn refused(bytes: &[u8], expected: &str) {
 }
 
 fn fixtures() -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ckpt");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folders = ["ckpt", "pickles"].map(|name| fs::read_dir(golden.join(name)).unwrap());
+    let mut files: Vec<_> = folders.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| !path.to_string_lossy().ends_with(".md") && !path.to_string_lossy().ends_with(".json"));
     files.sort();
     files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
@@ -178,6 +179,151 @@ fn flipped_bits_never_panic() {
     }
 }
 
+/// Attacks on time: many ways to one tensor, long names used again and again, lists copied over and over.
+#[test]
+fn tangled_pickles_are_refused_in_time() {
+    let body = |parts: &[&[u8]]| [b"\x80\x02", &parts.concat()[..], b"."].concat();
+    let float = tensor(1, 1, 1);
+    // Each list holds the one before it twice, down to a tensor.
+    let doubling = |start: &[u8], how: &dyn Fn(u8) -> Vec<u8>| body(&[start, b"q\0", &(0..60).flat_map(how).collect::<Vec<u8>>()]);
+    let lists = doubling(&float, &|i| vec![b'(', b'h', i, b'h', i, b'l', b'q', i + 1]);
+    // Tables of modules, whose names add nothing, and states in tuples.
+    let tables = doubling(&float, &|i| {
+        let table = |name: &str| [&text(name)[..], b"(X\x01\0\0\0xh", &[i], b"d"].concat();
+        [&b"cm\nM\n)\x81}("[..], &table("_modules"), &table("_parameters"), &table("_buffers"), b"ubq", &[i + 1]].concat()
+    });
+    let states = doubling(&float, &|i| [b"cm\nM\n)\x81h", &[i][..], b"h", &[i], b"\x86bq", &[i + 1]].concat());
+    let wide = body(&[b"]q\0(", &float, &vec![b'N'; 500_000], b"e(", &b"h\0".repeat(500_000), b"l"]);
+    let long_name = format!("c{}\n{}\nq\0", "m".repeat(4000), "n".repeat(4000));
+    let long_names = body(&[long_name.as_bytes(), b")q\x010(", &b"h\0h\x01R".repeat(1_000_000), b"l"]);
+    let pairs = body(&[b"](", &b"NN\x86".repeat(300_000), b"Ne\x85q\0ccollections\nOrderedDict\nq\x010(", &b"h\x01h\0R".repeat(300_000), b"l"]);
+    let states_copied = body(&[b"}(", &b"NN".repeat(300_000), b"uq\0}q\x01", &b"h\0b".repeat(500_000)]);
+    let marks = body(&[&vec![b'('; 8_000_000]]);
+    let nothing = body(&[&b"N0".repeat(8_000_000)]);
+    let memos = body(&[b"N", &(0..2_000_000u32).flat_map(|i| [&b"r"[..], &i.to_le_bytes()].concat()).collect::<Vec<u8>>()]);
+    let cycle = body(&[b"]q\0(h\0", &float, b"h\0e"]);
+    let chain = body(&[&float, &vec![0x85; 100_000]]);
+    for (what, pickle) in [
+        ("lists", lists),
+        ("tables", tables),
+        ("states", states),
+        ("wide", wide),
+        ("long names", long_names),
+        ("pairs", pairs),
+        ("copied states", states_copied),
+        ("marks", marks),
+        ("nothing", nothing),
+        ("memos", memos),
+        ("a cycle", cycle),
+        ("a chain", chain),
+    ] {
+        for file in [torch_zip(&pickle), legacy(&pickle)] {
+            assert!(attempt(&file).is_some(), "{what}");
+        }
+    }
+}
+
+/// Pickles of operations in any order, with arguments that fit and that do not.
+#[test]
+fn random_pickles_never_panic() {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut draw = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below
+    };
+    let pieces: Vec<Vec<u8>> = [
+        &b"("[..],
+        b"0",
+        b"1",
+        b"2",
+        b"N",
+        b"\x88",
+        b"\x89",
+        b"]",
+        b"}",
+        b")",
+        b"l",
+        b"d",
+        b"t",
+        b"a",
+        b"e",
+        b"s",
+        b"u",
+        b"R",
+        b"b",
+        b"o",
+        b"Q",
+        b"\x81",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"\x8f",
+        b"\x90",
+        b"\x91",
+        b"\x92",
+        b"\x93",
+        b"\x94",
+        b"\x97",
+        b"\x98",
+        b"K\x03",
+        b"M\0\x01",
+        b"J\xff\xff\xff\xff",
+        b"G\x3f\xf0\0\0\0\0\0\0",
+        b"\x8a\x01\x05",
+        b"\x8a\0",
+        b"\x8b\x02\0\0\0\xff\xff",
+        b"I01\n",
+        b"L5L\n",
+        b"F1.5\n",
+        b"S'a\\x41'\n",
+        b"V\\u00e9\n",
+        b"X\x01\0\0\0x",
+        b"\x8c\x01y",
+        b"U\x01z",
+        b"C\x01z",
+        b"h\0",
+        b"q\0",
+        b"h\x01",
+        b"q\x01",
+        b"g1\n",
+        b"p1\n",
+        b"im\nn\n",
+        b"ccollections\nOrderedDict\n",
+        b"ccollections\ndefaultdict\n",
+        b"ccollections\ndeque\n",
+        b"cbuiltins\nset\n",
+        b"ccopyreg\n_reconstructor\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch._utils\n_rebuild_tensor_v3\n",
+        b"ctorch._utils\n_rebuild_parameter\n",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n",
+        b"ctorch\nFloatStorage\n",
+        b"ctorch\nSize\n",
+        b"cm\nM\n",
+        b"\x80\x04",
+        b"\x95\0\0\0\0\0\0\0\0",
+    ]
+    .iter()
+    .map(|piece| piece.to_vec())
+    .chain(["storage", "_modules", "_parameters", "_buffers", "0", "cpu", "conv1.weight"].map(text))
+    .chain([tensor(16, 16, 1), tensor(16, 4, 4)])
+    .collect();
+    for _ in 0..500 {
+        let mut pickle = b"\x80\x02".to_vec();
+        for _ in 0..1 + draw(60) {
+            pickle.extend(&pieces[draw(pieces.len())]);
+            if draw(60) == 0 {
+                pickle.push(draw(256) as u8);
+            }
+        }
+        pickle.push(b'.');
+        attempt(&torch_zip(&pickle));
+        attempt(&legacy(&pickle));
+    }
+}
+
 /// Runs each attack again in this order in one process and looks at the most memory it ever held.
 #[cfg(target_os = "linux")]
 #[test]
@@ -185,6 +331,7 @@ fn memory_stays_small() {
     code_in_pickles_is_refused_and_not_run();
     sizes_that_cannot_be_are_refused();
     pickle_bombs_are_refused();
+    tangled_pickles_are_refused_in_time();
     zip_bombs_are_refused();
     safetensors_headers_are_checked();
     let status = fs::read_to_string("/proc/self/status").unwrap();

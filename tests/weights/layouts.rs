@@ -4,32 +4,32 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use swav_wgpu::weights::{AnyTensor, Checkpoint, Layout, Target, load, load_classifier, read_safetensors, read_tensors, save, write_safetensors};
 
-type Tensors = BTreeMap<String, AnyTensor<'static>>;
+pub type Tensors = BTreeMap<String, AnyTensor<'static>>;
 
-fn golden() -> PathBuf {
+pub fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ckpt/tiny.official.safetensors")
 }
 
-fn official() -> Tensors {
+pub fn official() -> Tensors {
     read_tensors(golden()).unwrap()
 }
 
-fn load_tensors(tensors: &Tensors) -> swav_wgpu::error::Result<Checkpoint> {
+pub fn load_tensors(tensors: &Tensors) -> swav_wgpu::error::Result<Checkpoint> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.bin");
     write_safetensors(&path, tensors, &BTreeMap::new()).unwrap();
     load(&path)
 }
 
-fn owned(shape: &[usize], data: &[f32]) -> AnyTensor<'static> {
+pub fn owned(shape: &[usize], data: &[f32]) -> AnyTensor<'static> {
     AnyTensor::from_f32(shape, data).into_owned()
 }
 
-fn renamed(rename: impl Fn(&str) -> String) -> Tensors {
+pub fn renamed(rename: impl Fn(&str) -> String) -> Tensors {
     official().into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
 }
 
-fn is_head(name: &str) -> bool {
+pub fn is_head(name: &str) -> bool {
     name.starts_with("projection_head") || name.starts_with("prototypes")
 }
 
@@ -184,10 +184,11 @@ fn less_than_a_whole_network_is_refused() {
     let mut classifier = replaced("fc.weight", owned(&[4, 63], &[0.0; 252]));
     classifier.insert("fc.bias".to_owned(), owned(&[4], &[0.0; 4]));
     refused(&classifier, "fc.weight of shape [4, 63] with a bias of shape [4], expected [classes, 64] and [classes]");
-    let mut pair = renamed(|name| format!("teacher.{name}"));
-    assert_eq!(load_tensors(&pair).unwrap().tensors.len(), 94);
-    pair.extend(renamed(|name| format!("student.{name}")));
-    refused(&pair, "ambiguous: it has 2 backbones, under `student.` and `teacher.`");
+    let alone = renamed(|name| format!("teacher.{name}"));
+    assert_eq!(load_tensors(&alone).unwrap().tensors.len(), 94);
+    let mut pair = renamed(|name| format!("left.{name}"));
+    pair.extend(renamed(|name| format!("right.{name}")));
+    refused(&pair, "ambiguous: it has 2 backbones, under `left.` and `right.`; `--backbone PREFIX` chooses");
     let mut twice = official();
     twice.extend(renamed(|name| format!("module.{name}")));
     refused(&twice, "ambiguous");

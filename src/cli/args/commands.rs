@@ -96,6 +96,9 @@ pub struct TrainArgs {
     /// Start from these weights instead of random ones
     #[arg(long, value_name = "WEIGHTS", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX", requires = "init")]
+    pub backbone: Option<String>,
     /// Stop after this many steps in all, with a checkpoint; the schedule stays that of the whole run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_steps: Option<u64>,
@@ -119,6 +122,9 @@ pub struct EvalLinearArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from the file's model table)
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX")]
+    pub backbone: Option<String>,
     /// Images.
     #[command(flatten)]
     pub data: DataArgs,
@@ -159,6 +165,9 @@ pub struct EvalKnnArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX")]
+    pub backbone: Option<String>,
     /// Images.
     #[command(flatten)]
     pub data: DataArgs,
@@ -200,6 +209,9 @@ pub struct FinetuneArgs {
     /// Backbone to start from
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX")]
+    pub backbone: Option<String>,
     /// Part of each class's training images to use; overrides train.fraction
     #[arg(long, value_name = "PART", value_parser = fraction)]
     pub fraction: Option<f64>,
@@ -229,6 +241,9 @@ pub struct FeaturesArgs {
     /// Backbone: a checkpoint, run folder, safetensors or PyTorch file, or `random[:SEED]` (architecture from --config)
     #[arg(long, value_name = "FILE|random[:SEED]")]
     pub weights: Weights,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX")]
+    pub backbone: Option<String>,
     /// Images.
     #[command(flatten)]
     pub data: DataArgs,
@@ -258,6 +273,9 @@ pub struct ClustersArgs {
     /// Weights with a SwAV head
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX")]
+    pub backbone: Option<String>,
     /// Images.
     #[command(flatten)]
     pub data: DataArgs,
@@ -287,6 +305,9 @@ pub struct PredictArgs {
     /// Backbone
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX")]
+    pub backbone: Option<String>,
     /// Head that eval-linear or finetune wrote
     #[arg(long, value_name = "FILE")]
     pub head: PathBuf,
@@ -311,6 +332,9 @@ pub struct ConvertArgs {
     /// Names of the tensors
     #[arg(long, value_enum, default_value = "torchvision")]
     pub to: Layout,
+    /// Prefix of the backbone in a file with several, for example teacher or momentum_encoder [default: the one that is usually taken]
+    #[arg(long, value_name = "PREFIX")]
+    pub backbone: Option<String>,
 }
 
 /// `replay`.

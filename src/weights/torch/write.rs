@@ -1,10 +1,9 @@
 //! Writes the zip files of `torch.save` (PyTorch 1.6 and later).
 //!
 //! Promises: protocol 2 and only the constructors that `torch.load(…, weights_only=True)` allows; every storage stored uncompressed and
-//! aligned to 64 bytes, so that it can be mapped; the same values give the same bytes. Pickles are only ever written here: reading them is
-//! `pytorch-reader`'s.
+//! aligned to 64 bytes, so that it can be mapped; the same values give the same bytes.
 
-use super::tensor::{AnyTensor, DType};
+use crate::weights::tensor::{AnyTensor, DType};
 use std::io::{Seek, Write};
 use zip::result::ZipResult;
 use zip::write::SimpleFileOptions;
