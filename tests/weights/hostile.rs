@@ -1,6 +1,7 @@
 //! Damaged and hostile weight files: one line of error, within a second, without much memory, and never a panic.
 
 use crate::hostile_files::{call, deflated_zeros, dict, legacy, safetensors, tensor, text, torch_zip, zip};
+use cpu_time::ThreadTime;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,10 +12,11 @@ fn attempt(bytes: &[u8]) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.pth");
     fs::write(&path, bytes).unwrap();
-    let start = Instant::now();
+    let (start, work) = (Instant::now(), ThreadTime::now());
     let message = load(&path).err().map(|error| error.to_string());
-    let elapsed = start.elapsed();
-    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}: {message:?}");
+    // The second is of processor time; the other limit also counts waiting for whatever else the machine does.
+    let (elapsed, worked) = (start.elapsed(), work.elapsed());
+    assert!(worked < Duration::from_secs(1) && elapsed < Duration::from_secs(20), "{worked:?} in {elapsed:?}: {message:?}");
     let others = [read_tensors(&path).err(), load_classifier(&path).err()];
     for text in others.into_iter().flatten().map(|error| error.to_string()).chain(message.clone()) {
         assert!(!text.contains('\n') && text.len() < 1000 && text.contains("hostile.pth: "), "{text}");
