@@ -16,6 +16,7 @@ pub use data::{DataArgs, PartArg};
 pub use data_check::{BadArgs, DataCheckArgs, DataCommand, DataToolArgs};
 pub use values::{Layout, OnBadImage, Shell, Tune, Weights};
 
+use super::text::printable;
 use crate::tune::Fusions;
 use clap::{Args, Parser, Subcommand};
 
@@ -114,5 +115,6 @@ pub enum Command {
 
 /// Reads the process's arguments. Help, version and errors are printed; the error is the exit code then.
 pub fn parse() -> Result<Cli, u8> {
-    Cli::try_parse().map_err(|e| super::errors::report_usage(&e))
+    let shown = || Cli::try_parse_from(std::env::args_os().map(|argument| printable(argument.to_string_lossy()))).err();
+    Cli::try_parse().map_err(|e| super::errors::report_usage(&e, shown))
 }

@@ -52,5 +52,10 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> Result<()> {
 
 /// A regular expression of `--filter`.
 pub(super) fn pattern(text: Option<&str>) -> Result<Option<regex::Regex>> {
-    text.map(|t| regex::Regex::new(t).map_err(|e| Error::Usage(format!("--filter {t:?} is no regular expression: {e}")))).transpose()
+    let wrong = |t: &str, e: regex::Error| {
+        // The lines before the last show the pattern and mark a place in it.
+        let what = e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Error::Usage(format!("--filter {t:?} is no regular expression: {what}"))
+    };
+    text.map(|t| regex::Regex::new(t).map_err(|e| wrong(t, e))).transpose()
 }

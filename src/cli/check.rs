@@ -24,7 +24,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<()> {
     if global.json {
         output::json(&report)?;
     } else {
-        output::line(&worst(&report.cases))?;
+        worst(&report.cases).iter().try_for_each(|line| output::line(line))?;
         output::line(&format!("{}: {} passed, {} failed", report.adapter, report.passed, report.failed))?;
     }
     match failed {
@@ -35,7 +35,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<()> {
 }
 
 /// The worst error of each op and variant, as a share of its tolerance.
-fn worst(cases: &[CaseResult]) -> String {
+fn worst(cases: &[CaseResult]) -> Vec<String> {
     let mut rows: Vec<(String, &CaseResult, usize)> = Vec::new();
     // What failed is worse than what did not, whatever its error is.
     let worse = |a: &CaseResult, b: &CaseResult| match (a.pass, b.pass) {
@@ -58,5 +58,5 @@ fn worst(cases: &[CaseResult]) -> String {
     let line = |(name, worst, count): &(String, &CaseResult, usize)| {
         format!("{name:<44} {count:>3} cases  worst error {:.1e} of {:.1e}", worst.max_error, worst.tolerance)
     };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    rows.iter().map(line).collect()
 }

@@ -37,6 +37,8 @@ struct Assignment {
 pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let out = begin(&args.out)?;
+    let begun = out.path();
+    let _watch = stop.watch(Error::StoppedEmpty, move || _ = std::fs::remove_dir_all(begun));
     let mut named = DataConfig::default();
     args.data.apply_unkept(&mut named);
     let data = Arc::new(bad::treated(named.scan()?.into_dataset(args.part.split())?, &args.bad));
@@ -49,6 +51,7 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
         return Err(Error::Usage(format!("--head {}: {} has {heads} prototype heads, counted from 0", args.head, args.weights.display())));
     }
     frozen.tell(global);
+    let gpu = gpu.until(stop.flag());
     let assigned = assign(&gpu, &common::variants(global, &gpu).until(stop.flag()), &frozen, &data, (prototypes, args.head), &stop);
     let assigned = assigned.map_err(|e| bad::hinted(e, &args.bad))?;
     bad::expect_some(assigned.len(), &data)?;

@@ -1,7 +1,8 @@
 //! What several commands do first: log, open the adapter, settle how kernels are chosen, load the network.
 
 use super::args::{DataArgs, Global, ImageArgs, Tune, Weights};
-use super::errors::printable;
+use super::fit::{Given, warn_of_other_images};
+use super::text::{Log, printable};
 use crate::atomic;
 use crate::data::{Contents, EvalTransform};
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ pub(super) fn start_logging(global: &Global) {
     let default = format!("swav_wgpu={level},error");
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     // A second start, in tests of the library, is no harm.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log(std::io::stderr())).with_ansi(false).without_time().try_init();
 }
 
 /// Arms the faults that tests ask for in the environment, and says so.
@@ -210,7 +211,7 @@ fn image_settings(image: &ImageArgs, head: Option<&HeadImages>) -> Result<(EvalT
 
 /// The usual preparation for a network trained at `size`: images of 64 pixels and less are taken whole, larger ones are scaled to
 /// 8/7 of the size and cut (256 to 224).
-fn for_size(size: usize) -> EvalTransform {
+pub(super) fn for_size(size: usize) -> EvalTransform {
     EvalTransform { resize: Some(if size <= 64 { size } else { size * 8 / 7 }), crop: size }
 }
 
@@ -233,13 +234,17 @@ pub(super) fn frozen_for(
     }
     let (transform, data, configured) = image_settings(&image, head)?;
     let random = matches!(weights, Weights::Random { .. });
+    // A head's images are its own, and were judged when it was trained.
+    if head.is_none() {
+        warn_of_other_images(weights, transform, &data, Given::Flags);
+    }
     let (gpu, network) = network((weights, prefix), image.config.as_deref(), &[], global)?;
     let frozen = Frozen { network, transform, images: images(&data), workers: data.workers, data, configured, random };
     Ok((gpu, frozen))
 }
 
 /// The configuration of the run that weights are of, where they are a run folder or lie in one.
-fn run_config(weights: &Path) -> Option<PathBuf> {
+pub(super) fn run_config(weights: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(weights).ok()?;
     let weights = absolute.as_path();
     let beside = weights.parent();

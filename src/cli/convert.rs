@@ -40,5 +40,5 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "swav-wgpu", &mut script);
-    output::line(String::from_utf8_lossy(&script).trim_end())
+    output::raw(String::from_utf8_lossy(&script).trim_end())
 }

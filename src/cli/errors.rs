@@ -3,6 +3,7 @@
 //! Promise: `error: …`, then a `caused by: …` for each cause, then a `hint: …` where there is one, on stderr, coloured only on a terminal
 //! without `NO_COLOR`; nothing on stdout.
 
+use super::text::{printable, printable_lines};
 use crate::error::Error;
 use std::io::Write;
 
@@ -14,15 +15,24 @@ pub fn report(error: &Error) -> u8 {
     error.exit_code()
 }
 
-/// Prints clap's message (help and version on stdout, errors on stderr) and returns the exit code: 0, or 2 for wrong use.
-pub fn report_usage(error: &clap::Error) -> u8 {
-    let _ = error.print();
-    if error.use_stderr() { 2 } else { 0 }
+/// Prints clap's message (help and version on stdout, errors on stderr) and returns the exit code: 0, or 2 for wrong use. Messages quote arguments;
+/// `again` reads the arguments once more, with everything in them to be seen.
+pub fn report_usage(error: &clap::Error, again: impl FnOnce() -> Option<clap::Error>) -> u8 {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return 0;
+    }
+    match again() {
+        Some(shown) if shown.use_stderr() => _ = shown.print(),
+        // What can be seen is no mistake any more: then without the lines that arguments may bring.
+        _ => _ = writeln!(std::io::stderr().lock(), "{}", printable_lines(error.render())),
+    }
+    2
 }
 
 fn write(out: &mut dyn Write, error: &Error, color: bool) -> std::io::Result<()> {
     let mark = |word: &str, code: &str| if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() };
-    writeln!(out, "{}: {}", mark("error", "1;31"), printable(error))?;
+    writeln!(out, "{}: {}", mark("error", "1;31"), message(error))?;
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         writeln!(out, "{}: {}", mark("caused by", "1"), printable(inner))?;
@@ -34,10 +44,12 @@ fn write(out: &mut dyn Write, error: &Error, color: bool) -> std::io::Result<()>
     }
 }
 
-/// A message that may quote names of files, which can hold anything: terminals obey control characters.
-pub(super) fn printable(message: impl std::fmt::Display) -> String {
-    let text = message.to_string();
-    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+/// An error's message. Only what drivers and wgpu say has lines of its own; in all else a line's end is part of a name.
+fn message(error: &Error) -> String {
+    match error {
+        Error::Gpu { .. } | Error::NoAdapter(_) | Error::CannotOpen { .. } | Error::OutOfMemory(_) | Error::DeviceLost(_) => printable_lines(error),
+        _ => printable(error),
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +76,7 @@ mod tests {
         );
         assert_eq!(closed.exit_code(), 3);
         let rude = text(&Error::data("a\x1b[2J\r.png", "is empty"), false);
-        assert_eq!(rude, "error: a\u{fffd}[2J\u{fffd}.png: is empty\n");
+        assert_eq!(rude, "error: a\\u001b[2J\\r.png: is empty\n");
         // Commands without a configuration have none of its keys.
         let full = text(&Error::OutOfMemory("a buffer".into()), false);
         assert!(full.contains("hint: smaller batches") && !full.contains("train."), "{full}");

@@ -1,9 +1,10 @@
 //! `swav-wgpu eval-linear` and `swav-wgpu finetune`.
 
 use super::args::{DataArgs, EvalLinearArgs, FinetuneArgs, Global, Weights};
+use super::fit::{self, Given};
 use super::report::progress::{Progress, Style};
 use super::report::{html::Html, metrics::Metrics};
-use super::signals::Signals;
+use super::signals::{Signals, UntilKept, Watch};
 use super::{bad, common, output};
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
@@ -20,21 +21,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
+    let stop = Signals::install()?;
+    let watch = stop.watch(Error::StoppedEmpty, || ());
     args.out.as_deref().map_or(Ok(()), RunFolder::check_evaluation)?;
     let config = configuration(&args.config, &args.set, &args.data, args.val_fraction)?;
-    let sets = ClassSets::open(&config)?;
-    common::tell_preparation(eval_transform(&config), global);
+    if args.set.iter().any(|set| set.trim_start().starts_with("optimizer.backbone_lr")) {
+        common::warn("optimizer.backbone_lr: has no part: eval-linear leaves the backbone as it is; finetune trains it");
+    }
+    let sets = open(&config, &args.weights, &args.set, global)?;
     let (gpu, network) = common::network((&args.weights, args.backbone.as_deref()), Some(&args.config), &args.set, global)?;
     network.check_images(sets.batch, [config.image.size; 2])?;
-    let variants = common::variants(global, &gpu);
+    let gpu = gpu.until(stop.flag());
+    let variants = common::variants(global, &gpu).until(stop.flag());
     if let Weights::Random { .. } = args.weights {
         let calibrated = network.calibrate(&gpu, &variants, Arc::clone(&sets.train), eval_transform(&config), sets.images, config.data.workers);
         calibrated.map_err(replaceable)?;
     }
     let backbone = network.fingerprint(&gpu)?;
-    let stop = Signals::install()?;
-    let variants = variants.until(stop.flag());
-    let (folder, mut observers) = watch(args.out.as_deref(), &config, "linear evaluation", global)?;
+    stop.check()?;
+    let (folder, mut observers) = observe(args.out.as_deref(), &config, "linear evaluation", watch, global)?;
     let result = train_linear::evaluate(&gpu, &variants, &network, &config, &sets, &stop.flag(), &mut observers);
     let result = noted(&mut observers, result)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| Ok([Some(save_head(folder.path(), &config, &result, backbone)?), None]));
@@ -43,18 +48,20 @@ pub(super) fn linear(args: &EvalLinearArgs, global: &Global) -> Result<()> {
 }
 
 pub(super) fn finetune(args: &FinetuneArgs, global: &Global) -> Result<()> {
+    let stop = Signals::install()?;
+    let watch = stop.watch(Error::StoppedEmpty, || ());
     args.out.as_deref().map_or(Ok(()), RunFolder::check_evaluation)?;
+    fit::said_once("--fraction", args.fraction.is_some(), "train.fraction", &args.set)?;
     let mut config = configuration(&args.config, &args.set, &args.data, args.val_fraction)?;
     config.train.fraction = args.fraction.unwrap_or(config.train.fraction);
-    let sets = ClassSets::open(&config)?;
-    common::tell_preparation(eval_transform(&config), global);
+    let sets = open(&config, &args.weights, &args.set, global)?;
     let (gpu, network) = common::network((&args.weights, args.backbone.as_deref()), Some(&args.config), &args.set, global)?;
     network.check_images(sets.batch, [config.image.size; 2])?;
-    let variants = common::variants(global, &gpu);
+    let gpu = gpu.until(stop.flag());
+    let variants = common::variants(global, &gpu).until(stop.flag());
     let backbone = network.backbone.clone();
-    let stop = Signals::install()?;
-    let variants = variants.until(stop.flag());
-    let (folder, mut observers) = watch(args.out.as_deref(), &config, "fine-tuning", global)?;
+    stop.check()?;
+    let (folder, mut observers) = observe(args.out.as_deref(), &config, "fine-tuning", watch, global)?;
     let result = train_all::finetune(&gpu, &variants, network, &config, &sets, &stop.flag(), &mut observers);
     let result = noted(&mut observers, result)?;
     let saved = folder.as_ref().map_or(Ok([None, None]), |folder| {
@@ -102,6 +109,8 @@ fn conclude(
 }
 
 fn configuration(path: &Path, sets: &[String], data: &DataArgs, val_fraction: Option<f64>) -> Result<LinearConfig> {
+    fit::data_said_once(data, sets)?;
+    fit::said_once("--val-fraction", val_fraction.is_some(), "data.val_fraction", sets)?;
     let (mut config, warnings) = LinearConfig::load(path, sets)?;
     data.apply(&mut config.data)?;
     config.data.val_fraction = val_fraction.or(config.data.val_fraction);
@@ -109,9 +118,19 @@ fn configuration(path: &Path, sets: &[String], data: &DataArgs, val_fraction: Op
     Ok(config)
 }
 
+/// The images; says how they are prepared, and what of that does not fit the weights.
+fn open(config: &LinearConfig, weights: &Weights, set: &[String], global: &Global) -> Result<ClassSets> {
+    let sets = ClassSets::open(config)?;
+    common::tell_preparation(eval_transform(config), global);
+    fit::warn_of_other_images(weights, eval_transform(config), &config.data, Given::Configuration);
+    fit::warn_of_idle_model(weights, set);
+    Ok(sets)
+}
+
 /// The run folder, where one is wanted, and all who are told of the run.
-fn watch(out: Option<&Path>, config: &LinearConfig, title: &str, global: &Global) -> Result<(Option<RunFolder>, Observers)> {
+fn observe(out: Option<&Path>, config: &LinearConfig, title: &str, watch: Watch, global: &Global) -> Result<(Option<RunFolder>, Observers)> {
     let mut observers = Observers::default();
+    observers.0.push(Box::new(UntilKept::an_epoch(watch)));
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
     let folder = out.map(RunFolder::open_evaluation).transpose()?;
     if let Some(folder) = &folder {

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Images of a pass.
 const BATCH: usize = 32;
+/// Images of a tenth of the usual contrast, normalised by their own deviation, reach so much.
+const MOST_NORMALIZED: f32 = 30.0;
 
 pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     let mut inputs: Vec<&Path> =
@@ -29,7 +31,12 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     let (gpu, frozen) = common::frozen(&args.weights, args.backbone.as_deref(), &args.image, global)?;
     let variants = common::variants(global, &gpu);
     let Written { tensors, metadata, images, bad } = match &args.input {
-        Some(input) => of_tensors(&gpu, &variants, &frozen, input)?,
+        Some(input) => {
+            for (flag, _) in [("--size", args.image.size), ("--resize", args.image.resize)].iter().filter(|(_, given)| given.is_some()) {
+                common::warn(format!("{flag}: has no part: the images of --input are taken as they are"));
+            }
+            of_tensors(&gpu, &variants, &frozen, input)?
+        }
         None => {
             frozen.tell(global);
             let data = frozen.scan(&args.data)?.into_dataset(args.part.split())?;
@@ -86,7 +93,12 @@ fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, data: 
 }
 
 fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path: &Path) -> Result<Written> {
-    let images = read_safetensors(path)?.f32("images")?;
+    let file = read_safetensors(path)?;
+    let others: Vec<&str> = file.names().filter(|name| *name != "images").collect();
+    if !others.is_empty() {
+        common::warn(format!("{}: only the tensor images is read, not {}", path.display(), others.join(", ")));
+    }
+    let images = file.f32("images")?;
     let [n, 3, h, w] = images.shape[..] else {
         return Err(Error::weights(path, format!("tensor images has shape {:?}, expected (N, 3, H, W)", images.shape)));
     };
@@ -96,6 +108,12 @@ fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path:
     // Networks hide it: a ReLU makes 0 of NaN on many devices.
     if let Some(at) = images.data.iter().position(|v| !v.is_finite()) {
         return Err(Error::weights(path, format!("tensor images holds {} in image {}", images.data[at], at / (3 * h * w))));
+    }
+    if let Some(wrong) = unnormalized(&images.data) {
+        common::warn(format!(
+            "{}: tensor images {wrong}, and must be normalised, (pixel / 255 - mean) / std: expect useless features",
+            path.display()
+        ));
     }
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, (Images::Normalized, BATCH.min(n), [h, w]), Some(0))?;
     let mut all = Extracted::default();
@@ -116,6 +134,16 @@ fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path:
     Ok(Written { tensors, metadata: BTreeMap::new(), images: n, bad: json!([]) })
 }
 
+/// Values of normalised pixels are from about -2 to 3, on both sides of 0: what is wrong with others.
+fn unnormalized(values: &[f32]) -> Option<String> {
+    let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    let range = || format!("holds values from {low} to {high}");
+    if high.max(-low) > MOST_NORMALIZED {
+        return Some(format!("{}, as of bytes", range()));
+    }
+    (low >= 0.0 && high <= 1.0 && high > low).then(|| format!("{}, as of fractions", range()))
+}
+
 /// (N, pixels, C) to (N, C, pixels).
 fn nchw(nhwc: &[f32], n: usize, pixels: usize, channels: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(nhwc.len());
@@ -125,4 +153,19 @@ fn nchw(nhwc: &[f32], n: usize, pixels: usize, channels: usize) -> Vec<f32> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unnormalized;
+
+    #[test]
+    fn normalised_images_pass_and_others_are_told() {
+        for fine in [&[-2.1, 2.6][..], &[-0.1, 0.9], &[0.0, 0.0], &[0.3, 1.2], &[-29.0, 1.0]] {
+            assert_eq!(unnormalized(fine), None, "{fine:?}");
+        }
+        assert_eq!(unnormalized(&[0.0, 255.0]).unwrap(), "holds values from 0 to 255, as of bytes");
+        assert!(unnormalized(&[-128.0, 127.0]).is_some());
+        assert_eq!(unnormalized(&[0.25, 1.0]).unwrap(), "holds values from 0.25 to 1, as of fractions");
+    }
 }

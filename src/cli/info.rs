@@ -6,9 +6,10 @@ use super::args::{Global, InfoArgs};
 use super::report::progress::grouped;
 use super::{common, output};
 use crate::error::Result;
-use crate::gpu::{Gpu, megabytes};
+use crate::gpu::{Caps, Gpu, megabytes};
 use crate::train::config::{Kind, PretrainConfig, kind_of};
-use crate::train::memory::{caps, largest_batch, memory, micro_batches_that_fit};
+use crate::train::event::Warning;
+use crate::train::memory::{Memory, caps, largest_batch, memory, micro_batches_that_fit};
 use crate::train::plan;
 use serde_json::json;
 
@@ -16,11 +17,9 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     if kind_of(&args.config, &args.set)? == Kind::Linear {
         return recipe::linear(args, global);
     }
+    args.said_once()?;
     let (config, warnings) = PretrainConfig::load(&args.config, &args.overrides()).map_err(|e| args.named(e))?;
-    for warning in warnings {
-        common::warn(warning);
-    }
-    let recipe = recipe::Recipe::pretrain(&config, args)?;
+    let mut recipe = recipe::Recipe::pretrain(&config, args, warnings)?;
     let gpu = Gpu::open(global.adapter.as_deref())?;
     let caps = caps(&gpu, &config);
     let model = plan::model(&config, caps.max_binding_bytes);
@@ -58,6 +57,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
             "micro_batches_that_fit": parts,
             "adapter": gpu.description().name,
         });
+        tell(&mut recipe, &config, caps, (&needs, parts));
         recipe.add_to(&mut all);
         return output::json(&all);
     }
@@ -80,13 +80,19 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     ))?;
     let unknown = if caps.memory_bytes.is_none() { ", by its limits alone: how much memory it has is not known" } else { "" };
     output::line(&format!("largest batch that fits {}: {fits}{unknown}", gpu.description().name))?;
+    tell(&mut recipe, &config, caps, (&needs, parts));
+    recipe.print()
+}
+
+/// Warns of what does not fit the adapter, of which `parts` micro-batches would.
+fn tell(recipe: &mut recipe::Recipe, config: &PretrainConfig, caps: &Caps, (needs, parts): (&Memory, Option<usize>)) {
     if !needs.bindable(caps) {
         let (largest, limit) = (megabytes(needs.largest_binding), megabytes(caps.max_binding_bytes));
-        common::warn(format!("{} takes {largest} that a kernel must bind at once; this adapter binds {limit}", needs.largest_tensor));
+        recipe
+            .warn(Warning::new("", format!("{} takes {largest} that a kernel must bind at once; this adapter binds {limit}", needs.largest_tensor)));
     }
     if !needs.fits(caps) {
         let advice = parts.map_or_else(String::new, |k| format!("; it does with train.accumulate = {k}"));
-        common::warn(format!("batch {batch} does not fit this adapter{advice}"));
+        recipe.warn(Warning::new("", format!("batch {} does not fit this adapter{advice}", config.train.batch)));
     }
-    recipe.print()
 }

@@ -45,6 +45,11 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     if queries.is_none() && bank.1.len() < 2 {
         return Err(Error::data(train.root(), "has a single labelled image, which no other can judge"));
     }
+    // Of those that are judged by each other, none is its own neighbour.
+    let neighbours = train.len() - usize::from(queries.is_none());
+    for k in args.k.iter().filter(|k| **k > neighbours) {
+        common::warn(format!("--k: is {k}, more than the {neighbours} training images that an image can have beside it: all of them vote"));
+    }
     let all = classify(
         &gpu,
         &variants,

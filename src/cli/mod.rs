@@ -12,6 +12,7 @@ mod devices;
 pub mod errors;
 mod evaluate;
 mod features;
+mod fit;
 mod info;
 mod knn;
 mod output;
@@ -19,6 +20,7 @@ mod predict;
 mod replay;
 pub mod report;
 pub mod signals;
+mod text;
 mod train;
 
 use crate::error::Result;

@@ -24,6 +24,10 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     if image.config.is_none() && own.is_none() {
         image.config = head_file.parent().map(|folder| folder.join("config.toml")).filter(|beside| beside.is_file());
     }
+    if let (Some(own), Some(size)) = (&own, image.size.filter(|size| own.as_ref().is_some_and(|own| own.transform().crop != *size))) {
+        let trained = own.transform().crop;
+        common::warn(format!("--size: is {size}, and {} was trained on images of {trained} pixels: expect wrong classes", head_file.display()));
+    }
     let (gpu, frozen) = common::frozen_for((&Weights::File(args.weights.clone()), args.backbone.as_deref()), &image, own.as_ref(), global)?;
     let (inputs, features) = (head.weight.shape[1], frozen.network.backbone.features());
     if inputs != features {

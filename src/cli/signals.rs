@@ -6,8 +6,9 @@
 //! not count towards that, and those that come together are one: a closed terminal and `timeout` send each of theirs twice.
 
 use crate::error::{Error, Result};
+use crate::train::event::{Event, Observer};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Exit code when a second signal ends the process at once.
@@ -15,6 +16,64 @@ pub const EXIT_AT_ONCE: i32 = 130;
 
 /// Signals within this time of the first are the same request.
 const TOGETHER: Duration = Duration::from_millis(250);
+
+/// A stop is honoured in so much time while there is nothing to keep, and looked for so often.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Ends the process now. Not by `exit`: drivers wait there for what they compile.
+fn end(code: i32) -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code);
+    #[cfg(not(unix))]
+    std::process::exit(code);
+}
+
+/// See [`Signals::watch`].
+#[must_use = "it watches until it is dropped"]
+#[derive(Debug)]
+pub struct Watch {
+    over: Arc<Mutex<bool>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        *self.over.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+    }
+}
+
+/// Lets go of a watch once a run has something to keep.
+pub struct UntilKept {
+    watch: Option<Watch>,
+    /// A training keeps steps, an evaluation epochs.
+    steps: bool,
+}
+
+impl UntilKept {
+    /// For a training.
+    pub fn a_step(watch: Watch) -> Self {
+        Self { watch: Some(watch), steps: true }
+    }
+
+    /// For an evaluation.
+    pub fn an_epoch(watch: Watch) -> Self {
+        Self { watch: Some(watch), steps: false }
+    }
+}
+
+impl Observer for UntilKept {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        let kept = match event {
+            Event::Step(_) => self.steps,
+            Event::Evaluated(_) | Event::Stopped { .. } | Event::Failed { .. } | Event::Finished(_) => true,
+            _ => false,
+        };
+        if kept {
+            self.watch = None;
+        }
+        Ok(())
+    }
+}
 
 /// The flag that signals set.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +89,7 @@ impl Signals {
         let flag = this.clone();
         let handler = move || {
             if flag.raise(Instant::now()) {
-                std::process::exit(EXIT_AT_ONCE);
+                end(EXIT_AT_ONCE);
             }
         };
         let failed = |e: &dyn std::error::Error| Error::Failed(format!("signals cannot be handled: {e}"));
@@ -53,6 +112,31 @@ impl Signals {
     /// The flag itself, for training code that knows nothing of signals.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.requested.clone()
+    }
+
+    /// Until the answer is dropped there is nothing to keep: a stop that is not honoured within [`PATIENCE`] ends the process, with the exit code and
+    /// words of `outcome`, after `clean`. A driver that compiles, or a disk that hangs, asks nobody.
+    pub fn watch(&self, outcome: Error, clean: impl FnOnce() + Send + 'static) -> Watch {
+        let (over, signals) = (Arc::new(Mutex::new(false)), self.clone());
+        let watched = Arc::clone(&over);
+        let watch = move || {
+            let mut asked = None;
+            loop {
+                std::thread::sleep(LOOK_EVERY);
+                // Held to the end of the process: what is over stays as it is.
+                let over = watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if *over {
+                    return;
+                }
+                if signals.requested() && asked.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                    clean();
+                    end(super::errors::report(&outcome).into());
+                }
+            }
+        };
+        // Without the thread a stop waits, as a driver makes it.
+        let _ = std::thread::Builder::new().name("stop".into()).spawn(watch);
+        Watch { over }
     }
 
     /// Sets the flag; true if it was set before, and not just now.
@@ -95,6 +179,25 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
         }
+    }
+
+    #[test]
+    fn what_there_is_to_keep_ends_the_watch() {
+        let watched = |watch: &UntilKept| watch.watch.is_some();
+        let (mut training, mut evaluation) = {
+            let signals = Signals::default();
+            let watch = || signals.watch(Error::StoppedEmpty, || ());
+            (UntilKept::a_step(watch()), UntilKept::an_epoch(watch()))
+        };
+        let step = Event::Step(crate::train::event::Step::default());
+        for (watch, kept) in [(&mut training, true), (&mut evaluation, false)] {
+            watch.event(&Event::QueueUsed { step: 0 }).unwrap();
+            assert!(watched(watch));
+            watch.event(&step).unwrap();
+            assert_eq!(watched(watch), !kept);
+        }
+        evaluation.event(&Event::Evaluated(crate::train::event::Evaluated::default())).unwrap();
+        assert!(!watched(&evaluation));
     }
 
     #[cfg(unix)]

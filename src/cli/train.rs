@@ -1,10 +1,12 @@
 //! `swav-wgpu train`.
 
 use super::args::{Global, TrainArgs, Tune};
+use super::fit::data_said_once;
 use super::report::{html::Html, metrics::Metrics, progress::Progress, progress::Style, tensorboard::TensorBoard};
-use super::signals::Signals;
+use super::signals::{Signals, UntilKept, Watch};
 use super::{common, output};
 use crate::error::{Error, Result};
+use crate::train::checkpoint::CheckpointStore;
 use crate::train::config::PretrainConfig;
 use crate::train::event::{Finished, Observer, Observers};
 use crate::train::pretrain::{Run, open_data, prepare, pretrain};
@@ -13,20 +15,32 @@ use crate::tune::Fusions;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
+/// What a stop leaves of a run that goes on from a checkpoint.
+const RESUMABLE: Error = Error::Stopped("continue with --resume");
+
 pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
-    let (config, warnings) = configuration(args)?;
-    let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
-    RunFolder::check(&out, args.resume)?;
-    for warning in warnings {
-        common::warn(warning);
-    }
-    let init = args.init.as_deref().map(|path| Ok((path, common::checkpoint(path, args.backbone.as_deref(), global)?))).transpose()?;
-    let gpu = common::open(global)?;
     let stop = Signals::install()?;
-    let flag = stop.flag();
+    let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
+    let kept = args.resume && CheckpointStore::view(out.join("checkpoints")).list().is_ok_and(|steps| !steps.is_empty());
+    let watch = stop.watch(if kept { RESUMABLE } else { Error::StoppedEmpty }, || ());
+    match train(args, global, (&out, kept), &stop, watch) {
+        Err(Error::StoppedEmpty) if kept => Err(RESUMABLE),
+        outcome => outcome,
+    }
+}
+
+fn train(args: &TrainArgs, global: &Global, (out, kept): (&Path, bool), stop: &Signals, watch: Watch) -> Result<()> {
+    let (config, mut warnings) = configuration(args)?;
+    RunFolder::check(out, args.resume)?;
+    let init = args.init.as_deref().map(|path| Ok((path, common::checkpoint(path, args.backbone.as_deref(), global)?))).transpose()?;
     // Data and weights are judged before the folder is made, so that a mistake leaves nothing behind.
     let data = open_data(&config)?;
-    let folder = RunFolder::open(&out, args.resume)?;
+    warnings.extend(config.advice_for(data.len()));
+    warnings.iter().for_each(common::warn);
+    stop.check()?;
+    let flag = stop.flag();
+    let gpu = common::open(global)?.until(flag.clone());
+    let folder = RunFolder::open(out, args.resume)?;
     let variants = common::variants(global, &gpu).until(flag.clone());
     let run = Run {
         gpu: &gpu,
@@ -37,13 +51,19 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         stop: &flag,
     };
     let prepared = match prepare(&config, &run, data, init) {
-        Ok(prepared) => prepared,
+        Ok(prepared) => prepared.having_said(warnings),
         Err(error) => {
             folder.abandon();
             return Err(error);
         }
     };
     let start = prepared.start_step();
+    if let Some(asked) = args.max_steps.filter(|asked| *asked > prepared.total_steps()) {
+        common::warn(format!("--max-steps: is {asked}, and the run has {} steps: it ends with those", prepared.total_steps()));
+    }
+    if args.resume && !kept {
+        common::note(global, &format!("{} holds no checkpoint to go on from: the run begins with step 0", out.display()));
+    }
     if start > 0 && (global.fuse != Fusions::Usual || global.tune == Tune::Full) {
         common::warn("--fuse and --tune: a run that goes on keeps the kernels that it began with, and what they fuse");
     }
@@ -51,13 +71,14 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         common::warn(format!("{} holds no checkpoint: the run starts again; the metrics before are in {}", out.display(), aside.display()));
     }
     let mut observers = Observers::default();
+    observers.0.push(Box::new(UntilKept::a_step(watch)));
     observers.0.push(Box::new(Progress::stderr(Style::detect(global.quiet))));
     // Where nothing is left to do, what the folder says of the run stays true.
     if !prepared.is_complete() || !folder.config_path().exists() {
         let logs = || -> Result<[Box<dyn Observer>; 3]> {
             folder.write_config(&config.to_toml()?)?;
             let board = TensorBoard::create(folder.path(), start)?;
-            Ok([Box::new(Metrics::open(&folder, start)?), Box::new(board), Box::new(Html::open(folder.path(), title(&out), start)?)])
+            Ok([Box::new(Metrics::open(&folder, start)?), Box::new(board), Box::new(Html::open(folder.path(), title(out), start)?)])
         };
         match logs() {
             Ok(logs) => observers.0.extend(logs),
@@ -82,12 +103,13 @@ pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     }
     match (stopped, checkpoint) {
         (false, _) => Ok(()),
-        (true, Some(_)) => Err(Error::Stopped("continue with --resume")),
+        (true, Some(_)) => Err(RESUMABLE),
         (true, None) => Err(Error::StoppedEmpty),
     }
 }
 
 fn configuration(args: &TrainArgs) -> Result<(PretrainConfig, Vec<crate::train::event::Warning>)> {
+    data_said_once(&args.data, &args.set)?;
     let own = args.out.as_ref().map(|out| out.join("config.toml"));
     let path = match (&args.config, own) {
         (Some(path), _) => path.clone(),

@@ -6,6 +6,7 @@ use super::pipeline_file::PipelineFile;
 use super::{Buffer, CooperativeMatrix, Kernel, KernelSpec, Specialization, self_test, unbounded};
 use crate::error::{Error, Result};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// An open adapter: device, queue, capabilities and the pipelines built so far.
@@ -25,6 +26,8 @@ pub struct Gpu {
     repairs_spirv: bool,
     /// Where kernels count their accesses beyond a binding, if they do.
     overruns: Option<Buffer>,
+    /// Set from outside to build no more pipelines.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// What wgpu reported outside any error scope.
@@ -125,6 +128,7 @@ impl Gpu {
             checked,
             repairs_spirv,
             overruns: None,
+            stop: None,
         })
     }
 
@@ -223,6 +227,16 @@ impl Gpu {
     pub fn keeping_pipelines(mut self, folder: &Path) -> Self {
         self.pipeline_file = PipelineFile::open(&self, &self.info, folder);
         self
+    }
+
+    /// Builds no pipeline once `stop` is set, but ends with [`Error::StoppedEmpty`]: slow drivers take minutes over those of a step.
+    #[must_use]
+    pub fn until(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 
     pub(super) fn pipeline_file(&self) -> Option<&PipelineFile> {

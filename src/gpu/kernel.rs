@@ -102,7 +102,7 @@ impl Kernel {
 pub(super) struct PipelineCache(Mutex<HashMap<KernelSpec, Kernel>>);
 
 impl PipelineCache {
-    /// The kernels of `specs`, in order, and how many had to be built: those side by side on all cores.
+    /// The kernels of `specs`, in order, and how many had to be built: those side by side on all cores, unless a stop is asked for meanwhile.
     pub(super) fn get(&self, gpu: &Gpu, specs: &[&KernelSpec]) -> Result<(Vec<Kernel>, usize)> {
         let missing: Vec<&KernelSpec> = {
             let built = self.built();
@@ -110,7 +110,7 @@ impl PipelineCache {
             // In order of use, so that the first error is the same every time.
             specs.iter().copied().scan(distinct, |left, spec| Some(left.take(spec))).flatten().collect()
         };
-        let new = missing.par_iter().map(|spec| build(gpu, spec)).collect::<Vec<_>>();
+        let new = missing.par_iter().map(|spec| if gpu.stopping() { Err(Error::StoppedEmpty) } else { build(gpu, spec) }).collect::<Vec<_>>();
         let mut built = self.built();
         for (spec, kernel) in missing.iter().zip(new) {
             built.insert((*spec).clone(), kernel?);

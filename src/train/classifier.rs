@@ -210,7 +210,13 @@ fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learn
         chance_loss,
         chance_name: "ln C".into(),
         config: config.to_toml()?,
+        warnings: Vec::new(),
     }))?;
+    if sets.rounded_up > 0 {
+        let (fraction, classes) = (config.train.fraction, sets.rounded_up);
+        let message = format!("is {fraction}, less than half an image of {classes} of the classes: one image of each is used, {images} in all");
+        observer.event(&Event::Warning(Warning::new("train.fraction", message)))?;
+    }
     if batch < config.train.batch {
         let message = format!("is {}, more than the {images} training images: batches have {batch}", config.train.batch);
         observer.event(&Event::Warning(Warning::new("train.batch", message)))?;

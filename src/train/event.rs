@@ -51,6 +51,8 @@ pub struct RunStarted {
     pub chance_name: String,
     /// The resolved configuration, TOML.
     pub config: String,
+    /// What is unwise about it, which was said before.
+    pub warnings: Vec<Warning>,
 }
 
 /// Numbers of one step.

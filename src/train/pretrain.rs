@@ -66,12 +66,25 @@ pub struct Prepared {
     /// The step to end with.
     end: u64,
     warnings: Vec<Warning>,
+    said: Vec<Warning>,
+    total: u64,
 }
 
 impl Prepared {
+    /// Notes for the logs what the user was told of the configuration already.
+    #[must_use]
+    pub fn having_said(self, said: Vec<Warning>) -> Self {
+        Self { said, ..self }
+    }
+
     /// The first step to run.
     pub fn start_step(&self) -> u64 {
         self.state.step
+    }
+
+    /// Steps of the whole run, whatever `max_steps` says.
+    pub fn total_steps(&self) -> u64 {
+        self.total
     }
 
     /// Whether there is any step left to run.
@@ -95,13 +108,13 @@ pub fn prepare(config: &PretrainConfig, run: &Run<'_>, data: Arc<Dataset>, init:
     state.prepare(run, queue).map_err(advise)?;
     let total = config.train.epochs * steps_per_epoch;
     let end = run.max_steps.map_or(total, |m| m.min(total));
-    Ok(Prepared { data, state, steps_per_epoch, end, warnings })
+    Ok(Prepared { data, state, steps_per_epoch, end, warnings, said: Vec::new(), total })
 }
 
 /// Trains to the end, to `max_steps` or to a stop request: then [`Finished::stopped`] says so, and there is a checkpoint, but for a stop
 /// before the first step.
 pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, observer: &mut dyn Observer) -> Result<Finished> {
-    let Prepared { data, state, steps_per_epoch, end, warnings } = prepared;
+    let Prepared { data, state, steps_per_epoch, end, warnings, said, .. } = prepared;
     #[expect(clippy::cast_precision_loss, reason = "a count of prototypes")]
     let chance = (config.model.prototypes as f64).ln();
     observer.event(&Event::RunStarted(RunStarted {
@@ -115,6 +128,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         chance_loss: chance,
         chance_name: "ln K".into(),
         config: config.to_toml()?,
+        warnings: said,
     }))?;
     for warning in warnings {
         observer.event(&Event::Warning(warning))?;
@@ -258,7 +272,15 @@ impl Training<'_> {
             let frozen = step < self.config.train.freeze_prototypes_steps;
             let groups: Vec<&[u8]> = crops.groups.iter().map(Vec::as_slice).collect();
             let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue }, &crops.indices);
-            let pending = started.map_err(|e| advise(self.config, self.run, e))?;
+            let pending = match started {
+                // While programs were built for the queue: the steps before are kept.
+                Err(Error::StoppedEmpty) if step > self.started_at => {
+                    self.settle()?;
+                    self.save()?;
+                    return Ok(ControlFlow::Break(()));
+                }
+                started => started.map_err(|e| advise(self.config, self.run, e))?,
+            };
             loader.recycle(crops);
             let before = self.running.replace(Running { step, lr, data_wait_ms, replaced: self.state.bad.replaced(), pending });
             self.state.step += 1;

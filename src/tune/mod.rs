@@ -13,7 +13,7 @@ pub use cache::cache_folder;
 pub use fusions::Fusions;
 pub use table::{Identity, Table};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Choices, Decision, FUSE, Graph, Variants, key};
 use std::cell::{Cell, RefCell};
@@ -137,7 +137,11 @@ impl<'a> Tuner<'a> {
         let (started, limit) = (Instant::now(), self.left.get());
         let times = measure::variants(gpu, graph, decision, self, &|| started.elapsed() >= limit || self.stopped());
         self.left.set(limit.saturating_sub(started.elapsed()));
-        times
+        match times {
+            // The device builds no more kernels then: what was measured is kept.
+            Err(Error::StoppedEmpty) => Ok(None),
+            times => times,
+        }
     }
 
     fn stopped(&self) -> bool {

@@ -77,7 +77,7 @@ fn a_head_of_a_single_layer() {
         (file.f32("embeddings").unwrap(), file.f32("scores").unwrap())
     };
     let (embeddings, scores) = pass("run");
-    assert_eq!((embeddings.shape.as_slice(), scores.shape.as_slice()), (&[2, 16][..], &[2, 12][..]));
+    assert_eq!((embeddings.shape.as_slice(), scores.shape.as_slice()), (&[2, 16][..], &[2, 8][..]));
     let norm = embeddings.data[..16].iter().map(|v| v * v).sum::<f32>();
     assert!((norm - 1.0).abs() < 1e-5, "{norm}");
     for layout in ["swav", "mmpretrain"] {
@@ -239,13 +239,13 @@ fn clusters_are_the_best_scores() {
     write_safetensors(rig.path("image.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     rig.run("features --weights run --input image.safetensors --out image.out.safetensors -q").ok();
     let scores = read_safetensors(rig.path("image.out.safetensors")).unwrap().f32("scores").unwrap().data;
-    let best = (0..12).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
+    let best = (0..8).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
     assert_eq!(line["prototype"].as_u64(), Some(best as u64));
     assert!((line["score"].as_f64().unwrap() - f64::from(scores[best])).abs() < 1e-5);
 
     let used: BTreeSet<u64> = lines.iter().map(|l| l["prototype"].as_u64().unwrap()).collect();
     let page = std::fs::read_to_string(rig.path("gallery/index.html")).unwrap();
-    for prototype in 0..12 {
+    for prototype in 0..8 {
         let sheet = format!("prototype-{prototype:04}.png");
         let there = used.contains(&prototype);
         assert_eq!((rig.path(&format!("gallery/{sheet}")).is_file(), page.contains(&format!("src=\"{sheet}\""))), (there, there));

@@ -1,5 +1,6 @@
 //! The command line through its binary.
 
+mod advice;
 mod args;
 mod bad;
 mod deepcluster;
@@ -9,11 +10,16 @@ mod files;
 #[path = "../support/hostile_files.rs"]
 mod hostile_files;
 mod info;
+mod names;
 mod rig;
 mod stops;
+#[cfg(unix)]
+mod stops_early;
 mod tools;
 mod train;
 mod tune;
+#[cfg(target_os = "linux")]
+mod vulkan;
 mod weights;
 #[path = "../support/worst.rs"]
 mod worst;

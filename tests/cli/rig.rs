@@ -22,7 +22,7 @@ width = 8
 zero_init_residual = false
 hidden = 32
 feat_dim = 16
-prototypes = 12
+prototypes = 8
 [crops]
 num = [2, 2]
 size = [32, 16]

@@ -3,7 +3,8 @@
 use super::data::{DataArgs, PartArg};
 use super::data_check::BadArgs;
 use super::values::{Layout, Shell, Weights, count, fraction, named, part, pixels, positive, some_seconds};
-use crate::error::Error;
+use crate::cli::fit::{data_said_once, said_once};
+use crate::error::{Error, Result};
 use crate::nn::Recompute;
 use crate::swav::Precision;
 use clap::Args;
@@ -57,6 +58,12 @@ impl InfoArgs {
     /// `--set` with what `--batch` stands for.
     pub fn overrides(&self) -> Vec<String> {
         self.set.iter().cloned().chain(self.batch.map(|batch| format!("{BATCH_KEY}={batch}"))).collect()
+    }
+
+    /// Refuses what both a flag and `--set` give.
+    pub fn said_once(&self) -> Result<()> {
+        said_once("--batch", self.batch.is_some(), BATCH_KEY, &self.set)?;
+        data_said_once(&self.data, &self.set)
     }
 
     /// An error about these overrides, which names `--batch` where that is to blame.

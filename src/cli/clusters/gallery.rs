@@ -1,7 +1,7 @@
 //! The gallery: a contact sheet per prototype and a page that shows them.
 
 use super::{Assignment, Signals};
-use crate::cli::report::html::escape;
+use crate::cli::text::{html as escape, json};
 use crate::data::{Dataset, EvalTransform, Loader, crop_bytes};
 use crate::error::{Error, Result};
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
@@ -27,7 +27,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let mut lines = String::new();
     for assignment in assigned {
-        let line = serde_json::to_string(assignment).map_err(|e| Error::Failed(e.to_string()))?;
+        let line = json(assignment).map_err(|e| Error::Failed(e.to_string()))?;
         lines.push_str(&line);
         lines.push('\n');
     }

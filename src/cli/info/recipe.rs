@@ -8,6 +8,7 @@ use crate::data::{Split, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::train::classifier::ClassSets;
 use crate::train::config::{DataConfig, LinearConfig, LinearSchedule, PretrainConfig, ScheduleKind};
+use crate::train::event::Warning;
 use crate::train::finetune::steps_per_epoch as tuning_steps_per_epoch;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -25,6 +26,18 @@ pub(super) struct Recipe {
     iterations: u64,
     steps: u64,
     rates: Vec<Rate>,
+    warnings: Vec<Warning>,
+}
+
+/// Warnings that were not said yet.
+struct Warnings(Vec<Warning>);
+
+impl Warnings {
+    /// Says them.
+    fn told(self) -> Vec<Warning> {
+        self.0.iter().for_each(common::warn);
+        self.0
+    }
 }
 
 /// Learning rate of one step.
@@ -40,25 +53,30 @@ struct Rate {
 
 impl Recipe {
     /// Of a pre-training.
-    pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs) -> Result<Self> {
+    pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs, warnings: Vec<Warning>) -> Result<Self> {
         let mut config = config.clone();
         let count = |data: &DataConfig| Ok(data.scan()?.into_dataset(Split::Pretrain)?.len());
-        let (images, source) = images(args, &mut config.data, IMAGENET, count)?;
+        let mut warnings = Warnings(warnings);
+        // `--batch` asks what another would take, not to train with it.
+        warnings.0.retain(|w| args.batch.is_none() || w.about != "train.batch");
+        let (images, source) = images(args, &mut config.data, IMAGENET, count, &mut warnings)?;
         let iterations = steps_per_epoch(images, config.train.batch, true);
         if iterations == 0 {
-            common::warn(format!("{images} images are fewer than a batch of {}: there is no iteration", config.train.batch));
+            warnings.0.push(Warning::new("", format!("{images} images are fewer than a batch of {}: there is no iteration", config.train.batch)));
         }
+        warnings.0.extend(config.advice_for(images));
         let schedule = config.schedule(iterations);
         // The last step of the warm-up is the first at the full rate.
         let turns = schedule.warmup_steps.checked_sub(1).into_iter();
         let json = to_json(&config)?;
         let rate = |step| (schedule.lr(step), None);
-        Self { config: (json, config.to_toml()?), images, source, iterations, steps: schedule.total_steps, rates: Vec::new() }
-            .with_rates(args, turns, rate)
+        let (config, steps) = ((json, config.to_toml()?), schedule.total_steps);
+        Self { config, images, source, iterations, steps, rates: Vec::new(), warnings: warnings.told() }.with_rates(args, turns, rate)
     }
 
     /// Of a linear evaluation or a fine-tuning.
-    fn linear(mut config: LinearConfig, args: &InfoArgs) -> Result<Self> {
+    fn linear(mut config: LinearConfig, args: &InfoArgs, warnings: Vec<Warning>) -> Result<Self> {
+        let mut warnings = Warnings(warnings);
         let mut data = config.data.clone();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a count of images")]
         let part = ((IMAGENET as f64 * config.train.fraction).round() as usize).max(1);
@@ -67,8 +85,9 @@ impl Recipe {
             config.data = data.clone();
             Ok(ClassSets::open(&config)?.train.len())
         };
-        let (images, source) = images(args, &mut data, part, count)?;
+        let (images, source) = images(args, &mut data, part, count, &mut warnings)?;
         config.data = data;
+        warnings.0.extend(config.advice_for(images));
         // As there: a batch is at most all images, and the last one of an epoch may be smaller. Only fine-tuning has a rate for the backbone.
         let batch = config.train.batch.min(images);
         let tuning = config.optimizer.backbone_lr.is_some();
@@ -78,7 +97,8 @@ impl Recipe {
         let backbone = config.optimizer.backbone_lr.map(|_| config.backbone_lr(batch));
         let rate = |step| (config.lr(config.base_lr(batch), step, iterations), backbone.map(|base| config.lr(base, step, iterations)));
         let steps = config.train.epochs * iterations;
-        Self { config: (to_json(&config)?, config.to_toml()?), images, source, iterations, steps, rates: Vec::new() }.with_rates(
+        let resolved = (to_json(&config)?, config.to_toml()?);
+        Self { config: resolved, images, source, iterations, steps, rates: Vec::new(), warnings: warnings.told() }.with_rates(
             args,
             turns.into_iter(),
             rate,
@@ -104,6 +124,11 @@ impl Recipe {
         Ok(self)
     }
 
+    /// Says a warning, and keeps it for the JSON.
+    pub(super) fn warn(&mut self, warning: Warning) {
+        self.warnings.extend(Warnings(vec![warning]).told());
+    }
+
     /// Adds its keys to those of `info --json`.
     pub(super) fn add_to(&self, all: &mut Value) {
         all["images"] = json!(self.images);
@@ -111,6 +136,7 @@ impl Recipe {
         all["iterations_per_epoch"] = json!(self.iterations);
         all["steps"] = json!(self.steps);
         all["learning_rates"] = json!(self.rates);
+        all["warnings"] = self.warnings.iter().map(|w| json!({"about": w.about, "message": w.message})).collect();
         all["recipe"] = self.config.0.clone();
     }
 
@@ -123,16 +149,17 @@ impl Recipe {
             let backbone = backbone_lr.map_or(String::new(), |lr| format!(", of the backbone {}", short(lr)));
             output::line(&format!("  {:>12}  (epoch {epoch}) {}{backbone}", grouped(*step), short(*lr)))?;
         }
-        output::line("\n# resolved recipe")?;
-        output::line(self.config.1.trim_end())
+        output::line("")?;
+        output::line("# resolved recipe")?;
+        self.config.1.trim_end().lines().try_for_each(output::line)
     }
 }
 
 /// `info` of a configuration of kind "linear".
 pub(super) fn linear(args: &InfoArgs, global: &Global) -> Result<()> {
+    args.said_once()?;
     let (config, warnings) = LinearConfig::load(&args.config, &args.overrides()).map_err(|e| args.named(e))?;
-    warnings.iter().for_each(common::warn);
-    let recipe = Recipe::linear(config, args)?;
+    let recipe = Recipe::linear(config, args, warnings)?;
     if !global.json {
         return recipe.print();
     }
@@ -152,7 +179,13 @@ fn to_json(config: &impl Serialize) -> Result<Value> {
 
 /// Number of training images and where it is from: `--images`, the images of `--data` or of the configuration's `data` if they are there,
 /// or else `usual`, ImageNet's. `data` becomes `--data`.
-fn images(args: &InfoArgs, data: &mut DataConfig, usual: usize, count: impl Fn(&DataConfig) -> Result<usize>) -> Result<(usize, String)> {
+fn images(
+    args: &InfoArgs,
+    data: &mut DataConfig,
+    usual: usize,
+    count: impl Fn(&DataConfig) -> Result<usize>,
+    warnings: &mut Warnings,
+) -> Result<(usize, String)> {
     args.data.apply(data)?;
     if let Some(images) = args.images {
         return Ok((images, "--images".into()));
@@ -168,7 +201,7 @@ fn images(args: &InfoArgs, data: &mut DataConfig, usual: usize, count: impl Fn(&
     match count(data) {
         Ok(images) => Ok((images, path)),
         Err(error) => {
-            common::warn(format!("{error}; ImageNet's images are counted instead"));
+            warnings.0.push(Warning::new("", format!("{error}; ImageNet's images are counted instead")));
             Ok((usual, format!("ImageNet's ({path} cannot be used)")))
         }
     }

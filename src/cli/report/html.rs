@@ -6,6 +6,7 @@
 use super::progress::{duration, grouped, skipped};
 use super::svg::{Curve, chart};
 use crate::atomic;
+use crate::cli::text::{html as escape, html_lines};
 use crate::error::Result;
 use crate::train::event::{Evaluated, Event, Finished, Observer, RunStarted, Warning};
 use crate::train::metrics_log;
@@ -160,7 +161,7 @@ impl Html {
         s += "<h2>Images per second by step</h2>\n";
         s += &chart("images per second", &self.speed, None);
         self.tables(&mut s);
-        let _ = write!(s, "<details>\n<summary>Configuration</summary>\n<pre>{}</pre>\n</details>\n</body>\n</html>\n", escape(&run.config));
+        let _ = write!(s, "<details>\n<summary>Configuration</summary>\n<pre>{}</pre>\n</details>\n</body>\n</html>\n", html_lines(&run.config));
         s
     }
 
@@ -195,6 +196,7 @@ impl Observer for Html {
         match event {
             Event::RunStarted(run) => {
                 self.run = run.clone();
+                self.warnings.extend(run.warnings.iter().cloned());
                 self.write()?;
             }
             Event::Step(s) => {
@@ -238,11 +240,6 @@ impl Observer for Html {
     fn notices(&mut self, _: bool) -> Vec<Warning> {
         std::mem::take(&mut self.notices)
     }
-}
-
-/// Text for HTML content and attributes.
-pub(in crate::cli) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 #[cfg(test)]

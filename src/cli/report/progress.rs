@@ -3,6 +3,7 @@
 //! Promises: everything goes to stderr; `-q` leaves only warnings; a stderr that is closed stops nothing; time left is from the
 //! last steps' pace and a monotonic clock.
 
+use crate::cli::text::printable;
 use crate::error::Result;
 use crate::train::event::{Event, Observer, RunStarted, Step};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -55,7 +56,7 @@ impl<W: Write> Progress<W> {
         Self { style, out, bar: None, run: RunStarted::default(), pace: Pace::default(), last_line: None }
     }
 
-    /// A line that stays, above the bar if there is one.
+    /// A line that stays, above the bar if there is one. What it quotes was made [`printable`].
     fn say(&mut self, line: &str) {
         let out = &mut self.out;
         let mut write = || _ = writeln!(out, "{line}");
@@ -67,7 +68,7 @@ impl<W: Write> Progress<W> {
 
     fn info(&mut self, line: &str) {
         if !self.style.quiet {
-            self.say(line);
+            self.say(&printable(line));
         }
     }
 
@@ -114,7 +115,7 @@ impl<W: Write> Progress<W> {
         } else if self.last_line.is_none_or(|last| now - last >= PLAIN_EVERY) || step.step + 1 == self.run.steps {
             self.last_line = Some(now);
             let text = line(step, &self.run, &self.pace).join("  ");
-            self.say(&text);
+            self.info(&text);
         }
     }
 
@@ -152,7 +153,7 @@ impl<W: Write> Observer for Progress<W> {
             Event::CheckpointWritten { path, .. } => self.info(&format!("checkpoint {}", path.display())),
             Event::Warning(w) => {
                 let mark = if self.style.color { "\x1b[1;33mwarning\x1b[0m" } else { "warning" };
-                self.say(&format!("{mark}: {w}"));
+                self.say(&format!("{mark}: {}", printable(w)));
             }
             Event::Evaluated(e) => {
                 let epoch = e.epoch.map_or(String::new(), |n| format!(" epoch {}", n + 1));

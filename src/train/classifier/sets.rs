@@ -21,6 +21,8 @@ pub struct ClassSets {
     pub batch: usize,
     /// The form in which the loader gives them.
     pub images: Images,
+    /// Classes that have less than one image by `train.fraction`, and got one.
+    pub rounded_up: usize,
 }
 
 impl ClassSets {
@@ -32,8 +34,12 @@ impl ClassSets {
             return Err(Error::data(train.root(), format!("holds {classes} class folders; a classifier needs at least two")));
         }
         let fraction = config.train.fraction;
+        let mut rounded_up = 0;
         if fraction < 1.0 {
             let labels: Vec<usize> = (0..train.len()).filter_map(|i| train.label(i)).collect();
+            let mut members = vec![0; classes];
+            labels.iter().for_each(|class| members[*class] += 1);
+            rounded_up = members.iter().filter(|n| share(**n, fraction) == 0).count();
             train = train.select(&balanced(&labels, classes, fraction, config.seed))?;
         }
         if config.data.bad == Some(BadFiles::Replace) {
@@ -42,7 +48,7 @@ impl ClassSets {
             val = val.on_bad(OnBad::Skip, config.data.bad_limit);
         }
         let batch = config.train.batch.min(train.len());
-        Ok(Self { train: Arc::new(train), val: Arc::new(val), batch, images: images(&config.data) })
+        Ok(Self { train: Arc::new(train), val: Arc::new(val), batch, images: images(&config.data), rounded_up })
     }
 
     /// Names of the classes.
@@ -114,15 +120,21 @@ pub(crate) fn numbers(labels: &[Option<usize>]) -> Result<Vec<u32>> {
     labels.iter().map(number).collect()
 }
 
-/// Indices of a part of each class, ascending; the same for the same seed.
+/// A part of so many images, rounded.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "counts of images")]
+fn share(images: usize, fraction: f64) -> usize {
+    (images as f64 * fraction).round() as usize
+}
+
+/// Indices of a part of each class, ascending; the same for the same seed.
+#[expect(clippy::cast_possible_truncation, reason = "counts of images")]
 fn balanced(labels: &[usize], classes: usize, fraction: f64, seed: u64) -> Vec<usize> {
     let (mut chosen, mut by_class) = (Vec::new(), vec![Vec::new(); classes]);
     for (image, &class) in labels.iter().enumerate() {
         by_class[class].push(image);
     }
     for (class, members) in by_class.iter().enumerate() {
-        let count = ((members.len() as f64 * fraction).round() as usize).max(1);
+        let count = share(members.len(), fraction).max(1);
         let order = permutation(seed, class as u64, members.len() as u32);
         chosen.extend(order.into_iter().take(count).map(|i| members[i as usize]));
     }

@@ -4,7 +4,7 @@
 //! `resnet50_8xb32-linear-coslr-100e_in1k` but for the batch, which is one device's 32.
 
 use super::check::Check;
-use super::{BackboneConfig, DataConfig, Kind, Origins, load, scaled, to_toml};
+use super::{BackboneConfig, DataConfig, Kind, Origins, advice, load, scaled, to_toml, unused};
 use crate::error::Result;
 use crate::optim::schedule::{Cosine, MultiStep, Schedule};
 use crate::train::event::Warning;
@@ -305,6 +305,10 @@ impl LinearConfig {
         c.that("train.fraction", train.fraction > 0.0 && train.fraction <= 1.0, train.fraction, "must be > 0 and <= 1")?;
         c.not_negative("head.init_std", head.init_std)?;
         model.as_ref().map_or(Ok(()), |m| m.validate(c))?;
-        Ok(vec![])
+        let mut warnings = self.advice();
+        warnings.extend(unused::linear(self, origins));
+        warnings.extend(advice::of_another_batch(origins, optimizer.lr, train.batch, optimizer.scale_lr_by_batch));
+        warnings.extend(data.advice());
+        Ok(warnings)
     }
 }

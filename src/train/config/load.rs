@@ -1,7 +1,9 @@
 //! Reading, merging and naming what is wrong.
 
+use super::suggest::{self, closest};
 use super::{Kind, check::Check, normalize_std};
 use crate::error::{Error, Result};
+use crate::train::event::Warning;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -18,17 +20,36 @@ const SET: &str = "--set";
 pub struct Origins {
     root: String,
     keys: BTreeMap<String, String>,
+    /// What a file said of a key that `--set` then gave, and which file.
+    replaced: BTreeMap<String, (Value, String)>,
+    /// Keys that `--set` gave again, with another value.
+    repeated: BTreeMap<String, Value>,
 }
 
 impl Origins {
     /// Everything comes from one place.
     pub fn of(file: impl Into<String>) -> Self {
-        Self { root: file.into(), keys: BTreeMap::new() }
+        Self { root: file.into(), ..Self::default() }
     }
 
     /// Whether `key` was given anywhere.
     pub(super) fn gives(&self, key: &str) -> bool {
         self.keys.contains_key(key)
+    }
+
+    /// Whether `--set` gave `key`.
+    pub(super) fn sets(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(|file| file == SET)
+    }
+
+    /// What stood in a file in the place of what `--set` gave for `key`, and that file.
+    pub(super) fn replaced(&self, key: &str) -> Option<&(Value, String)> {
+        self.replaced.get(key)
+    }
+
+    /// A warning of each key that `--set` gave several values for.
+    pub(super) fn repeated(&self) -> impl Iterator<Item = Warning> {
+        self.repeated.iter().map(|(key, last)| Warning::new(key, format!("is --set more than once: the last, {last}, counts")))
     }
 
     /// The file that gave `key`, or the table it is in, or else the file that was loaded.
@@ -78,7 +99,13 @@ fn merge(base: &mut Table, over: Table, prefix: &str, file: &str, origins: &mut 
     }
     for (key, value) in over {
         let path = format!("{prefix}{key}");
-        origins.keys.insert(path.clone(), file.to_owned());
+        let before = origins.keys.insert(path.clone(), file.to_owned());
+        if file == SET && before.as_deref() == Some(SET) && !value.is_table() && base.get(&key).is_some_and(|old| *old != value) {
+            origins.repeated.insert(path.clone(), value.clone());
+        }
+        if let (SET, Some(before), Some(old)) = (file, before.filter(|before| before != SET), base.get(&key)) {
+            origins.replaced.insert(path.clone(), (old.clone(), before));
+        }
         match (base.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => merge(old, new, &format!("{path}."), file, origins),
             (_, Value::Table(new)) => {
@@ -207,14 +234,14 @@ pub(super) fn load<T: DeserializeOwned + Serialize>(path: &Path, sets: &[String]
     match serde_path_to_error::deserialize(Value::Table(table)) {
         Ok(config) => Ok((config, origins)),
         Err(error) => {
-            let (key, message) = explain(&error.path().to_string(), error.inner().message());
+            let (key, message) = explain(&error.path().to_string(), error.inner().message(), &whole);
             Err(Check { origins: &origins }.error(&key, message))
         }
     }
 }
 
 /// serde's message in the words of the configuration: the full key, and what is allowed.
-fn explain(path: &str, message: &str) -> (String, String) {
+fn explain(path: &str, message: &str, whole: &Table) -> (String, String) {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if let [wrong, allowed @ ..] = quoted.as_slice() {
         let list =
@@ -225,7 +252,8 @@ fn explain(path: &str, message: &str) -> (String, String) {
                 p if p == *wrong || p.ends_with(&format!(".{wrong}")) => p.to_owned(),
                 p => format!("{p}.{wrong}"),
             };
-            return (key, format!("unknown key; {}", list()));
+            let elsewhere = suggest::elsewhere(&key, whole);
+            return (key, format!("unknown key; {}", elsewhere.unwrap_or_else(list)));
         }
         if message.starts_with("unknown variant") {
             let key = path.strip_suffix(&format!(".{wrong}")).unwrap_or(path);
@@ -257,25 +285,6 @@ fn explain(path: &str, message: &str) -> (String, String) {
         text.replace_range(at.., "must be a table");
     }
     (path.to_owned(), text)
-}
-
-/// The allowed word that differs in at most two letters.
-fn closest<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
-    allowed.iter().map(|a| (distance(word, a), *a)).filter(|(d, a)| *d <= 2 && *d < a.len()).min().map(|(_, a)| a)
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let cost = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], cost);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 /// Keys whose values differ between two resolved configurations (TOML text): `(key, first, second)`, for `--resume` with a changed file.

@@ -4,6 +4,7 @@
 //! that names file, key, value and what is allowed. `extends = ["base.toml"]` inherits (paths relative to the file that says it, later
 //! files win), `--set a.b=VALUE` overrides. What was read can be written back with `to_toml` and gives the same run.
 
+mod advice;
 mod check;
 mod deepcluster;
 mod linear;
@@ -11,6 +12,8 @@ mod load;
 mod normalize_std;
 mod pretrain;
 mod pretrain_check;
+mod suggest;
+mod unused;
 
 pub use deepcluster::{DeepclusterConfig, Method};
 pub use linear::{
@@ -29,6 +32,7 @@ pub use crate::swav::SinkhornScope;
 use crate::data::{Contents, Places, ScanOptions};
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
+use crate::train::event::Warning;
 use check::Check;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -97,6 +101,9 @@ pub enum BadFiles {
     Stop,
 }
 
+/// Loader threads for each core that are more than help, and threads that are never too many.
+const THREADS_PER_CORE: usize = 4;
+const FEW_WORKERS: usize = 32;
 /// Most loader threads.
 const MOST_WORKERS: usize = 1024;
 
@@ -121,6 +128,19 @@ impl DataConfig {
     /// Scans the set: lists files and reads tar headers, but no image.
     pub fn scan(&self) -> Result<Contents> {
         Contents::scan_all(&self.path, &ScanOptions { labels: self.labels.clone(), label_key: self.label_key.clone(), ..ScanOptions::default() })
+    }
+
+    /// What is allowed of it but unwise.
+    fn advice(&self) -> Option<Warning> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let most = FEW_WORKERS.max(THREADS_PER_CORE * cores);
+        let message = || {
+            format!(
+                "is {}, and this machine has {cores} cores: more threads than it can run take memory and turns from each other; {cores} are the default",
+                self.workers
+            )
+        };
+        (self.workers > most).then(|| Warning::new("data.workers", message()))
     }
 
     fn validate(&self, c: &Check) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Ranges of every pre-training value, and what is allowed but unwise.
 
 use super::check::Check;
-use super::{Kind, Method, PretrainConfig, deepcluster};
+use super::{Kind, Method, PretrainConfig, advice, deepcluster, unused};
 use crate::error::Result;
 use crate::train::event::Warning;
 
@@ -57,17 +57,17 @@ pub(super) fn validate(config: &PretrainConfig, c: &Check) -> Result<Vec<Warning
     deepcluster::validate(config, c, &mut warnings)?;
     let rows = config.queue_rows();
     if rows != queue.length {
-        let result = if rows == 0 { "there is no queue".to_owned() } else { format!("{rows} rows are used") };
-        let message = format!("{} is no multiple of train.batch = {}: {result}", queue.length, train.batch);
+        let (length, batch) = (queue.length, train.batch);
+        let message = match rows {
+            0 => format!("is {length}, less than train.batch = {batch}: there is no queue; give a multiple of the batch, or 0"),
+            _ => format!("is {length}, no multiple of train.batch = {batch}: {rows} rows are used"),
+        };
         warnings.push(Warning::new("queue.length", message));
     }
-    if config.method == Method::Swav && model.prototypes > 4 * (train.batch + rows) {
-        let message = format!("{} prototypes share {} rows per step; small sets train better with fewer", model.prototypes, train.batch + rows);
-        warnings.push(Warning::new("model.prototypes", message));
-    }
-    if schedule.min_lr > config.base_lr() {
-        warnings.push(Warning::new("schedule.min_lr", format!("is above optimizer.lr = {}: the learning rate will rise", config.base_lr())));
-    }
+    warnings.extend(config.advice());
+    warnings.extend(unused::pretrain(config, c.origins));
+    warnings.extend(advice::of_another_batch(c.origins, optimizer.lr, train.batch, optimizer.scale_lr_by_batch));
+    warnings.extend(data.advice());
     Ok(warnings)
 }
 
