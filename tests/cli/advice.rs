@@ -20,7 +20,7 @@ fn info_and_train_say_what_cannot_work() {
         ("queue.length=7", "queue.length: is 7, less than train.batch = 8"),
         ("queue.length=32 --set queue.start_epoch=1", "queue.length: is 32, 4 steps to fill, and 4 are left"),
         ("model.prototypes=9", "model.prototypes: is 9"),
-        ("train.batch=20 --set optimizer.lr=1", "train.batch: is 20: an epoch is 20 of the 36 images"),
+        ("train.batch=20 --set optimizer.lr=1 --set train.freeze_prototypes_steps=1", "train.batch: is 20: an epoch is 20 of the 36 images"),
         ("train.batch=16", "train.batch: is 16 in the place of the 8 of pretrain.toml, and optimizer.lr = 1 is not scaled with it"),
         ("schedule.min_lr=2", "schedule.min_lr: is 2, above optimizer.lr = 1"),
         ("queue.start_epoch=1", "queue.start_epoch: has no part: queue.length is 0"),

@@ -67,14 +67,13 @@ fn compilation_of_a_run_that_goes_on() {
 fn files_that_hang() {
     let rig = Rig::new();
     let fifo = |name: &str| assert!(Command::new("mkfifo").arg(rig.path(name)).status().unwrap().success());
-    std::fs::create_dir(rig.path("shards")).unwrap();
-    fifo("shards/train-0.tar");
     fifo("weights.safetensors");
+    fifo("fifo.toml");
     for line in [
-        "train --config pretrain.toml --out run --data shards",
+        "train --config fifo.toml --out run",
         "train --config pretrain.toml --out run --init weights.safetensors",
         "eval-linear --config linear.toml --weights weights.safetensors",
-        "finetune --config linear.toml --weights random --data shards",
+        "finetune --config fifo.toml --weights random",
         "clusters --weights weights.safetensors --data data --out gallery",
     ] {
         let (code, seconds) = stopped(&rig, line, None, "-TERM");

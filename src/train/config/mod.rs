@@ -239,7 +239,28 @@ pub fn backbone_of(path: &Path, sets: &[String]) -> Result<BackboneConfig> {
 }
 
 fn to_toml<T: Serialize>(config: &T) -> Result<String> {
-    toml::to_string(config).map_err(|e| Error::Failed(format!("the configuration cannot be written as TOML: {e}")))
+    let failed = |e: toml::ser::Error| Error::Failed(format!("the configuration cannot be written as TOML: {e}"));
+    let text = toml::to_string(config).map_err(failed)?;
+    if !["\"\"\"", "'''"].iter().any(|quotes| text.contains(quotes)) {
+        return Ok(text);
+    }
+    // A path with a line's end in it would look like lines of the file's own. Control characters are always escaped: one stands for it.
+    let mut whole = toml::Value::try_from(config).map_err(failed)?;
+    mark_line_ends(&mut whole);
+    Ok(toml::to_string(&whole).map_err(failed)?.replace(WRITTEN_LINE_END, "\\n"))
+}
+
+/// What stands for a line's end in a string while it is written, and how it is written then.
+const LINE_END: &str = "\u{b}line\u{b}";
+const WRITTEN_LINE_END: &str = "\\u000Bline\\u000B";
+
+fn mark_line_ends(value: &mut toml::Value) {
+    match value {
+        toml::Value::String(text) => *text = text.replace('\n', LINE_END),
+        toml::Value::Array(all) => all.iter_mut().for_each(mark_line_ends),
+        toml::Value::Table(all) => all.iter_mut().for_each(|(_, value)| mark_line_ends(value)),
+        _ => {}
+    }
 }
 
 /// Learning rate after the linear scaling rule, when `scale_lr_by_batch` asks for it.

@@ -87,7 +87,7 @@ fn overrides_and_inheritance() {
     assert_eq!(config.optimizer.kind, OptimizerKind::Larc);
     assert_eq!(config.model.backbone().stages(), ([1; 4], Block::Basic));
     assert_eq!((config.model.depth, config.queue_rows()), (None, 20));
-    assert!(warnings[0].to_string().contains("queue.length: 25 is no multiple of train.batch = 10: 20 rows"), "{warnings:?}");
+    assert!(warnings[0].to_string().contains("queue.length: is 25, no multiple of train.batch = 10: 20 rows"), "{warnings:?}");
     let deeper = PretrainConfig::load(&path, &sets(&["model.depth=34"])).unwrap().0;
     assert_eq!(deeper.model.backbone().stages(), ([3, 4, 6, 3], Block::Basic));
     let text = (config.to_toml().unwrap(), deeper.to_toml().unwrap());
@@ -325,4 +325,18 @@ fn linear_ranges_and_random_weights() {
     assert_eq!((a.features(), &a), (128, &b));
     let (_dir, path) = folder(&[("c.toml", "kind = 'linear'")]);
     assert!(backbone_of(&path, &[]).unwrap_err().to_string().contains("[model] table"));
+}
+
+/// A path is one line of the file, whatever is in it, and stays what it is.
+#[test]
+fn a_path_does_not_add_lines() {
+    let mut config = PretrainConfig::default();
+    let lines = config.to_toml().unwrap().lines().count();
+    for path in ["a\n[train]\nepochs = 1", "a\r\n\t\"\"\"'''\\\u{b}line\\u000B", "\"\"\"", "'''\n"] {
+        config.data.path = path.into();
+        let text = config.to_toml().unwrap();
+        assert!(text.lines().count() == lines, "{text}");
+        let (_dir, file) = folder(&[("c.toml", &text)]);
+        assert_eq!(PretrainConfig::load(&file, &[]).unwrap().0, config, "{text}");
+    }
 }
