@@ -83,3 +83,33 @@ fn files_that_hang() {
     let left: Vec<_> = std::fs::read_dir(rig.path(".")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(!left.iter().any(|name| name.starts_with(".swav-wgpu-tmp-")), "{left:?}");
 }
+
+/// In the middle of a run, when the queue begins: the steps before it are kept.
+#[test]
+fn compilation_for_the_queue() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use swav_wgpu::train::event::{Event, Observer};
+    use swav_wgpu::train::pretrain::{Run, open_data, prepare, pretrain};
+    /// Asks for a stop at the end of the first epoch.
+    struct Asks(Arc<AtomicBool>);
+    impl Observer for Asks {
+        fn event(&mut self, event: &Event) -> swav_wgpu::Result<()> {
+            if let Event::Epoch(_) = event {
+                self.0.store(true, Ordering::Relaxed);
+            }
+            Ok(())
+        }
+    }
+    let rig = Rig::new();
+    let queue = ["queue.length=16", "queue.start_epoch=1"].map(str::to_owned);
+    let (config, _) = swav_wgpu::train::config::PretrainConfig::load(rig.path("pretrain.toml"), &queue).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let gpu = swav_wgpu::gpu::Gpu::open(None).unwrap().until(stop.clone());
+    let folder = swav_wgpu::train::run_folder::RunFolder::open(rig.path("run"), false).unwrap();
+    let run = Run { gpu: &gpu, variants: &swav_wgpu::tune::BestGuess, folder: Some(&folder), max_steps: None, stop: &stop };
+    let prepared = prepare(&config, &run, open_data(&config).unwrap(), None).unwrap();
+    let finished = pretrain(&config, &run, prepared, &mut Asks(stop.clone())).unwrap();
+    assert!(finished.stopped && finished.steps == 4, "{finished:?}");
+    assert_eq!(finished.checkpoint.as_deref(), Some(&*rig.checkpoints("run")[0]));
+}
