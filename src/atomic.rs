@@ -206,6 +206,11 @@ impl NewFolder {
         self.temporary.path().join("content")
     }
 
+    /// What goes when it is dropped, and must be removed where a process ends without that.
+    pub fn temporary(&self) -> &Path {
+        self.temporary.path()
+    }
+
     /// Flushes the files in it, and gives it its name.
     pub fn finish(self) -> Result<()> {
         let go = || {

@@ -37,7 +37,7 @@ struct Assignment {
 pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let out = begin(&args.out)?;
-    let begun = out.path();
+    let begun = out.temporary().to_owned();
     let _watch = stop.watch(Error::StoppedEmpty, move || _ = std::fs::remove_dir_all(begun));
     let mut named = DataConfig::default();
     args.data.apply_unkept(&mut named);

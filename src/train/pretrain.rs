@@ -13,6 +13,7 @@ mod deepcluster;
 mod epoch;
 mod faults;
 mod memory;
+mod prepared;
 mod runner;
 mod saving;
 mod skips;
@@ -33,6 +34,7 @@ use crate::weights::Checkpoint;
 pub use data::open_data;
 use epoch::EpochRecord;
 use memory::{advise, check_memory};
+pub use prepared::Prepared;
 use skips::{MOST_SKIPPED, Skips};
 use state::State;
 use std::collections::VecDeque;
@@ -56,41 +58,6 @@ pub struct Run<'a> {
     pub allow_data_change: bool,
     /// Set from outside to stop after the present step with a checkpoint, or before the first.
     pub stop: &'a AtomicBool,
-}
-
-/// Data and state of a run about to start.
-pub struct Prepared {
-    data: Arc<Dataset>,
-    state: State,
-    steps_per_epoch: u64,
-    /// The step to end with.
-    end: u64,
-    warnings: Vec<Warning>,
-    said: Vec<Warning>,
-    total: u64,
-}
-
-impl Prepared {
-    /// Notes for the logs what the user was told of the configuration already.
-    #[must_use]
-    pub fn having_said(self, said: Vec<Warning>) -> Self {
-        Self { said, ..self }
-    }
-
-    /// The first step to run.
-    pub fn start_step(&self) -> u64 {
-        self.state.step
-    }
-
-    /// Steps of the whole run, whatever `max_steps` says.
-    pub fn total_steps(&self) -> u64 {
-        self.total
-    }
-
-    /// Whether there is any step left to run.
-    pub fn is_complete(&self) -> bool {
-        self.state.step >= self.end
-    }
 }
 
 /// Builds the network, takes what the run starts from: its newest checkpoint, else the weights `init` of a file, else random ones.

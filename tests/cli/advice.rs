@@ -143,7 +143,7 @@ fn what_is_less_than_was_asked_for_is_told() {
     assert!(ran.err.contains("warning: --max-steps: is 9, and the run has 8 steps"), "{}", ran.err);
     assert!(ran.err.contains("run holds no checkpoint to go on from: the run begins with step 0"), "{}", ran.err);
     let knn = rig.run("eval-knn --weights run --data data -q --k 36,37").ok();
-    assert_eq!(knn.err, "warning: --k: is 37, more than the 36 training images: all of them vote\n");
+    assert_eq!(knn.err, "warning: --k: is 37, more than the 36 training images that an image can have beside it: all of them vote\n");
     let linear = "eval-linear --config linear.toml --weights run --out linear -q --set train.epochs=1 --set train.batch=3 --set optimizer.lr=0.3";
     let part = rig.run(&format!("{linear} --set train.fraction=0.04")).ok();
     assert!(part.err.contains("warning: train.fraction: is 0.04, less than half an image of 3 of the classes"), "{}", part.err);

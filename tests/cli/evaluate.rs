@@ -115,7 +115,7 @@ fn neighbours() {
 #[test]
 fn fine_tuning_moves_what_it_should() {
     let rig = Rig::new();
-    rig.train("run", "");
+    rig.train("run", "--set model.prototypes=12");
     let line = "finetune --config linear.toml --weights run --fraction 0.34 --json -q --set optimizer.lr=0.1 --set train.batch=6";
     let result = rig.run(&format!("{line} --out all --set optimizer.backbone_lr=0.005")).ok().json();
     assert!(result["top1"].as_f64().unwrap() > 90.0, "{result}");

@@ -196,7 +196,7 @@ fn resuming_in_f16_changes_nothing() {
 fn it_learns_in_f16_as_in_f32() {
     let rig = Rig::new();
     let [wide, narrow] = ["f32", "f16"].map(|precision| {
-        rig.train(precision, &format!("--set train.epochs=12 --set optimizer.lr=0.3 --set train.precision={precision}"));
+        rig.train(precision, &format!("--set train.epochs=12 --set optimizer.lr=0.3 --set model.prototypes=12 --set train.precision={precision}"));
         rig.metric(precision, "loss").iter().map(|l| l.parse().unwrap()).collect::<Vec<f64>>()
     });
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
