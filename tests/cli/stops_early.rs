@@ -107,7 +107,7 @@ fn compilation_for_the_queue() {
     let stop = Arc::new(AtomicBool::new(false));
     let gpu = swav_wgpu::gpu::Gpu::open(None).unwrap().until(stop.clone());
     let folder = swav_wgpu::train::run_folder::RunFolder::open(rig.path("run"), false).unwrap();
-    let run = Run { gpu: &gpu, variants: &swav_wgpu::tune::BestGuess, folder: Some(&folder), max_steps: None, stop: &stop };
+    let run = Run { gpu: &gpu, variants: &swav_wgpu::tune::BestGuess, folder: Some(&folder), max_steps: None, allow_data_change: false, stop: &stop };
     let prepared = prepare(&config, &run, open_data(&config).unwrap(), None).unwrap();
     let finished = pretrain(&config, &run, prepared, &mut Asks(stop.clone())).unwrap();
     assert!(finished.stopped && finished.steps == 4, "{finished:?}");
