@@ -20,7 +20,7 @@ mod skips;
 mod state;
 
 use super::config::PretrainConfig;
-use super::event::{Epoch, Event, Finished, Observer, RunStarted, Step, Warning, noted};
+use super::event::{Epoch, Event, Finished, Observer, RunStarted, Step, noted};
 use super::plan;
 use super::run_folder::RunFolder;
 use crate::data::{Dataset, Loader, steps_per_epoch};
@@ -241,11 +241,7 @@ impl Training<'_> {
             let started = self.state.run(self.run, &StepInputs { crops: &groups, lr, frozen, queue_active: queue }, &crops.indices);
             let pending = match started {
                 // While programs were built for the queue: the steps before are kept.
-                Err(Error::StoppedEmpty) if step > self.started_at => {
-                    self.settle()?;
-                    self.save()?;
-                    return Ok(ControlFlow::Break(()));
-                }
+                Err(Error::StoppedEmpty) if step > self.started_at => return self.keep(),
                 started => started.map_err(|e| advise(self.config, self.run, e))?,
             };
             loader.recycle(crops);
