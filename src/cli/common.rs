@@ -4,7 +4,7 @@ use super::args::{DataArgs, Global, ImageArgs, Tune, Weights};
 use super::fit::{Given, warn_of_other_images};
 use super::text::{Log, printable};
 use crate::atomic;
-use crate::data::{Contents, EvalTransform};
+use crate::data::{Contents, Dataset, EvalTransform};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::gpu::{DeviceKind, Gpu};
@@ -165,6 +165,13 @@ impl Frozen {
     /// Says how images are prepared: weights that were converted have no configuration beside them any more.
     pub(super) fn tell(&self, global: &Global) {
         tell_preparation(self.transform, global);
+    }
+}
+
+/// Says how many images were held out, where a fraction of them was to be.
+pub(super) fn tell_held_out(fraction: Option<f64>, seed: u64, val: &Dataset, global: &Global) {
+    if let Some(fraction) = fraction {
+        note(global, &format!("{} labelled images are held out for validation: a part of {fraction}, by seed {seed} and their names", val.len()));
     }
 }
 

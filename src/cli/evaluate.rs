@@ -121,6 +121,7 @@ fn configuration(path: &Path, sets: &[String], data: &DataArgs, val_fraction: Op
 /// The images; says how they are prepared, and what of that does not fit the weights.
 fn open(config: &LinearConfig, weights: &Weights, set: &[String], global: &Global) -> Result<ClassSets> {
     let sets = ClassSets::open(config)?;
+    common::tell_held_out(config.data.val_fraction, config.seed, &sets.val, global);
     common::tell_preparation(eval_transform(config), global);
     fit::warn_of_other_images(weights, eval_transform(config), &config.data, Given::Configuration);
     fit::warn_of_idle_model(weights, set);

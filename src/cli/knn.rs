@@ -23,6 +23,7 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     } else {
         let fraction = args.val_fraction.or(frozen.data.val_fraction);
         let (train, val) = parts(contents, fraction, args.seed)?;
+        common::tell_held_out(fraction, args.seed, &val, global);
         (train, Some(Arc::new(bad::treated(val, &args.bad))))
     };
     let train = Arc::new(bad::treated(train, &args.bad));

@@ -10,6 +10,7 @@ mod files;
 #[path = "../support/hostile_files.rs"]
 mod hostile_files;
 mod info;
+mod labels;
 mod names;
 mod rig;
 mod stops;

@@ -60,10 +60,14 @@ fn jpeg_files() {
 
 /// A tar of an image of a class in a folder and of one with a text.
 fn tar() -> Vec<u8> {
-    let mut out = tar::Builder::new(Vec::new());
     let (image, photo) = (png(2), jpeg(8));
     let long = format!("{}/c.png", "long".repeat(40));
-    for (name, bytes) in [("cat/a.png", &image[..]), ("b.jpg", &photo), ("b.cls", b"7"), (&long, &image)] {
+    tar_of(&[("cat/a.png", &image), ("b.jpg", &photo), ("b.cls", b"7"), (&long, &image)])
+}
+
+fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = tar::Builder::new(Vec::new());
+    for &(name, bytes) in members {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -86,4 +90,11 @@ fn opened(path: &Path) -> bool {
 fn tar_files() {
     let seed = tar();
     fuzz("shard.tar", &[seed], opened);
+}
+
+#[test]
+fn classes_in_members() {
+    let (image, json) = (png(2), br#"{"label": 3, "caption": "a cat"}"#);
+    let seed = tar_of(&[("a.png", &image), ("a.json", json), ("b.png", &image), ("b.cls", b"12"), ("b.seg.png", &image)]);
+    fuzz("train.tar", &[seed], opened);
 }

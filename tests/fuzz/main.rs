@@ -16,6 +16,7 @@ mod harness;
 #[path = "../support/hostile_files.rs"]
 #[expect(dead_code, reason = "what is hostile already is for other tests")]
 mod hostile_files;
+mod labels;
 mod mutate;
 mod text;
 mod weights;

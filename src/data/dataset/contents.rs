@@ -16,6 +16,9 @@ use crate::data::records;
 use crate::data::shards::Shard;
 use crate::error::{Error, Result};
 
+/// What to do with Parquet files.
+pub(super) const PARQUET: &str = "they are not read; `python scripts/parquet_to_tar.py FILES… --out FOLDER` makes shards of them, see docs/data.md";
+
 /// How a set is scanned.
 #[derive(Clone, Debug, Default)]
 pub struct ScanOptions {

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::contents::PARQUET;
 use super::found::Tally;
 use super::roles::{self, Part};
 use crate::data::folder::{Shape, list, shape};
@@ -70,7 +71,8 @@ pub(super) fn locate(root: &Path, layout: Layout) -> Result<Located> {
     if !meta.is_dir() {
         let name = root.file_name().unwrap_or_default().to_string_lossy();
         if !is_shard(&name) {
-            return Err(Error::data(root, "is neither a folder nor a .tar shard"));
+            let parquet = if name.to_lowercase().ends_with(".parquet") { format!(" but a Parquet file: {PARQUET}") } else { String::new() };
+            return Err(Error::data(root, format!("is neither a folder nor a .tar shard{parquet}")));
         }
         // What is asked for by its name is wanted, whatever part it was.
         let unlabelled = layout != Layout::Classes && roles::of_shard(&name) == Ok(Some(Part::Unlabelled));

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::contents::PARQUET;
 use super::layout::{Layout, Located, locate};
 use super::roles::{self, Part};
 use crate::data::folder::is_image;
@@ -29,6 +30,9 @@ pub(super) fn locate_all(places: &[Place], layout: Layout) -> Result<Located> {
         } else {
             all.tally.file(&name);
         }
+    }
+    if taken.is_empty() && all.tally.kinds.contains_key(".parquet") {
+        return Err(Error::data(&places[0].path, format!("and what lies beside it are Parquet files: {PARQUET}")));
     }
     if taken.is_empty() {
         return Err(Error::data(
