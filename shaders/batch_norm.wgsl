@@ -11,10 +11,13 @@
 #import index
 #import moments
 #import norm
+#import nan
 
 alias Element = f32;
 const RELU: bool = false;
 const TRAINING: bool = true;
+// Whether a batch whose statistics are not finite leaves the running ones as they were.
+const SKIPS: bool = false;
 
 // `rows` are those of this launch, `batch_rows` those of the whole batch; this launch's chunks are numbered from `first_chunk` on. For `finalize`
 // `rows` are those of a window, each of which has `window_chunks` chunks, but the last may have fewer.
@@ -47,7 +50,7 @@ fn statistics(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: 
     let mean = sum / f32(end - first);
     let to = 2u * (params.first_chunk * params.quads + i);
     s_partials[to] = shift + mean;
-    s_partials[to + 1u] = max(squares - sum * mean, vec4<f32>());
+    s_partials[to + 1u] = relu(squares - sum * mean);
 }
 
 // ---- over the chunks: LANES invocations a column quad, of which each takes every LANES-th chunk, then a tree of fixed shape; COLUMNS column
@@ -107,7 +110,7 @@ fn finalize(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
     f_moments[params.quads + quad] = 1.0 / sqrt(all.second / all.count + params.eps);
     let unbiased = all.second / max(all.count - 1.0, 1.0);
     // A batch that overflowed f16 updates no weight either (see loss_scale.wgsl); the running statistics go on without it.
-    if not_finite(all.first) || not_finite(unbiased) { return; }
+    if SKIPS && (not_finite(all.first) || not_finite(unbiased)) { return; }
     f_running_mean[quad] = mix(f_running_mean[quad], all.first, params.momentum);
     f_running_var[quad] = mix(f_running_var[quad], unbiased, params.momentum);
 }
@@ -144,7 +147,7 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
         var value = normalized(norm, vec4<f32>(x[at]) - norm.mean);
-        if RELU { value = max(value, vec4<f32>()); }
+        if RELU { value = relu(value); }
         y[at] = vec4<Element>(value);
     }
 }
@@ -162,13 +165,13 @@ fn forward_residual(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroup
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
         var value = normalized(norm, vec4<f32>(x[at]) - norm.mean) + vec4<f32>(residual[at]);
-        if RELU { value = max(value, vec4<f32>()); }
+        if RELU { value = relu(value); }
         joined[at] = vec4<Element>(value);
     }
 }
 
 // ---- backward_reduce: (sum of g, sum of g * (x - mean)) of each chunk, g being grad_output where the ReLU let through: where (x - mean) * invstd *
-// weight + bias is positive
+// weight + bias is positive or NaN
 
 @group(0) @binding(1) var<storage, read> r_input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read> r_grad_output: array<vec4<Element>>;
@@ -200,7 +203,8 @@ fn backward_reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups
     r_partials[to + 1u] = product;
 }
 
-// ---- backward_reduce_joined: the same with a residual sum before the ReLU, which let through where the output is positive
+// ---- backward_reduce_joined: the same with a residual sum before the ReLU, which let through
+// where the output is not 0
 
 @group(0) @binding(4) var<storage, read> j_output: array<vec4<Element>>;
 @group(0) @binding(5) var<storage, read_write> j_partials: array<vec4<f32>>;
@@ -217,7 +221,7 @@ fn backward_reduce_joined(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_wor
     var product = vec4<f32>();
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
-        let g = select(vec4<f32>(), vec4<f32>(r_grad_output[at]), vec4<f32>(j_output[at]) > vec4<f32>());
+        let g = select(vec4<f32>(), vec4<f32>(r_grad_output[at]), relu_followed(vec4<f32>(j_output[at])));
         sum += g;
         product += g * (vec4<f32>(r_input[at]) - mean);
     }
@@ -360,7 +364,7 @@ fn backward_joined(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups
     let c = column(quad, vec4<f32>());
     for (var row = first; row < end; row++) {
         let at = row * params.quads + quad;
-        let g = select(vec4<f32>(), vec4<f32>(b_grad_output[at]), vec4<f32>(b_output[at]) > vec4<f32>());
+        let g = select(vec4<f32>(), vec4<f32>(b_grad_output[at]), relu_followed(vec4<f32>(b_output[at])));
         b_grad_input[at] = vec4<Element>(input_gradient(c, vec4<f32>(b_input[at]) - c.norm.mean, g));
         b_grad_residual[at] = vec4<Element>(g);
     }

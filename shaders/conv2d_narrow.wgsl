@@ -40,20 +40,22 @@ fn gather(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
                 // Lanes 0 to 3 load the rows of one input quad's weights, lanes 4 to 7 the next quad's.
                 let next = min(k + 1u, params.in_quads - 1u);
                 let b = vec4<f32>(weight[((tap * params.in_quads + select(k, next, lane >= 4u)) * 4u + lane % 4u) * params.out_quads + column]);
-                let second = select(0.0, 1.0, k + 1u < params.in_quads);
+                // Left out, not multiplied by 0, which makes NaN of infinity.
+                let second = k + 1u < params.in_quads;
                 let b0 = subgroupBroadcast(b, 0u); let b1 = subgroupBroadcast(b, 1u);
                 let b2 = subgroupBroadcast(b, 2u); let b3 = subgroupBroadcast(b, 3u);
-                let b4 = subgroupBroadcast(b, 4u) * second; let b5 = subgroupBroadcast(b, 5u) * second;
-                let b6 = subgroupBroadcast(b, 6u) * second; let b7 = subgroupBroadcast(b, 7u) * second;
+                let b4 = subgroupBroadcast(b, 4u); let b5 = subgroupBroadcast(b, 5u); let b6 = subgroupBroadcast(b, 6u); let b7 = subgroupBroadcast(b, 7u);
                 var x: vec4<f32>;
                 x = load(s0, k); c0 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
                 x = load(s1, k); c1 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
                 x = load(s2, k); c2 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
                 x = load(s3, k); c3 += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-                x = load(s0, next); c0 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
-                x = load(s1, next); c1 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
-                x = load(s2, next); c2 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
-                x = load(s3, next); c3 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
+                if second {
+                    x = load(s0, next); c0 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
+                    x = load(s1, next); c1 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
+                    x = load(s2, next); c2 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
+                    x = load(s3, next); c3 += x.x * b4 + x.y * b5 + x.z * b6 + x.w * b7;
+                }
             }
         }
     }

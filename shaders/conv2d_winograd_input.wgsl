@@ -25,7 +25,7 @@ fn load(at: Corner, h: u32, w: i32, quad: u32, n: BatchNorm) -> vec4<f32> {
     let place = pixel(at, i32(h), w);
     let x = input[u32(max(place, 0)) * params.in_quads + quad];
     let y = normalized(n, x - n.mean);
-    return select(vec4<f32>(), select(y, max(y, vec4<f32>()), params.normalizes > 0u), place >= 0);
+    return select(vec4<f32>(), select(y, relu(y), params.normalizes > 0u), place >= 0);
 }
 
 @compute @workgroup_size(LANES)

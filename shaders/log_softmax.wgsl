@@ -26,7 +26,7 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     // Not added to `largest`, which may be large enough to swallow it.
     let log_sum = log(sum4(workgroup_sum(local, exps)));
     for (var quad = local; quad < params.quads; quad += 64u) {
-        output[first + quad] = (input[first + quad] - largest - log_sum) * column_mask(quad, params.columns);
+        output[first + quad] = within(input[first + quad] - largest - log_sum, quad, params.columns);
     }
 }
 
@@ -45,7 +45,7 @@ fn backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
     }
     let total = sum4(workgroup_sum(local, sums));
     for (var quad = local; quad < params.quads; quad += 64u) {
-        let softmax = exp(result[first + quad]) * column_mask(quad, params.columns);
-        grad_input[first + quad] = grad_output[first + quad] - softmax * total;
+        let gradient = grad_output[first + quad] - exp(result[first + quad]) * total;
+        grad_input[first + quad] = within(gradient, quad, params.columns);
     }
 }

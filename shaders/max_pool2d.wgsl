@@ -1,6 +1,8 @@
-// Max pooling. `forward`: one output vec4 per invocation; of equal values the first in row-major order wins, as in PyTorch, and its
-// window position is kept, a byte a value. `backward`: one input vec4 per invocation gathers from the windows that contain it.
+// Max pooling. `forward`: one output vec4 per invocation; of equal values the first in row-major
+// order wins, of NaN the last, as in PyTorch, and its window position is kept, a byte a value.
+// `backward`: one input vec4 per invocation gathers from the windows that contain it.
 #import index
+#import nan
 
 alias Element = f32;
 
@@ -30,13 +32,16 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     var best = vec4<f32>();
     var at = vec4<u32>();
     var empty = true;
+    var spoilt = vec4<bool>();
     for (var r = 0u; r < params.kernel; r++) {
         for (var s = 0u; s < params.kernel; s++) {
             let h = h0 + i32(r);
             let w = w0 + i32(s);
             if h < 0 || w < 0 || h >= i32(params.in_h) || w >= i32(params.in_w) { continue; }
             let value = vec4<f32>(input[((image * params.in_h + u32(h)) * params.in_w + u32(w)) * params.quads + quad]);
-            let better = vec4(empty) | (value > best);
+            let nan = is_nan(value);
+            let better = vec4(empty) | nan | ((value > best) & !spoilt);
+            spoilt |= nan;
             best = select(best, value, better);
             at = select(at, vec4(r * params.kernel + s), better);
             empty = false;

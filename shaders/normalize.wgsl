@@ -3,10 +3,16 @@
 #import index
 #import reduce
 #import columns
+#import nan
 
 struct Params { rows: u32, quads: u32, eps: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
+// max(norm, eps); NaN stays NaN.
+fn divisor_of(norm: vec4<f32>) -> vec4<f32> {
+    return select(max(norm, vec4(params.eps)), norm, is_nan(norm));
+}
+
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> output: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> norms: array<f32>;
@@ -21,7 +27,7 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
         squares += v * v;
     }
     let norm = sqrt(sum4(workgroup_sum(local, squares)));
-    let divisor = max(norm, params.eps);
+    let divisor = divisor_of(vec4(norm)).x;
     for (var quad = local; quad < params.quads; quad += 64u) {
         output[row * params.quads + quad] = input[row * params.quads + quad] / divisor;
     }
@@ -45,9 +51,10 @@ fn backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: ve
     let along = sum4(workgroup_sum(local, products));
     let norm = saved_norms[row];
     let above = norm > params.eps;
+    let divisor = divisor_of(vec4(norm)).x;
     for (var quad = local; quad < params.quads; quad += 64u) {
         let i = row * params.quads + quad;
-        grad_input[i] = (grad_output[i] - select(0.0, along, above) * result[i]) / max(norm, params.eps);
+        grad_input[i] = (grad_output[i] - select(0.0, along, above) * result[i]) / divisor;
     }
 }
 
@@ -62,7 +69,7 @@ fn columns(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
         let v = matrix[row * params.quads + quad];
         squares += v * v;
     }
-    let divisor = max(sqrt(squares), vec4(params.eps));
+    let divisor = divisor_of(sqrt(squares));
     for (var row = 0u; row < params.rows; row++) {
         matrix[row * params.quads + quad] /= divisor;
     }

@@ -1,7 +1,10 @@
-// SGD, LARC over SGD (apex) and LARS (mmpretrain) over all parameters at once. Parameters, gradients and momentum lie in three arenas of the
-// same layout; `chunks` cuts them into pieces (tensor, first vec4, vec4s). `norms` sums squares per chunk, `ratios` merges them per
-// tensor in order and decides the factors, `update` applies them. Parameters and momentum are updated in place. Gradients are those of a
-// loss times a power of two (see loss_scale.wgsl; 1 where the loss is not scaled); where any is not finite, nothing is updated.
+// SGD, LARC over SGD (apex) and LARS (mmpretrain) over all parameters at once. Parameters,
+// gradients and momentum lie in three arenas of the same layout; `chunks` cuts them into pieces
+// (tensor, first vec4, vec4s). `norms` sums squares per chunk, `ratios` merges them per tensor in
+// order and decides the factors, `update` applies them. Parameters and momentum are updated in
+// place. Gradients are those of a loss times a power of two (see loss_scale.wgsl; 1 where the loss
+// is not scaled); where any is not finite, nothing is updated in f16, and in f32 not that tensor,
+// but by plain momentum.
 #import index
 #import reduce
 #import columns
@@ -59,11 +62,11 @@ fn ratios(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
     let t = workgroup_index(wg, n) * 64u + local;
     if t >= params.tensors { return; }
     let entry = tensors[t];
-    var squares = vec2<f32>();
+    var sums = vec3<f32>();
     for (var c = 0u; c < entry.y; c++) {
-        squares += partials_in[entry.x + c].xy;
+        sums += partials_in[entry.x + c].xyz;
     }
-    let norm = sqrt(squares);
+    let norm = sqrt(sums.xy);
     let lr = select(step[0].x, step[0].z, entry.w == 1u);
     let both = norm.x > 0.0 && norm.y > 0.0;
     let ratio = params.trust * norm.x / (norm.y + params.weight_decay * norm.x + params.eps);
@@ -77,7 +80,10 @@ fn ratios(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3
         factor.x = select(1.0, ratio, both) * lr;
         factor.z = 1.0;
     }
-    if entry.z == 1u && step[0].y > 0.0 || scale[0].w > 0.0 { factor.w = 0.0; }
+    // A tensor whose gradient is not finite stays as it is: the run ends, and what spoilt it can
+    // still be seen. Else there are no norms in `sums`.
+    let spoilt = (KIND == LARC || KIND == LARS) && sums.z > 0.0;
+    if spoilt || entry.z == 1u && step[0].y > 0.0 || scale[0].w > 0.0 { factor.w = 0.0; }
     factors[t] = factor;
 }
 

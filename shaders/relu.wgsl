@@ -1,5 +1,6 @@
-// y = max(x, 0), and its derivative from the sign of y. One invocation per vec4; outputs are `=`.
+// y = max(x, 0), and its derivative from y. One invocation per vec4; outputs are `=`.
 #import index
+#import nan
 
 alias Element = f32;
 
@@ -13,7 +14,7 @@ struct Params { count: u32 }
 fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    output[i] = vec4<Element>(max(vec4<f32>(input[i]), vec4<f32>()));
+    output[i] = vec4<Element>(relu(vec4<f32>(input[i])));
 }
 
 @group(0) @binding(1) var<storage, read> result: array<vec4<Element>>;
@@ -24,5 +25,5 @@ fn forward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
 fn backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup_index(wg, n) * 64u + local;
     if i >= params.count { return; }
-    grad_input[i] = vec4<Element>(select(vec4<f32>(), vec4<f32>(grad_output[i]), vec4<f32>(result[i]) > vec4<f32>()));
+    grad_input[i] = vec4<Element>(select(vec4<f32>(), vec4<f32>(grad_output[i]), relu_followed(vec4<f32>(result[i]))));
 }

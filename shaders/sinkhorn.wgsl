@@ -5,6 +5,7 @@
 #import index
 #import reduce
 #import columns
+#import nan
 
 // g is 0 before the first iteration and need not exist.
 const FIRST: bool = false;
@@ -12,6 +13,11 @@ const FIRST: bool = false;
 struct Params { rows: u32, quads: u32, columns: u32, chunk: u32, chunks: u32, first_row: u32, epsilon: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
+// exp(min(v, 0)), for what is at most 0 but for rounding; NaN stays NaN.
+fn exp_below(v: vec4<f32>) -> vec4<f32> {
+    return exp(select(min(v, vec4<f32>()), v, is_nan(v)));
+}
+
 @group(0) @binding(1) var<storage, read> scores: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> samples_in: array<f32>;
 @group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>; // maximum, then sum of exponentials below it
@@ -71,7 +77,7 @@ fn samples(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n: vec
     largest = workgroup_max(local, largest);
     var sums = vec4<f32>();
     for (var quad = local; quad < params.quads; quad += 64u) {
-        sums += exp(min(scores[first + quad] / params.epsilon + prototypes_in[quad] - largest, vec4<f32>())) * column_mask(quad, params.columns);
+        sums += within(exp_below(scores[first + quad] / params.epsilon + prototypes_in[quad] - largest), quad, params.columns);
     }
     let total = workgroup_sum(local, sums);
     if local == 0u { samples_out[row] = -(largest + log(sum4(total))); }
@@ -88,5 +94,5 @@ fn write_codes(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n:
     let quad = i % params.quads;
     let row = params.first_row + i / params.quads;
     let value = scores[row * params.quads + quad] / params.epsilon + prototypes_in[quad] + samples_final[row];
-    codes[i] = exp(min(value, vec4<f32>())) * column_mask(quad, params.columns);
+    codes[i] = within(exp_below(value), quad, params.columns);
 }

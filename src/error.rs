@@ -73,6 +73,14 @@ pub enum Error {
         /// The training step, counted from 0.
         step: u64,
     },
+    /// What a network makes of an image is NaN or infinite.
+    #[error("the output of {layer} is not finite for {image}")]
+    NonFiniteOutput {
+        /// The first layer whose output is not, with its op.
+        layer: String,
+        /// The image, or what else was passed.
+        image: String,
+    },
     /// The adapter has too little memory.
     #[error("out of GPU memory: {0}")]
     OutOfMemory(String),
@@ -141,7 +149,7 @@ impl Error {
             Self::NoAdapter(_) | Self::UnknownAdapter(_) | Self::CannotOpen { .. } => 3,
             Self::Data { .. } => 4,
             Self::Output { .. } => 5,
-            Self::NonFinite { .. } => 6,
+            Self::NonFinite { .. } | Self::NonFiniteOutput { .. } => 6,
             Self::OutOfMemory(_) => 7,
             Self::DeviceLost(_) => 8,
             Self::Busy { .. } => 9,
@@ -161,6 +169,9 @@ impl Error {
             Self::CannotOpen { .. } => Some("another program may hold it, or its driver may need a restart or an update; --adapter chooses another"),
             Self::DeviceLost(_) => Some("start again with --resume: the last checkpoint is untouched"),
             Self::NonFinite { .. } => Some("lower optimizer.lr (or, in pre-training, raise loss.epsilon); what was saved before is untouched"),
+            Self::NonFiniteOutput { .. } => {
+                Some("the network overflows or its weights are spoilt: use weights of an earlier checkpoint; `info` looks into a weight file")
+            }
             Self::Busy { .. } => Some("wait for the other run, or choose another --out"),
             _ => None,
         }

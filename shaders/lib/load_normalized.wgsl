@@ -13,4 +13,4 @@ fn norm_of(quad: u32) -> Norm {
     return batch_norm(input_moments[quad], input_moments[params.in_quads + quad], input_gamma[quad], input_beta[quad]);
 }
 
-fn normalized_by(n: Norm, x: vec4<f32>) -> vec4<f32> { return max(normalized(n, x - n.mean), vec4<f32>()); }
+fn normalized_by(n: Norm, x: vec4<f32>) -> vec4<f32> { return relu(normalized(n, x - n.mean)); }

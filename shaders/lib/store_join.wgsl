@@ -1,5 +1,6 @@
 // As `store_gradient`, for y = relu(batch_norm(x) + residual) that two paths go on from: the other path's gradient is added, and y itself says
 // what the ReLU let through.
+#import nan
 #import sum_tally
 
 const STORE: u32 = 3u;
@@ -27,7 +28,7 @@ fn beside(at: u32, column: u32) -> Beside {
 
 fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
     if (row < params.rows) & (column < params.out_quads) {
-        let g = select(vec4<f32>(), value + b.addend, b.y > vec4<f32>());
+        let g = select(vec4<f32>(), value + b.addend, relu_followed(b.y));
         output[at * params.out_quads + column] = vec4<Element>(g);
         sums = Tally(0.0, sums.first + g, sums.second + g * (b.x - mean));
     }

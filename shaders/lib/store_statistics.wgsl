@@ -1,5 +1,6 @@
 // As `store`: mean and sum of squared deviations of each chunk of rows are written too, for the batch norm that follows.
 #import moments
+#import nan
 #import write_tally
 
 const STORE: u32 = 3u;
@@ -29,7 +30,7 @@ fn put(row: u32, at: u32, column: u32, value: vec4<f32>, b: Beside) {
 
 fn tally() -> Tally {
     let mean = sums.first / max(sums.count, 1.0);
-    return Tally(sums.count, shift + mean, max(sums.second - sums.first * mean, vec4<f32>()));
+    return Tally(sums.count, shift + mean, relu(sums.second - sums.first * mean));
 }
 
 fn merged(a: Tally, b: Tally) -> Tally { return merge_moments(a, b); }

@@ -77,6 +77,8 @@ pub(super) struct Case {
     pub(super) reference: Forward,
     /// What to differentiate where it is not `reference`: max pooling's rule for ties.
     pub(super) smooth: Option<Forward>,
+    /// Operands to differentiate at, where those that are run are not finite.
+    pub(super) stand_in: Option<Vec<Vec<f64>>>,
     /// Distance of each value of the first output from the nearest kink: near one, nothing flows back.
     pub(super) kink: Option<Distance>,
     /// `exp` and `log` come in.
@@ -97,6 +99,7 @@ impl Case {
             build,
             reference,
             smooth: None,
+            stand_in: None,
             kink: None,
             transcendental: false,
             longest_sum: 1,
@@ -135,12 +138,6 @@ impl Case {
 
     pub(super) fn transcendental(mut self) -> Self {
         self.transcendental = true;
-        self
-    }
-
-    /// States by how much values cancel.
-    pub(super) fn cancelling(mut self, factor: f64) -> Self {
-        self.cancellation = factor;
         self
     }
 

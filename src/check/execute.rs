@@ -56,14 +56,18 @@ pub(super) fn run(gpu: &Gpu, entry: &Entry, take: &mut dyn FnMut(CaseResult)) ->
         for (i, want) in expected.iter().enumerate() {
             let error = match &first[i] {
                 Some(got) => {
-                    let whole = oracle.as_ref().map_or(0.0, |o| compare(got, None, &o[i]));
-                    compare(got, want.coordinates.as_deref(), &want.values).max(whole)
+                    let spreads = variant.starts_with("winograd");
+                    let whole = oracle.as_ref().map_or(0.0, |o| compare(got, None, &o[i], spreads));
+                    compare(got, want.coordinates.as_deref(), &want.values, spreads).max(whole)
                 }
                 None => f64::MAX,
             };
             take(result(&want.name, error, limit));
         }
-        let repeats = first.iter().zip(&second).all(|(a, b)| a == b);
+        let bits = |results: &[Option<Vec<f64>>]| -> Vec<Option<Vec<u64>>> {
+            results.iter().map(|r| r.as_ref().map(|r| r.iter().map(|v| v.to_bits()).collect())).collect()
+        };
+        let repeats = bits(&first) == bits(&second);
         take(result("repeat", if repeats { 0.0 } else { f64::MAX }, 0.0));
         if oracle.is_none() {
             oracle = first.into_iter().collect();
@@ -127,7 +131,7 @@ fn expectations(case: &Case, random: &mut Random) -> (Vec<Expected>, Vec<f64>) {
                 .collect(),
         };
         let forward = case.smooth.as_ref().unwrap_or(&case.reference);
-        let values = central_differences(forward, &mut operands, i, &coordinates, &grad_output);
+        let values = central_differences(forward, case.stand_in.clone().as_mut().unwrap_or(&mut operands), i, &coordinates, &grad_output);
         let name = format!("grad.{}", case.operands[i].name);
         expected.push(Expected { name, coordinates: Some(coordinates), values, operand: Some(i) });
     }
@@ -181,13 +185,15 @@ fn execute(gpu: &Gpu, case: &Case, grad_output: &[f64], variants: &Force) -> Res
         let results = program.call(gpu, &inputs)?;
         let differentiated = case.operands.iter().filter(|o| o.gradient);
         let owners = case.outputs.iter().map(|_| None).chain(differentiated.map(Some));
-        Ok(names.iter().zip(&recorded.results).zip(owners).map(|((name, t), owner)| dense(&results, name, t.dtype(), owner)).collect())
+        // What is not finite spreads to the padding: infinity times 0 is no number.
+        let pads = case.stand_in.is_none();
+        Ok(names.iter().zip(&recorded.results).zip(owners).map(|((name, t), owner)| dense(&results, name, t.dtype(), owner, pads)).collect())
     };
     Ok([once()?, once()?])
 }
 
-fn dense(results: &Outputs, name: &str, dtype: DType, owner: Option<&Operand>) -> Option<Vec<f64>> {
-    if !results.padding_is_zero(name) {
+fn dense(results: &Outputs, name: &str, dtype: DType, owner: Option<&Operand>, pads: bool) -> Option<Vec<f64>> {
+    if pads && !results.padding_is_zero(name) {
         return None;
     }
     let values: Vec<f64> = match dtype {
@@ -216,14 +222,26 @@ fn stored(values: &[f64], shape: &[usize], dtype: DType) -> Vec<u8> {
     }
 }
 
-/// Largest difference relative to the largest wanted value.
-fn compare(got: &[f64], coordinates: Option<&[usize]>, want: &[f64]) -> f64 {
+/// Largest difference relative to the largest wanted value. Where NaN is wanted it must be there,
+/// and infinity where that is; where kernels compute several results from sums of many values
+/// (`spreads`), NaN may be in other places of such a tensor too.
+fn compare(got: &[f64], coordinates: Option<&[usize]>, want: &[f64], spreads: bool) -> f64 {
     let at = |k: usize| coordinates.map_or(k, |c| c[k]);
-    if coordinates.is_none() && got.len() != want.len() || got.iter().any(|v| !v.is_finite()) {
+    let spoilt = want.iter().any(|v| !v.is_finite());
+    if coordinates.is_none() && got.len() != want.len() || !spoilt && got.iter().any(|v| !v.is_finite()) {
         return f64::MAX;
     }
-    let largest = want.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
-    let worst = want.iter().enumerate().fold(0.0_f64, |m, (k, w)| m.max((got[at(k)] - w).abs()));
+    let largest = want.iter().filter(|v| v.is_finite()).fold(0.0_f64, |m, v| m.max(v.abs()));
+    let difference = |got: f64, want: f64| match (got.is_finite(), want.is_finite()) {
+        (true, true) => (got - want).abs(),
+        (false, false) if got == want || got.is_nan() && (want.is_nan() || spreads) => 0.0,
+        (false, true) if spreads && got.is_nan() => 0.0,
+        _ => f64::MAX,
+    };
+    let worst = want.iter().enumerate().fold(0.0_f64, |m, (k, w)| m.max(difference(got[at(k)], *w)));
+    if worst == f64::MAX {
+        return worst;
+    }
     // Where all is zero, an absolute error.
     if largest > 0.0 { worst / largest } else { worst }
 }

@@ -89,13 +89,14 @@ fn assign(
         stop.check()?;
         let images = images.map_err(|e| after(e, all.len(), data.len()))?;
         let mut extracted = Extracted::default();
-        extractor.pass(gpu, &images.groups[0], &mut extracted)?;
+        extractor.pass(gpu, &images.groups[0], |i| data.path(images.indices[i] as usize), &mut extracted)?;
         for (index, scores) in images.indices.iter().zip(extracted.scores.chunks_exact(prototypes)) {
             let prototype = (0..prototypes).fold(0, |best, k| if scores[k] > scores[best] { k } else { best });
             all.push(Assignment { image: *index as usize, path: data.path(*index as usize), prototype, score: scores[prototype] });
         }
         loader.recycle(images);
     }
+    extractor.warning().iter().for_each(common::warn);
     Ok(all)
 }
 

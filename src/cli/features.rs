@@ -75,6 +75,7 @@ fn of_images(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, data: 
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, (frozen.images, BATCH.min(n), [size, size]), None)?;
     let all = extractor.dataset(gpu, Arc::clone(&data), frozen.transform, frozen.workers, &false.into());
     let all = all.map_err(|e| bad::hinted(e, &args.bad))?;
+    extractor.warning().iter().for_each(common::warn);
     bad::expect_some(all.indices.len(), &data)?;
     let (images, bad) = (all.indices.len(), bad::listed(&[&data]));
     // -1 stands for an image without a class.
@@ -105,7 +106,6 @@ fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path:
     if n == 0 || h == 0 || w == 0 {
         return Err(Error::weights(path, "tensor images is empty"));
     }
-    // Networks hide it: a ReLU makes 0 of NaN on many devices.
     if let Some(at) = images.data.iter().position(|v| !v.is_finite()) {
         return Err(Error::weights(path, format!("tensor images holds {} in image {}", images.data[at], at / (3 * h * w))));
     }
@@ -118,9 +118,10 @@ fn of_tensors(gpu: &Gpu, variants: &dyn Variants, frozen: &common::Frozen, path:
     let mut extractor = Extractor::new(gpu, variants, &frozen.network, (Images::Normalized, BATCH.min(n), [h, w]), Some(0))?;
     let mut all = Extracted::default();
     let stored = nhwc4(&images.data, n, h, w);
-    for batch in stored.chunks(BATCH.min(n) * h * w * 4) {
-        extractor.pass(gpu, bytemuck::cast_slice(batch), &mut all)?;
+    for (number, batch) in stored.chunks(BATCH.min(n) * h * w * 4).enumerate() {
+        extractor.pass(gpu, bytemuck::cast_slice(batch), |i| format!("image {} of {}", number * BATCH + i, path.display()), &mut all)?;
     }
+    extractor.warning().iter().for_each(common::warn);
     let [c, mh, mw] = extractor.map_shape;
     let mut tensors = BTreeMap::from([
         ("features".to_owned(), AnyTensor::from_f32(&[n, c], &all.features).into_owned()),

@@ -42,6 +42,7 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
         Ok((features, labels))
     };
     let (bank, queries) = (features(&train)?, val.as_ref().map(features).transpose()?);
+    extractor.warning().iter().for_each(common::warn);
     let classes = train.classes().len();
     if queries.is_none() && bank.1.len() < 2 {
         return Err(Error::data(train.root(), "has a single labelled image, which no other can judge"));

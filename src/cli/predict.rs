@@ -56,7 +56,8 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
             outcomes.push((path, outcome));
         }
         let mut extracted = Extracted::default();
-        extractor.pass(&gpu, &pixels, &mut extracted)?;
+        let whole: Vec<&PathBuf> = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(path, _)| *path).collect();
+        extractor.pass(&gpu, &pixels, |i| whole[i].display().to_string(), &mut extracted)?;
         let mut rows = extracted.features.chunks_exact(features);
         for (path, outcome) in outcomes {
             match (outcome, rows.len()) {
@@ -78,6 +79,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
             }
         }
     }
+    extractor.warning().iter().for_each(common::warn);
     if global.json {
         output::json(&all)?;
     }

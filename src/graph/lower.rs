@@ -117,6 +117,11 @@ impl Lowering<'_> {
         }
     }
 
+    /// Whether anything in the graph is f16.
+    pub fn has_halves(&self) -> bool {
+        self.tensors.iter().any(|t| t.dtype == DType::F16)
+    }
+
     /// `vec4`s in memory.
     pub fn vec4s(&self, id: TensorId) -> usize {
         stored_elements(self.shape(id)) / 4

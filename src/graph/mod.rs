@@ -15,6 +15,7 @@ mod differentiate;
 mod fuse;
 mod isolate;
 mod lower;
+mod order;
 mod plan;
 mod program;
 mod tensor;

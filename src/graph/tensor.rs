@@ -3,6 +3,7 @@
 use super::{Backward, Fused, Fusing, Lowering, VariableId, Variables, stored_elements};
 use std::any::Any;
 use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -149,12 +150,15 @@ pub trait Op: Any {
     }
 }
 
+#[derive(Default)]
 struct Inner {
     tensors: Vec<TensorInfo>,
     nodes: Vec<Node>,
     scope: Vec<String>,
     segments: usize,
     segment: Option<Segment>,
+    /// Rows of weights that are channels of what they are convolved with, where that is known.
+    inputs: HashMap<TensorId, usize>,
 }
 
 /// A recorded step. Clones share the same graph.
@@ -170,13 +174,13 @@ impl Default for Graph {
 impl Graph {
     /// An empty graph.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(Inner { tensors: Vec::new(), nodes: Vec::new(), scope: Vec::new(), segments: 0, segment: None })))
+        Self(Rc::new(RefCell::new(Inner::default())))
     }
 
     /// The tensor that is uploaded before each run under `name`.
     ///
     /// # Panics
-    /// When the graph has an input of this name with another shape or type.
+    /// When it has no elements, or the graph has an input of this name with another shape or type.
     #[track_caller]
     pub fn input(&self, name: &str, shape: &[usize], dtype: DType) -> Tensor {
         let found = self.0.borrow().tensors.iter().position(|t| matches!(&t.storage, Storage::Input(n) if n == name));
@@ -199,7 +203,7 @@ impl Graph {
     /// A tensor with fixed contents: `bytes` in stored (padded) form.
     ///
     /// # Panics
-    /// When `bytes` does not fit the shape.
+    /// When `bytes` does not fit the shape, or there are no elements.
     #[track_caller]
     pub fn constant(&self, name: &str, shape: &[usize], dtype: DType, bytes: &[u8]) -> Tensor {
         assert_eq!(bytes.len(), stored_elements(shape) * dtype.bytes(), "constant {name}: {} bytes for shape {shape:?}", bytes.len());
@@ -207,11 +211,17 @@ impl Graph {
     }
 
     /// A result of an op.
+    ///
+    /// # Panics
+    /// When it has no elements.
+    #[track_caller]
     pub fn intermediate(&self, name: &str, shape: &[usize], dtype: DType) -> Tensor {
         self.add_tensor(self.scoped(name), shape.to_vec(), dtype, Storage::Intermediate)
     }
 
+    #[track_caller]
     fn add_tensor(&self, name: String, shape: Vec<usize>, dtype: DType, storage: Storage) -> Tensor {
+        assert!(!shape.contains(&0), "{name} {shape:?} has no elements");
         let mut inner = self.0.borrow_mut();
         inner.tensors.push(TensorInfo { name, shape, dtype, storage });
         Tensor { graph: self.clone(), id: TensorId(inner.tensors.len() - 1) }
@@ -279,6 +289,17 @@ impl Graph {
         Ref::map(self.0.borrow(), |inner| &inner.tensors[id.0])
     }
 
+    /// Notes how many rows of a weight are channels of what it is convolved with; the others are
+    /// padding.
+    pub fn note_inputs(&self, weight: &Tensor, channels: usize) {
+        self.0.borrow_mut().inputs.insert(weight.id, channels);
+    }
+
+    /// What was noted of a weight.
+    pub fn inputs_of(&self, weight: &Tensor) -> Option<usize> {
+        self.0.borrow().inputs.get(&weight.id).copied()
+    }
+
     /// Number of tensors.
     pub fn tensor_count(&self) -> usize {
         self.0.borrow().tensors.len()
@@ -293,7 +314,7 @@ impl Graph {
     pub(super) fn with_nodes(&self, nodes: Vec<Node>) -> Self {
         let inner = self.0.borrow();
         let (tensors, segments) = (inner.tensors.clone(), inner.segments);
-        Self(Rc::new(RefCell::new(Inner { tensors, nodes, scope: Vec::new(), segments, segment: None })))
+        Self(Rc::new(RefCell::new(Inner { tensors, nodes, segments, inputs: inner.inputs.clone(), ..Inner::default() })))
     }
 
     /// Operations of all nodes by mmengine's count ([`Op::flops`]).

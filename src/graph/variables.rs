@@ -48,7 +48,12 @@ impl Variables {
     }
 
     /// A variable in a buffer of its own.
+    ///
+    /// # Panics
+    /// When it has no elements.
+    #[track_caller]
     pub fn add(&mut self, name: &str, shape: &[usize], dtype: DType) -> VariableId {
+        assert!(!shape.contains(&0), "{name} {shape:?} has no elements");
         let info = VariableInfo { name: name.to_owned(), shape: shape.to_vec(), dtype, buffer: self.buffers.len(), offset: 0 };
         self.buffers.push((name.to_owned(), info.bytes()));
         self.infos.push(info);
@@ -101,7 +106,8 @@ impl Variables {
     }
 }
 
-/// The memory of [`Variables`] on a device. All zero at first.
+/// The memory of [`Variables`] on a device. All zero at first. Clones share it.
+#[derive(Clone)]
 pub struct Store {
     variables: Variables,
     buffers: Vec<Buffer>,

@@ -125,7 +125,12 @@ impl Parameters {
     /// When there is no such tensor.
     #[track_caller]
     pub fn tensor(&self, graph: &Graph, name: &str) -> Tensor {
-        graph.variable(&self.variables, self.entry(name).value)
+        let Entry { spec, value, .. } = self.entry(name);
+        let tensor = graph.variable(&self.variables, *value);
+        if let (TensorKind::ConvWeight | TensorKind::LinearWeight, Some(inputs)) = (spec.kind, spec.shape.get(1)) {
+            graph.note_inputs(&tensor, *inputs);
+        }
+        tensor
     }
 
     /// The batch norm `name` in `graph`.

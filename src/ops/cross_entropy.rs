@@ -66,7 +66,7 @@ impl Tensor {
         expect_f32("cross_entropy", &[self]);
         let graph = self.graph();
         let losses = graph.intermediate("cross_entropy.rows", &[rows], DType::F32);
-        let normalizers = graph.intermediate("cross_entropy.normalizers", &[rows.div_ceil(2), 4], DType::F32);
+        let normalizers = graph.intermediate("cross_entropy.normalizers", &[rows, 4], DType::F32);
         let inputs: Vec<&Self> = std::iter::once(self).chain(targets.iter().copied()).collect();
         graph.record(op, &inputs, &[&losses, &normalizers]);
         let output = graph.intermediate("cross_entropy", &[1], DType::F32);

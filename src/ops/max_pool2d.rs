@@ -20,6 +20,7 @@ impl Tensor {
     #[must_use]
     #[track_caller]
     pub fn max_pool2d(&self, kernel: usize, stride: usize, padding: usize) -> Self {
+        assert!(kernel > 0 && stride > 0, "max_pool2d: a window of {kernel}x{kernel} at stride {stride} over {self:?}");
         assert!(2 * padding <= kernel, "max_pool2d: padding {padding} exceeds half of kernel {kernel}");
         assert!(kernel <= 16, "max_pool2d: positions in a window of {kernel}x{kernel} have more than 8 bits");
         let [n, h, w, c] = self.nhwc();

@@ -12,9 +12,10 @@
 //! | [`cross_entropy`](Tensor::cross_entropy), [`soft_cross_entropy`](Tensor::soft_cross_entropy), [`weighted_cross_entropy`](Tensor::weighted_cross_entropy) | `cross_entropy`, `sum` | logits |
 //! | [`concat_rows`] , [`slice_rows`](Tensor::slice_rows) | `cast` | all |
 //! | [`sinkhorn`](Tensor::sinkhorn), [`swap_codes`](Tensor::swap_codes), [`queue_push`](Tensor::queue_push), [`rows_at`](Tensor::rows_at), [`normalize_columns`](Tensor::normalize_columns) | `sinkhorn`, `swap_codes`, `queue`, `normalize` | none |
-//! | [`normalize_pixels`](Tensor::normalize_pixels), [`argmax_rows`](Tensor::argmax_rows) | `normalize_pixels`, `argmax` | none |
+//! | [`normalize_pixels`](Tensor::normalize_pixels), [`argmax_rows`](Tensor::argmax_rows), [`nonfinite`](Tensor::nonfinite) | `normalize_pixels`, `argmax`, `nonfinite` | none |
 //!
-//! A wrong shape is a bug in the caller and panics with both shapes.
+//! A wrong shape is a bug in the caller and panics with both shapes. What is not a number stays so:
+//! all ops hand NaN on as PyTorch's do (`shaders/lib/nan.wgsl`).
 
 mod add;
 mod argmax;
@@ -25,6 +26,7 @@ mod global_avg_pool2d;
 mod linear;
 mod log_softmax;
 mod max_pool2d;
+mod nonfinite;
 mod normalize;
 mod normalize_pixels;
 mod queue;
@@ -36,6 +38,7 @@ mod sum;
 mod swap_codes;
 
 pub use batch_norm::{BatchNormMode, BatchNormParameters};
+pub use nonfinite::{Watched, watch};
 pub use normalize_pixels::PixelStatistics;
 pub use rewrites::Rewrite;
 pub use rows::concat_rows;

@@ -3,7 +3,7 @@
 //! [`Tensor::normalize_columns`] does the same to a matrix's columns in place, outside differentiation: SwAV's prototypes.
 
 use super::{expect_f32, groups};
-use crate::gpu::{KernelSpec, Params};
+use crate::gpu::{KernelSpec, MOST_ITERATIONS, Params};
 use crate::graph::{Backward, DType, Lowering, Node, Op, Tensor, TensorId};
 
 /// Smallest divisor. PyTorch's default.
@@ -29,7 +29,8 @@ impl Tensor {
     /// Scales every column of the variable `self`, (1, 1, D, K), to length 1 in place.
     #[track_caller]
     pub fn normalize_columns(&self) {
-        let _ = self.nhwc();
+        let [_, _, rows, _] = self.nhwc();
+        assert!(2 * rows <= MOST_ITERATIONS, "normalize_columns: {self:?} has columns too long for a kernel's loops");
         expect_f32("normalize_columns", &[self]);
         self.graph().record(NormalizeColumns, &[], &[self]);
     }

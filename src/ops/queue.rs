@@ -20,7 +20,7 @@ impl Tensor {
     #[track_caller]
     pub fn queue_push(&self, first: usize, rows: usize, position: &Self, queue: &Self) {
         let ([n, d], [length, depth]) = (self.rows_columns(), queue.rows_columns());
-        assert!(first + rows <= n && rows <= length && d == depth, "queue_push: rows {first}+{rows} of {self:?} into {queue:?}");
+        assert!(rows > 0 && first + rows <= n && rows <= length && d == depth, "queue_push: rows {first}+{rows} of {self:?} into {queue:?}");
         expect_f32("queue_push", &[self, queue]);
         assert_eq!(position.dtype(), DType::U32, "queue_push: {position:?} is no row number");
         self.graph().record(QueuePush { first, rows }, &[self, position], &[queue]);
@@ -34,7 +34,7 @@ impl Tensor {
     #[track_caller]
     pub fn rows_at(&self, position: &Self, rows: usize) -> Self {
         let [length, depth] = self.rows_columns();
-        assert!(rows <= length, "rows_at: {rows} rows of {self:?}");
+        assert!((1..=length).contains(&rows), "rows_at: {rows} rows of {self:?}");
         expect_f32("rows_at", &[self]);
         assert_eq!(position.dtype(), DType::U32, "rows_at: {position:?} is no row number");
         let output = self.graph().intermediate("rows_at", &[rows, depth], self.dtype());

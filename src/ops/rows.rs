@@ -43,7 +43,7 @@ impl Tensor {
     #[track_caller]
     pub fn slice_rows(&self, first: usize, rows: usize) -> Self {
         let mut shape = self.shape();
-        assert!(first + rows <= shape[0], "slice_rows: rows {first}..{} of {self:?}", first + rows);
+        assert!(rows > 0 && first + rows <= shape[0], "slice_rows: rows {first}..{} of {self:?}", first + rows);
         if rows == shape[0] {
             return self.clone();
         }
@@ -61,6 +61,9 @@ impl Tensor {
         }
         let output = self.graph().intermediate("cast", &self.shape(), dtype);
         self.graph().record(Cast, &[self], &[&output]);
+        if let Some(inputs) = self.graph().inputs_of(self) {
+            self.graph().note_inputs(&output, inputs);
+        }
         output
     }
 }

@@ -21,7 +21,7 @@ impl Tensor {
     pub fn sinkhorn(&self, epsilon: f32, iterations: usize, keep: usize) -> Self {
         let [rows, columns] = self.rows_columns();
         expect_f32("sinkhorn", &[self]);
-        assert!(keep <= rows && iterations > 0, "sinkhorn: {keep} of {rows} rows, {iterations} iterations");
+        assert!((1..=rows).contains(&keep) && iterations > 0, "sinkhorn: {keep} of {rows} rows, {iterations} iterations");
         let codes = self.graph().intermediate("codes", &[keep, columns], DType::F32);
         self.graph().record(Sinkhorn { epsilon, iterations, keep }, &[self], &[&codes]);
         codes

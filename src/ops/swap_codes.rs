@@ -19,7 +19,7 @@ impl Tensor {
     pub fn swap_codes(&self, views: usize, assign: &[usize]) -> Self {
         let [rows, columns] = self.rows_columns();
         expect_f32("swap_codes", &[self]);
-        assert!(rows % assign.len() == 0, "swap_codes: {self:?} for {} assigned crops", assign.len());
+        assert!(views > 0 && !assign.is_empty() && rows % assign.len() == 0, "swap_codes: {self:?} for {} assigned crops of {views}", assign.len());
         let predicts: Vec<u32> = (0..views).flat_map(|v| assign.iter().map(move |&a| u32::from(a != v))).collect();
         let count = predicts.len();
         let graph = self.graph();

@@ -25,6 +25,6 @@ mod runner;
 mod step;
 
 pub use model::{Forward, SwavModel};
-pub use record::{Part, StepPart, StepVariables, crops_name, record};
+pub use record::{Part, StepPart, StepVariables, crops_name, forward_pass, record};
 pub use runner::StepRunner;
 pub use step::{Crops, Precision, QueueUse, SinkhornScope, StepInputs, StepSettings};

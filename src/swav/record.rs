@@ -123,6 +123,13 @@ pub(super) fn forward(graph: &Graph, model: &SwavModel, settings: &StepSettings,
     model.forward(&passes, settings.precision.dtype(), mode, settings.recompute)
 }
 
+/// The forward pass of a micro-batch alone, for who looks into it; its inputs are [`crops_name`]s.
+pub fn forward_pass(model: &SwavModel, settings: &StepSettings) -> Graph {
+    let graph = Graph::new();
+    forward(&graph, model, settings, settings.batch_norm);
+    graph
+}
+
 struct Recorder<'a> {
     model: &'a SwavModel,
     settings: &'a StepSettings,

@@ -112,7 +112,7 @@ impl StepRunner {
             }
             let mut run = |part: Part, micro: usize| -> Result<()> {
                 let Some(program) = programs.get_mut(&part) else { return Ok(()) };
-                let crops = if matches!(part, Part::Embed | Part::Learn) { self.micro_batch(inputs.crops, micro) } else { Vec::new() };
+                let crops = if matches!(part, Part::Embed | Part::Learn) { self.settings.part_of(inputs.crops, micro) } else { Vec::new() };
                 let positions = [row(micro * self.settings.micro_batch()), self.queue_position(micro), row(self.share() * micro)];
                 let images = names.iter().zip(&crops).map(|(name, data)| (name.as_str(), data.as_slice()));
                 let rows = ["batch_position", "queue_position", "queue_share"].into_iter().zip(&positions);
@@ -143,18 +143,6 @@ impl StepRunner {
         let (share, rows) = if local { (self.share(), s.micro_batch()) } else { (s.queue_rows, s.batch) };
         let within = self.pushed * rows as u64 % share.max(1) as u64;
         row(usize::try_from(within).expect("a row of the queue") + if local { share * micro } else { 0 })
-    }
-
-    /// The crops of micro-batch `micro`: of every crop its share of the images.
-    fn micro_batch(&self, crops: &[&[u8]], micro: usize) -> Vec<Vec<u8>> {
-        let rows = self.settings.micro_batch();
-        let one = |(group, data): (&super::Crops, &&[u8])| {
-            let image = data.len() / (group.count * self.settings.batch);
-            let mut own = Vec::with_capacity(group.count * rows * image);
-            data.chunks_exact(self.settings.batch * image).for_each(|crop| own.extend_from_slice(&crop[micro * rows * image..][..rows * image]));
-            own
-        };
-        self.settings.crops.iter().zip(crops).map(one).collect()
     }
 
     /// Waits for a step and takes its results ([`StepPart::outputs`](super::StepPart)).

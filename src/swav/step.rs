@@ -101,6 +101,18 @@ impl StepSettings {
         self.batch / self.micro_batches
     }
 
+    /// The crops of micro-batch `micro`: of every crop its share of the images.
+    pub fn part_of(&self, crops: &[&[u8]], micro: usize) -> Vec<Vec<u8>> {
+        let rows = self.micro_batch();
+        let one = |(group, data): (&Crops, &&[u8])| {
+            let image = data.len() / (group.count * self.batch);
+            let mut own = Vec::with_capacity(group.count * rows * image);
+            data.chunks_exact(self.batch * image).for_each(|crop| own.extend_from_slice(&crop[micro * rows * image..][..rows * image]));
+            own
+        };
+        self.crops.iter().zip(crops).map(one).collect()
+    }
+
     /// Whether the codes of a step are computed before its predictions, from all micro-batches' embeddings.
     pub(super) fn codes_first(&self) -> bool {
         self.micro_batches > 1 && self.sinkhorn == SinkhornScope::Global

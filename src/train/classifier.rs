@@ -130,6 +130,10 @@ impl Course<'_> {
             let accuracy = match learner.judge() {
                 // What is to be judged does not come.
                 Err(Error::StoppedEmpty) => return Ok(ControlFlow::Break(())),
+                // Training did it: losses were fine, each is computed before its step's update.
+                Err(Error::NonFiniteOutput { layer, image }) => {
+                    return Err(Error::NonFinite { what: format!("the output of {layer} for {image}"), step: trained.step });
+                }
                 judged => judged?,
             };
             let [top1, top5] = [accuracy.top1(), accuracy.top5()];

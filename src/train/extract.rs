@@ -1,19 +1,26 @@
 //! Features of images through a frozen network.
 
+use super::diagnosis::{Sameness, first_nonfinite};
+use super::event::Warning;
 use super::network::Network;
 use crate::data::{Dataset, EvalTransform, Loader};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{DType, Graph, Program, Variants, pad4};
+use crate::graph::{DType, Graph, Program, Store, Variants, pad4};
 use crate::nn::{Images, Recompute, ResNet};
 use crate::ops::BatchNormMode;
 use crate::swav::SwavModel;
+use crate::tune::{BestGuess, Repeat};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A network in evaluation mode at one batch and image size.
 pub struct Extractor {
     program: Program,
+    /// To look for what spoilt a result.
+    graph: Graph,
+    store: Store,
+    sameness: Sameness,
     batch: usize,
     /// Bytes in which an image is given.
     image: usize,
@@ -71,7 +78,9 @@ impl Extractor {
         let outputs: Vec<_> = outputs.iter().map(|(name, t)| (*name, t)).collect();
         let program = Program::new(gpu, &network.store, &graph, &outputs, variants)?;
         let [_, h, w, c] = map.nhwc();
-        Ok(Self { program, batch, image: form.bytes(image), features: network.backbone.features(), map_shape: [c, h, w] })
+        let store = network.store.clone();
+        let (image, features, sameness) = (form.bytes(image), network.backbone.features(), Sameness::default());
+        Ok(Self { program, graph, store, sameness, batch, image, features, map_shape: [c, h, w] })
     }
 
     /// Length of a feature vector.
@@ -80,43 +89,62 @@ impl Extractor {
     }
 
     /// Passes `images`, at most a batch, and appends what comes out to `all`.
-    pub fn pass(&mut self, gpu: &Gpu, images: &[u8], all: &mut Extracted) -> Result<()> {
+    /// [`Error::NonFiniteOutput`] when any of it is not finite; `named` names an image by its
+    /// number in the batch.
+    pub fn pass(&mut self, gpu: &Gpu, images: &[u8], named: impl Fn(usize) -> String, all: &mut Extracted) -> Result<()> {
         let count = images.len() / self.image;
         if count == 0 {
             return Ok(());
         }
-        let outputs = if count == self.batch {
-            self.program.call(gpu, &[("images", images)])?
-        } else {
-            // In evaluation mode images do not see each other: the rest of the batch may be anything.
-            let mut padded = images.to_vec();
+        // In evaluation mode images do not see each other: the rest of the batch may be anything.
+        let mut padded = Vec::new();
+        if count < self.batch {
+            padded = images.to_vec();
             padded.resize(self.batch * self.image, 0);
-            self.program.call(gpu, &[("images", &padded)])?
-        };
-        let take = |to: &mut Vec<f32>, name: &str| {
-            if let Some(values) = outputs.get_f32(name) {
-                let row = values.len() / self.batch;
-                to.extend_from_slice(&values[..row * count]);
+        }
+        let inputs: [(&str, &[u8]); 1] = [("images", if count < self.batch { &padded } else { images })];
+        let outputs = self.program.call(gpu, &inputs)?;
+        for (name, to) in [("features", &mut all.features), ("map", &mut all.map), ("embeddings", &mut all.embeddings), ("scores", &mut all.scores)] {
+            let Some(values) = outputs.get_f32(name) else { continue };
+            let row = values.len() / self.batch;
+            if let Some(at) = values[..row * count].iter().position(|v| !v.is_finite()) {
+                return Err(self.spoilt(gpu, &inputs, name, named(at / row)));
             }
-        };
-        take(&mut all.features, "features");
-        take(&mut all.map, "map");
-        take(&mut all.embeddings, "embeddings");
-        take(&mut all.scores, "scores");
+            if name == "features" {
+                values[..row * count].chunks_exact(row).for_each(|features| self.sameness.add(features));
+            }
+            to.extend_from_slice(&values[..row * count]);
+        }
         Ok(())
+    }
+
+    /// Names the first layer that makes something that is not finite of the batch that `inputs`
+    /// are.
+    fn spoilt(&self, gpu: &Gpu, inputs: &[(&str, &[u8])], result: &str, image: String) -> Error {
+        let choices = self.program.choices();
+        let variants = Repeat { choices: &choices, otherwise: &BestGuess };
+        let layer = first_nonfinite(gpu, &self.store, &self.graph, &variants, inputs);
+        // That there is no memory to look is no reason to say less than what is known.
+        let layer = layer.inspect_err(|e| tracing::debug!("looking for the layer: {e}")).ok().flatten();
+        Error::NonFiniteOutput { layer: layer.unwrap_or_else(|| format!("the network ({result})")), image }
+    }
+
+    /// A warning where the features of all images passed so far are all 0, or all the same.
+    pub fn warning(&self) -> Option<Warning> {
+        self.sameness.describe().map(|message| Warning::new("", message))
     }
 
     /// Passes a whole dataset in order; what becomes of bad images is its own choice. [`Error::StoppedEmpty`] when `stop` was set before the end.
     pub fn dataset(&mut self, gpu: &Gpu, data: Arc<Dataset>, transform: EvalTransform, workers: usize, stop: &AtomicBool) -> Result<Extracted> {
         let mut all = Extracted::default();
-        let images = data.len();
+        let images = Arc::clone(&data);
         let mut loader = Loader::evaluation(data, transform, self.batch, workers)?;
         while let Some(batch) = loader.next_until(stop) {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::StoppedEmpty);
             }
-            let batch = batch.map_err(|e| after(e, all.indices.len(), images))?;
-            self.pass(gpu, &batch.groups[0], &mut all)?;
+            let batch = batch.map_err(|e| after(e, all.indices.len(), images.len()))?;
+            self.pass(gpu, &batch.groups[0], |i| images.path(batch.indices[i] as usize), &mut all)?;
             all.labels.extend(&batch.labels);
             all.indices.extend(&batch.indices);
             loader.recycle(batch);

@@ -121,7 +121,8 @@ impl Learner for Tuned<'_> {
                 continue;
             }
             let labels = classifier::numbers(&images.labels)?;
-            trainer.judge(gpu, *variants, &forward, (&images.groups[0], batch), &labels, &mut accuracy)?;
+            let named = |i: usize| sets.val.path(images.indices[i] as usize);
+            trainer.judge(gpu, *variants, &forward, (&images.groups[0], batch), (&labels, &named), &mut accuracy)?;
             loader.recycle(images);
         }
         Ok(accuracy)

@@ -3,7 +3,7 @@
 
 use super::classifier::{self, ClassSets, ClassifierResult, Learner, Tell, Trainer, trainer};
 use super::config::LinearConfig;
-use super::event::Observer;
+use super::event::{Event, Observer, Warning};
 use super::knn::Accuracy;
 use super::plan::eval_transform;
 use super::{Extracted, Extractor, Network};
@@ -28,7 +28,11 @@ pub fn evaluate(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<ClassifierResult> {
-    let mut probe = Probe::new(gpu, variants, network, config, sets, stop)?;
+    let mut warning = None;
+    let mut probe = Probe::new(gpu, variants, network, config, sets, stop, &mut warning)?;
+    if let Some(warning) = warning {
+        observer.event(&Event::Warning(warning))?;
+    }
     classifier::train(gpu, config, sets, &mut probe, stop, observer)
 }
 
@@ -63,6 +67,7 @@ impl<'a> Probe<'a> {
         config: &'a LinearConfig,
         sets: &'a ClassSets,
         stop: &'a AtomicBool,
+        warning: &mut Option<Warning>,
     ) -> Result<Self> {
         let (size, features) = (config.image.size, network.backbone.features());
         let mut extractor = Extractor::new(gpu, variants, network, (sets.images, sets.batch, [size, size]), None)?;
@@ -73,9 +78,11 @@ impl<'a> Probe<'a> {
         };
         let (held_out, held_out_labels) = all(Arc::clone(&sets.val))?;
         let source = if config.augment.enabled {
+            *warning = extractor.warning();
             Source::Augmented(Box::new(extractor))
         } else {
             let (features, labels) = all(Arc::clone(&sets.train))?;
+            *warning = extractor.warning();
             Source::Cached { features, labels }
         };
         let specs = classifier_specs(features, sets.classes().len());
@@ -132,7 +139,8 @@ impl Learner for Probe<'_> {
                     };
                     let Some(images) = images else { break };
                     let mut passed = Extracted::default();
-                    extractor.pass(gpu, &images.groups[0], &mut passed)?;
+                    let named = |i: usize| sets.train.path(images.indices[i] as usize);
+                    extractor.pass(gpu, &images.groups[0], named, &mut passed)?;
                     if update(step, &passed.features, &classifier::numbers(&images.labels)?)?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
@@ -146,9 +154,10 @@ impl Learner for Probe<'_> {
     fn judge(&mut self) -> Result<Accuracy> {
         let Self { gpu, variants, features, held_out, held_out_labels, trainer, .. } = self;
         let mut accuracy = Accuracy::new(self.sets.classes().len());
-        for (rows, labels) in held_out.chunks(INFERENCE_ROWS * *features).zip(held_out_labels.chunks(INFERENCE_ROWS)) {
+        for (part, (rows, labels)) in held_out.chunks(INFERENCE_ROWS * *features).zip(held_out_labels.chunks(INFERENCE_ROWS)).enumerate() {
             let stored = pad_rows(rows, &[labels.len(), *features]);
-            trainer.judge(gpu, *variants, &forward(*features), (bytemuck::cast_slice(&stored), INFERENCE_ROWS), labels, &mut accuracy)?;
+            let named = |i: usize| self.sets.val.path(part * INFERENCE_ROWS + i);
+            trainer.judge(gpu, *variants, &forward(*features), (bytemuck::cast_slice(&stored), INFERENCE_ROWS), (labels, &named), &mut accuracy)?;
         }
         Ok(accuracy)
     }

@@ -5,6 +5,7 @@
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
+mod diagnosis;
 pub mod event;
 mod extract;
 pub mod finetune;

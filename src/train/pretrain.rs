@@ -10,6 +10,7 @@ mod bad;
 mod data;
 mod data_change;
 mod deepcluster;
+mod diagnosis;
 mod epoch;
 mod faults;
 mod memory;
@@ -117,7 +118,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         saved_at: None,
         state,
     };
-    let outcome = training.go(data);
+    let outcome = training.go(Arc::clone(&data)).map_err(|e| training.explained(e, &data));
     noted(training.observer, outcome)
 }
 

@@ -12,6 +12,7 @@ mod hostile_files;
 mod info;
 mod labels;
 mod names;
+mod nonfinite;
 mod rig;
 mod stops;
 #[cfg(unix)]

@@ -3,7 +3,8 @@
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::path::Path;
-use swav_wgpu::graph::{DType, Graph, Outputs, Program, Store, Tensor, Variables, differentiate, pad_rows, stored_elements};
+use swav_wgpu::check::Force;
+use swav_wgpu::graph::{DType, Graph, Outputs, Program, SEPARATE, Store, Tensor, Variables, Variants, differentiate, pad_rows, stored_elements};
 use swav_wgpu::tune::BestGuess;
 
 /// The recorded cases of one file.
@@ -33,7 +34,7 @@ impl Golden {
     /// Runs `test` on every case whose name starts with `prefix`.
     pub fn each(&self, prefix: &str, test: impl Fn(&Case<'_>)) {
         let mut count = 0;
-        for (name, case) in self.cases.iter().filter(|(name, _)| name.starts_with(prefix)) {
+        for (name, case) in self.cases.iter().filter(|(name, _)| name.starts_with(prefix) && name.contains('/')) {
             let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
             test(&Case { name, params: &case["params"], error: &case["torch_fp32_error"], tensors, floor: self.floor });
             count += 1;
@@ -104,6 +105,24 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f64], limit: f64) {
     }
 }
 
+/// The same where either may be spoilt: NaN must be where it is wanted, infinity, or NaN, where
+/// that is. `spreads`: kernels of sums of many values may have NaN elsewhere too.
+pub fn assert_spoilt(what: &str, got: &[f32], want: &[f64], limit: f64, spreads: bool) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    // As f32 has them.
+    let want: Vec<f64> = want.iter().map(|v| f64::from(*v as f32)).collect();
+    let unit = want.iter().filter(|v| v.is_finite()).fold(0.0_f64, |m, v| m.max(v.abs())).max(1e-12);
+    for (i, (g, w)) in got.iter().map(|g| f64::from(*g)).zip(want).enumerate() {
+        let holds = match (g.is_finite(), w.is_finite()) {
+            (true, true) => (g - w).abs() <= limit * unit,
+            (false, false) => g == w || g.is_nan(),
+            (false, true) => g.is_nan() && spreads,
+            (true, false) => false,
+        };
+        assert!(holds, "{what}[{i}]: {g} for {w}, limit {limit:.1e} of {unit}");
+    }
+}
+
 fn permute(shape: &[usize], values: &[f64], order: [usize; 4]) -> (Vec<usize>, Vec<f64>) {
     let strides = [shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3], 1];
     let to = order.map(|i| shape[i]);
@@ -161,7 +180,25 @@ impl Run {
         }
     }
 
+    /// Runs with every kernel variant that is offered, fused and not, and holds what comes out by
+    /// `hold`. Kernels that round factors to f16 are left out: they are given none that need it
+    /// elsewhere.
+    pub fn each_variant(&self, hold: impl Fn(&str, &Outputs)) {
+        let names: Vec<(&str, &Tensor)> = self.outputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        let store = Store::new(&crate::GPU, self.variables.clone()).unwrap();
+        let program = Program::new(&crate::GPU, &store, &self.graph, &names, &BestGuess).unwrap();
+        let offered = program.decisions().iter().flat_map(|d| &d.offered).map(String::as_str);
+        let variants: std::collections::BTreeSet<&str> = offered.chain(["plain", SEPARATE]).filter(|v| !v.contains("coop")).collect();
+        for variant in variants {
+            hold(variant, &self.call_with(&Force(variant.to_owned())));
+        }
+    }
+
     pub fn call(&self) -> Outputs {
+        self.call_with(&BestGuess)
+    }
+
+    fn call_with(&self, variants: &dyn Variants) -> Outputs {
         let gpu = &*crate::GPU;
         let store = Store::new(gpu, self.variables.clone()).unwrap();
         for (id, stored) in &self.contents {
@@ -169,7 +206,7 @@ impl Run {
             store.write(gpu, *id, stored).unwrap();
         }
         let outputs: Vec<(&str, &Tensor)> = self.outputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
-        let mut program = Program::new(gpu, &store, &self.graph, &outputs, &BestGuess).unwrap();
+        let mut program = Program::new(gpu, &store, &self.graph, &outputs, variants).unwrap();
         let inputs: Vec<(&str, &[u8])> = self.inputs.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();
         let outputs = program.call(gpu, &inputs).unwrap();
         assert_eq!(gpu.overruns().unwrap(), Some(0), "accesses beyond a binding");

@@ -7,6 +7,7 @@ mod batch_norm;
 mod block;
 mod conv2d;
 mod cross_entropy;
+mod degenerate;
 mod global_avg_pool2d;
 mod golden;
 mod linear;
@@ -19,7 +20,9 @@ mod packed;
 mod queue;
 mod relu;
 mod rows;
+mod samples;
 mod sinkhorn;
+mod special;
 mod sum;
 mod swap_codes;
 

@@ -7,6 +7,7 @@ mod elementwise;
 mod losses;
 mod matrices;
 mod pools;
+mod spoilt;
 
 use super::case::Entry;
 use crate::graph::DType;
@@ -22,6 +23,7 @@ pub(super) fn all() -> Vec<Entry> {
         elementwise::cases(dtype, &mut all);
         pools::cases(dtype, &mut all);
         blocks::cases(dtype, &mut all);
+        spoilt::cases(dtype, &mut all);
     }
     matrices::cases(&mut all);
     losses::cases(&mut all);

@@ -12,7 +12,7 @@ pub(super) fn cases(dtype: DType, all: &mut Vec<Entry>) {
     for window in [[2, 2, 0], [3, 1, 1], [5, 3, 2]] {
         all.push(max_pool([2, 11, 7, 6], window, true, dtype));
     }
-    for size in [[1, 1, 1], [2, 49, 3], [5, 1, 257], [7, 33, 30], [1, 3_001, 5]] {
+    for size in [[1, 1, 1], [2, 49, 3], [5, 1, 257], [7, 33, 30], [1, 3_001, 5], [2, 60_001, 3]] {
         all.push(global_avg_pool(size, dtype));
     }
 }

@@ -39,9 +39,11 @@ pub struct BatchNormParameters {
     pub weight: Tensor,
     /// Shift β.
     pub bias: Tensor,
-    /// Running mean, updated in place in training.
+    /// Running mean, updated in place in training. As PyTorch's it takes what is not finite too,
+    /// but not in a graph with f16 activations, where a batch that overflows is skipped and the run
+    /// goes on.
     pub running_mean: Tensor,
-    /// Running unbiased variance, updated in place in training.
+    /// Running unbiased variance, updated in place in training like the mean.
     pub running_var: Tensor,
 }
 

@@ -41,6 +41,9 @@ pub(in crate::ops) fn finalize_statistics(cx: &mut Lowering<'_>, momentum: f32, 
     let quads = quads(cx, outputs[1]);
     let params = over(cx, t, quads, momentum);
     let (kernel, launched) = over_chunks(cx, "finalize", quads, t.chunks);
+    // In f16 a step that overflows is skipped and the run goes on; in f32 what is not finite stays,
+    // as in PyTorch.
+    let kernel = kernel.with(Specialization::default().bool("SKIPS", cx.has_halves()));
     cx.launch(kernel, params, launched, &[partials], outputs);
 }
 

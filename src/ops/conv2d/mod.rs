@@ -66,7 +66,11 @@ impl Tensor {
     pub fn conv2d(&self, weight: &Self, stride: usize, padding: usize) -> Self {
         let (shape, w) = (self.shape(), weight.nhwc());
         let channels = *shape.last().expect("a tensor with channels");
+        assert!(stride > 0, "conv2d: {self:?} with {weight:?} at stride 0");
         assert!(pad4(channels) == w[2], "conv2d: input {self:?} has {channels} channels, weight {weight:?} expects {}", w[2]);
+        // Where it is known how many rows are no padding, as of a network's weights.
+        let inputs = self.graph().inputs_of(weight).unwrap_or(channels);
+        assert!(inputs == channels, "conv2d: input {self:?} has {channels} channels, weight {weight:?} is for {inputs}");
         let output_shape = match *shape {
             [n, h, width, _] => {
                 assert!(h + 2 * padding >= w[0] && width + 2 * padding >= w[1], "conv2d: {weight:?} is larger than the padded {self:?}");

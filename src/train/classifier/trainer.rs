@@ -1,13 +1,15 @@
 //! Tensors in supervised training, and their steps.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{DType, Graph, Program, Store, Tensor, Variants, pad_rows};
 use crate::nn::architecture::{TensorKind, TensorSpec};
 use crate::nn::{Parameters, Values};
 use crate::optim::{Optimizer, OptimizerKind, Treatment};
 use crate::train::config::{LinearConfig, LinearOptimizerKind};
+use crate::train::diagnosis::first_nonfinite;
 use crate::train::knn::Accuracy;
+use crate::tune::BestGuess;
 
 /// Everything that is trained, and the programs that train it. The classifier (`fc`) follows the second learning rate of a step.
 pub(crate) struct Trainer {
@@ -18,6 +20,8 @@ pub(crate) struct Trainer {
     /// Programs by number of rows: whole batches and the last one of an epoch.
     steps: Vec<(usize, Program)>,
     inference: Option<Program>,
+    /// What training began with, until a step was fine.
+    first: Option<Values>,
 }
 
 /// Records class scores of so many rows (or images) of the input [`INPUT`].
@@ -60,7 +64,7 @@ impl Trainer {
         };
         let optimizer = Optimizer { kind, momentum: o.momentum as f32, weight_decay: o.weight_decay as f32, trust: 0.001, eps: 1e-8 };
         let classes = parameters.spec("fc.bias").elements();
-        Ok(Self { parameters, store, optimizer, classes, steps: Vec::new(), inference: None })
+        Ok(Self { parameters, store, optimizer, classes, steps: Vec::new(), inference: None, first: Some(values.clone()) })
     }
 
     /// Every tensor as it is now.
@@ -68,7 +72,8 @@ impl Trainer {
         self.parameters.read(gpu, &self.store)
     }
 
-    /// One update on inputs, as many as labels; returns the loss before it.
+    /// One update on inputs, as many as labels; returns the loss before it. [`Error::NonFinite`]
+    /// with the layer that spoilt it where that is the first step's.
     #[expect(clippy::cast_possible_truncation, reason = "the device computes in f32")]
     pub(crate) fn step(
         &mut self,
@@ -90,7 +95,24 @@ impl Trainer {
         let targets = pad_rows(labels, &[rows]);
         let step = [rates.backbone as f32, 0.0, rates.head as f32, 0.0];
         let inputs: [(&str, &[u8]); 3] = [(INPUT, input), ("labels", bytemuck::cast_slice(&targets)), ("step", bytemuck::cast_slice(&step))];
-        Ok(f64::from(self.steps[place].1.call(gpu, &inputs)?.scalar("loss")))
+        let loss = f64::from(self.steps[place].1.call(gpu, &inputs)?.scalar("loss"));
+        // Later the weights that spoilt it are gone.
+        let first = self.first.take();
+        if let (false, Some(values)) = (loss.is_finite(), first) {
+            self.parameters.write(gpu, &self.store, &values)?;
+            if let Some(layer) = self.spoilt_layer(gpu, forward, rows, input) {
+                return Err(Error::NonFinite { what: format!("the output of {layer}"), step: 0 });
+            }
+        }
+        Ok(loss)
+    }
+
+    /// The first layer whose output is not finite for `rows` inputs.
+    fn spoilt_layer(&self, gpu: &Gpu, forward: Forward<'_>, rows: usize, input: &[u8]) -> Option<String> {
+        let graph = Graph::new();
+        let _ = forward(&self.parameters, &graph, rows);
+        let layer = first_nonfinite(gpu, &self.store, &graph, &BestGuess, &[(INPUT, input)]);
+        layer.inspect_err(|e| tracing::debug!("looking for the layer: {e}")).ok().flatten()
     }
 
     fn record(&self, gpu: &Gpu, variants: &dyn Variants, forward: Forward<'_>, rows: usize) -> Result<Program> {
@@ -105,13 +127,14 @@ impl Trainer {
     }
 
     /// Scores inputs, as many as labels and at most `most`, which is the same in every call, and counts the right ones.
+    /// [`Error::NonFiniteOutput`] when a score is not finite; `named` names an input by its number.
     pub(crate) fn judge(
         &mut self,
         gpu: &Gpu,
         variants: &dyn Variants,
         forward: Forward<'_>,
         (input, most): (&[u8], usize),
-        labels: &[u32],
+        (labels, named): (&[u32], &dyn Fn(usize) -> String),
         accuracy: &mut Accuracy,
     ) -> Result<()> {
         let program = match &mut self.inference {
@@ -126,6 +149,11 @@ impl Trainer {
         let mut whole = input.to_vec();
         whole.resize(input.len() / labels.len() * most, 0);
         let scores = program.call(gpu, &[(INPUT, &whole)])?.f32("scores");
+        let judged = &scores[..labels.len() * self.classes];
+        if let Some(at) = judged.iter().position(|v| !v.is_finite()) {
+            let layer = self.spoilt_layer(gpu, forward, most, &whole).unwrap_or_else(|| "fc".into());
+            return Err(Error::NonFiniteOutput { layer, image: named(at / self.classes) });
+        }
         for (row, label) in scores.chunks_exact(self.classes).zip(labels) {
             accuracy.add(&row.iter().map(|s| f64::from(*s)).collect::<Vec<_>>(), *label as usize);
         }

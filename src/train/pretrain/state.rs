@@ -148,6 +148,13 @@ impl State {
         &self.fingerprint
     }
 
+    /// The first of the network's tensors that is not finite.
+    pub(super) fn spoilt_weight(&self, gpu: &Gpu) -> Result<Option<String>> {
+        let values = self.model.parameters.read(gpu, &self.store)?;
+        let spoilt = |name: &str| self.model.parameters.spec(name).kind.is_parameter() && values[name].iter().any(|v| !v.is_finite());
+        Ok(self.model.parameters.names().find(|name| spoilt(name)).map(str::to_owned))
+    }
+
     /// Writes a checkpoint and returns its path. `keep`: how many stay; `gone` is told which went because the disk is full.
     pub(super) fn save(&self, config: &PretrainConfig, gpu: &Gpu, folder: &RunFolder, keep: usize, gone: &mut Vec<u64>) -> Result<PathBuf> {
         let floats = self.floats(gpu)?;
