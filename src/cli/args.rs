@@ -26,7 +26,7 @@ Exit codes: 0 done; 1 the run failed or a check did not hold; 2 wrong flag, conf
 nothing to keep.
 
 Environment: WGPU_BACKEND and WGPU_ADAPTER_NAME choose adapters as in any wgpu program; NO_COLOR turns colours and bars off;
-SWAV_WGPU_CACHE is the folder for measured kernels and compiled pipelines, in place of the platform's for caches (empty: none).";
+SWAV_WGPU_CACHE is the folder for measured kernels, compiled pipelines and the index of shards, in place of the platform's for caches (empty: none).";
 
 const FUSE: &str = "\
 What one kernel may do together that several could: usual, none, all, or some of these between commas

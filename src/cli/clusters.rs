@@ -41,7 +41,9 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     let _watch = stop.watch(Error::StoppedEmpty, move || _ = std::fs::remove_dir_all(begun));
     let mut named = DataConfig::default();
     args.data.apply_unkept(&mut named);
-    let data = Arc::new(bad::treated(named.scan()?.into_dataset(args.part.split())?, &args.bad));
+    let split = args.part.split();
+    let data = Arc::new(bad::treated(named.scan(&[split])?.into_dataset(split)?, &args.bad));
+    common::tell_data(data.summary(), global);
     let (gpu, frozen) = common::frozen(&Weights::File(args.weights.clone()), args.backbone.as_deref(), &args.image, global)?;
     let Some(head) = frozen.network.head else {
         return Err(Error::weights(&args.weights, "has no SwAV head (projection_head and prototypes): there is nothing to assign images to"));

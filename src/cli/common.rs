@@ -4,7 +4,7 @@ use super::args::{DataArgs, Global, ImageArgs, Tune, Weights};
 use super::fit::{Given, warn_of_other_images};
 use super::text::{Log, printable};
 use crate::atomic;
-use crate::data::{Contents, Dataset, EvalTransform};
+use crate::data::{Contents, Dataset, EvalTransform, Split, Summary};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::gpu::{DeviceKind, Gpu};
@@ -135,6 +135,15 @@ pub(super) fn make_folder_of(path: &Path) -> Result<()> {
     std::fs::create_dir_all(atomic::folder_of(path)).map_err(Error::output(path))
 }
 
+/// Says in one line what was found where images lie. What may be a mistake is said with -q too.
+pub(super) fn tell_data(summary: &Summary, global: &Global) {
+    if global.quiet && summary.is_suspicious() {
+        warn(summary);
+    } else {
+        note(global, &summary.to_string());
+    }
+}
+
 /// How images are prepared for a frozen network, and which network it is.
 pub(super) struct Frozen {
     pub(super) network: Network,
@@ -149,8 +158,8 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
-    /// The set that `args` name, else the configuration. Classes of another set are not those of this one.
-    pub(super) fn scan(&self, args: &DataArgs) -> Result<Contents> {
+    /// The set that `args` name, else the configuration, to open `splits` of it. Classes of another set are not those of this one.
+    pub(super) fn scan(&self, args: &DataArgs, splits: &[Split]) -> Result<Contents> {
         if args.data.is_empty() && !self.configured {
             return Err(Error::Usage("give --data, or a --config that names it".into()));
         }
@@ -159,7 +168,7 @@ impl Frozen {
             (data.labels, data.label_key) = (None, None);
         }
         args.apply_unkept(&mut data);
-        data.scan()
+        data.scan(splits)
     }
 
     /// Says how images are prepared: weights that were converted have no configuration beside them any more.

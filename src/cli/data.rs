@@ -20,8 +20,9 @@ pub(super) fn check(args: &DataCheckArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
     let mut named = DataConfig::default();
     named.path = Places::new(&args.paths);
-    let data = Arc::new(named.scan()?.into_dataset(Split::All)?.on_bad(OnBad::Skip, Some(1.0)));
-    common::note(global, &data.summary().to_string());
+    named.layout = args.data_layout;
+    let data = Arc::new(named.scan(&[Split::All])?.into_dataset(Split::All)?.on_bad(OnBad::Skip, Some(1.0)));
+    common::tell_data(data.summary(), global);
     let total = data.len();
     let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let bar = bar(total, global);
@@ -67,7 +68,7 @@ fn tell(data: &Dataset, found: &Survey, args: &DataCheckArgs, global: &Global) -
         let classes: Vec<Value> = classes.iter().map(|(name, count)| json!({"class": name, "images": count})).collect();
         let bad: Vec<Value> = bad.iter().map(|(path, reason)| json!({"path": path, "reason": reason})).collect();
         return output::json(&json!({
-            "summary": data.summary().to_string(), "images": images, "classes": classes, "without_class": without, "decoded": args.decode, "width": width, "height": height,
+            "summary": data.summary().to_string(), "data": **data.summary(), "images": images, "classes": classes, "without_class": without, "decoded": args.decode, "width": width, "height": height,
             "duplicates": duplicates, "bad": bad,
         }));
     }

@@ -6,6 +6,7 @@ use super::report::progress::{Progress, Style};
 use super::report::{html::Html, metrics::Metrics};
 use super::signals::{Signals, UntilKept, Watch};
 use super::{bad, common, output};
+use crate::data::Summary;
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
 use crate::train::classifier::{ClassSets, ClassifierResult, replaceable};
@@ -79,7 +80,7 @@ fn conclude(
     what: &str,
     result: ClassifierResult,
     saved: Result<[Option<PathBuf>; 2]>,
-    rate: &Beside,
+    beside: &Beside,
     folder: Option<&RunFolder>,
     global: &Global,
 ) -> Result<()> {
@@ -87,7 +88,7 @@ fn conclude(
     if unsaved.is_none() {
         remove_partial(folder, &result);
     }
-    tell(what, &result, rate, files, global)?;
+    tell(what, &result, beside, files, global)?;
     if result.failure.is_some() {
         match &unsaved {
             Some(e) => common::warn(format!("the result was not kept: {e}")),
@@ -121,6 +122,7 @@ fn configuration(path: &Path, sets: &[String], data: &DataArgs, val_fraction: Op
 /// The images; says how they are prepared, and what of that does not fit the weights.
 fn open(config: &LinearConfig, weights: &Weights, set: &[String], global: &Global) -> Result<ClassSets> {
     let sets = ClassSets::open(config)?;
+    common::tell_data(sets.train.summary(), global);
     common::tell_held_out(config.data.val_fraction, config.seed, &sets.val, global);
     common::tell_preparation(eval_transform(config), global);
     fit::warn_of_other_images(weights, eval_transform(config), &config.data, Given::Configuration);
@@ -159,6 +161,7 @@ struct Beside {
     bad: Option<Value>,
     /// Validation images among them.
     left_out: usize,
+    data: Arc<Summary>,
 }
 
 impl Beside {
@@ -169,15 +172,15 @@ impl Beside {
         }
         let bad = config.data.bad.filter(|on| *on == BadFiles::Replace).map(|_| bad::listed(&[&sets.train, &sets.val]));
         let (batch, by) = (sets.batch, config.optimizer.scale_lr_by_batch);
-        Self { lr: config.base_lr(batch), scaled: by.map(|by| (batch, by)), bad, left_out }
+        Self { lr: config.base_lr(batch), scaled: by.map(|by| (batch, by)), bad, left_out, data: Arc::clone(sets.train.summary()) }
     }
 }
 
-fn tell(what: &str, result: &ClassifierResult, rate: &Beside, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
+fn tell(what: &str, result: &ClassifierResult, beside: &Beside, [head, tuned]: [Option<PathBuf>; 2], global: &Global) -> Result<()> {
     let named = |path: PathBuf| path.to_string_lossy().into_owned();
     if !global.json {
         let ClassifierResult { top1, top5, mean_class, best_epoch: best, last_top1, epochs, .. } = result;
-        let scaled = rate.scaled.map(|(batch, by)| format!("; learning rate {} scaled by batch: {batch} / {by}", rate.lr)).unwrap_or_default();
+        let scaled = beside.scaled.map(|(batch, by)| format!("; learning rate {} scaled by batch: {batch} / {by}", beside.lr)).unwrap_or_default();
         return output::line(&format!(
             "{what}: top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} % (epoch {best} of {epochs} is the best; last {last_top1:.2} %{scaled})"
         ));
@@ -187,13 +190,14 @@ fn tell(what: &str, result: &ClassifierResult, rate: &Beside, [head, tuned]: [Op
         "epochs": result.epochs, "stopped": result.stopped,
         "last_top1": result.last_top1, "head": head.map(named), "classes": result.classes,
     });
-    all["lr"] = json!(rate.lr);
-    if let Some((batch, by)) = rate.scaled {
+    all["lr"] = json!(beside.lr);
+    if let Some((batch, by)) = beside.scaled {
         all["lr_scaled_by_batch"] = json!([batch, by]);
     }
-    if let Some(bad) = &rate.bad {
-        (all["bad_images"], all["left_out_images"]) = (bad.clone(), json!(rate.left_out));
+    if let Some(bad) = &beside.bad {
+        (all["bad_images"], all["left_out_images"]) = (bad.clone(), json!(beside.left_out));
     }
+    all["data"] = json!(*beside.data);
     if let Some(tuned) = tuned {
         all["weights"] = json!(named(tuned));
     }

@@ -30,6 +30,7 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     check_tensor_output(&args.out)?;
     let (gpu, frozen) = common::frozen(&args.weights, args.backbone.as_deref(), &args.image, global)?;
     let variants = common::variants(global, &gpu);
+    let mut summary = None;
     let Written { tensors, metadata, images, bad } = match &args.input {
         Some(input) => {
             for (flag, _) in [("--size", args.image.size), ("--resize", args.image.resize)].iter().filter(|(_, given)| given.is_some()) {
@@ -39,7 +40,10 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
         }
         None => {
             frozen.tell(global);
-            let data = frozen.scan(&args.data)?.into_dataset(args.part.split())?;
+            let split = args.part.split();
+            let data = frozen.scan(&args.data, &[split])?.into_dataset(split)?;
+            common::tell_data(data.summary(), global);
+            summary = Some(Arc::clone(data.summary()));
             of_images(&gpu, &variants, &frozen, bad::treated(data, &args.bad), args)?
         }
     };
@@ -47,7 +51,11 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     write_safetensors(&args.out, &tensors, &metadata)?;
     if global.json {
         let features = frozen.network.backbone.features();
-        output::json(&json!({"images": images, "features": features, "out": args.out.to_string_lossy(), "bad": bad}))
+        let mut all = json!({"images": images, "features": features, "out": args.out.to_string_lossy(), "bad": bad});
+        if let Some(summary) = summary {
+            all["data"] = json!(*summary);
+        }
+        output::json(&all)
     } else {
         let left = bad.as_array().map_or(0, Vec::len);
         let without = if left > 0 { format!(", without {left} that cannot be read") } else { String::new() };

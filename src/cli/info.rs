@@ -19,7 +19,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<()> {
     }
     args.said_once()?;
     let (config, warnings) = PretrainConfig::load(&args.config, &args.overrides()).map_err(|e| args.named(e))?;
-    let mut recipe = recipe::Recipe::pretrain(&config, args, warnings)?;
+    let mut recipe = recipe::Recipe::pretrain(&config, args, warnings, global)?;
     let gpu = Gpu::open(global.adapter.as_deref())?;
     let caps = caps(&gpu, &config);
     let model = plan::model(&config, caps.max_binding_bytes);

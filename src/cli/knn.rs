@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::train::classifier::parts;
 use crate::train::knn::{Judged, KnnAccuracy, Labelled, knn as classify};
 use crate::train::{Extracted, Extractor};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Images of a pass through the frozen network.
@@ -17,7 +17,8 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     let (gpu, frozen) = common::frozen(&args.weights, args.backbone.as_deref(), &args.image, global)?;
     frozen.tell(global);
     let variants = common::variants(global, &gpu);
-    let contents = frozen.scan(&args.data)?;
+    let splits = if args.leave_one_out { &[Split::Train][..] } else { &[Split::Train, Split::Val] };
+    let contents = frozen.scan(&args.data, splits)?;
     let (train, val) = if args.leave_one_out {
         (contents.into_dataset(Split::Train)?, None)
     } else {
@@ -27,6 +28,7 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
         (train, Some(Arc::new(bad::treated(val, &args.bad))))
     };
     let train = Arc::new(bad::treated(train, &args.bad));
+    common::tell_data(train.summary(), global);
     if frozen.random {
         let calibrated = frozen.network.calibrate(&gpu, &variants, Arc::clone(&train), frozen.transform, frozen.images, frozen.workers);
         calibrated.map_err(|e| bad::hinted(e, &args.bad))?;
@@ -76,7 +78,11 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
         Ok(value)
     };
     match (global.json, &all[..]) {
-        (true, [single]) => output::json(&told(single)?),
+        (true, [single]) => {
+            let mut one = told(single)?;
+            one["data"] = json!(**train.summary());
+            output::json(&one)
+        }
         (true, several) => output::json(&several.iter().map(told).collect::<Result<Vec<_>>>()?),
         (false, several) => several.iter().try_for_each(|KnnAccuracy { top1, top5, mean_class, k }| {
             output::line(&format!("k-NN (k {k}): top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} %"))

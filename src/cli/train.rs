@@ -14,6 +14,7 @@ use crate::train::run_folder::{BAD_IMAGES, RunFolder};
 use crate::tune::Fusions;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a stop leaves of a run that goes on from a checkpoint.
 const RESUMABLE: Error = Error::Stopped("continue with --resume");
@@ -35,6 +36,8 @@ fn train(args: &TrainArgs, global: &Global, (out, kept): (&Path, bool), stop: &S
     let init = args.init.as_deref().map(|path| Ok((path, common::checkpoint(path, args.backbone.as_deref(), global)?))).transpose()?;
     // Data and weights are judged before the folder is made, so that a mistake leaves nothing behind.
     let data = open_data(&config)?;
+    let summary = Arc::clone(data.summary());
+    common::tell_data(&summary, global);
     warnings.extend(config.advice_for(data.len()));
     warnings.iter().for_each(common::warn);
     stop.check()?;
@@ -95,6 +98,7 @@ fn train(args: &TrainArgs, global: &Global, (out, kept): (&Path, bool), stop: &S
         let mut result = json!({
             "steps": steps, "epochs": epochs, "loss": loss, "images_per_second": images_per_second, "checkpoint": checkpoint, "stopped": stopped,
             "bad_images": bad_images, "replaced_images": replaced_images,
+            "data": *summary,
         });
         if skipped_steps > 0 {
             result["skipped_steps"] = json!(skipped_steps);

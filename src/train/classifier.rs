@@ -10,6 +10,7 @@ pub(super) use trainer::Trainer;
 use super::config::LinearConfig;
 use super::event::{Epoch, Evaluated, Event, Finished, Observer, RunStarted, Step, Warning};
 use super::knn::Accuracy;
+use crate::data::Summary;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::Values;
@@ -215,6 +216,7 @@ fn start(gpu: &Gpu, config: &LinearConfig, sets: &ClassSets, learner: &dyn Learn
         chance_name: "ln C".into(),
         config: config.to_toml()?,
         warnings: Vec::new(),
+        data: Summary::clone(sets.train.summary()),
     }))?;
     if sets.rounded_up > 0 {
         let (fraction, classes) = (config.train.fraction, sets.rounded_up);

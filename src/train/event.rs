@@ -3,6 +3,7 @@
 //! Promise: training code says everything through [`Event`]s to one [`Observer`] and never prints; the command line decides what is
 //! drawn, written or sent. An observer's error ends the run (a full disk, for example).
 
+use crate::data::Summary;
 use crate::error::{Error, Result};
 use std::{fmt, path::PathBuf};
 
@@ -53,6 +54,8 @@ pub struct RunStarted {
     pub config: String,
     /// What is unwise about it, which was said before.
     pub warnings: Vec<Warning>,
+    /// What was found where the images lie.
+    pub data: Summary,
 }
 
 /// Numbers of one step.

@@ -24,7 +24,7 @@ use super::config::PretrainConfig;
 use super::event::{Epoch, Event, Finished, Observer, RunStarted, Step, noted};
 use super::plan;
 use super::run_folder::RunFolder;
-use crate::data::{Dataset, Loader, steps_per_epoch};
+use crate::data::{Dataset, Loader, Summary, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::gpu::Gpu;
@@ -97,6 +97,7 @@ pub fn pretrain(config: &PretrainConfig, run: &Run<'_>, prepared: Prepared, obse
         chance_name: "ln K".into(),
         config: config.to_toml()?,
         warnings: said,
+        data: Summary::clone(data.summary()),
     }))?;
     for warning in warnings {
         observer.event(&Event::Warning(warning))?;

@@ -93,7 +93,8 @@ fn a_head_of_a_single_layer() {
 fn neighbours() {
     let rig = Rig::new();
     rig.train("run", "");
-    let result = rig.run("eval-knn --weights run --json -q --k 5").ok().json();
+    let mut result = rig.run("eval-knn --weights run --json -q --k 5").ok().json();
+    assert_eq!(result.as_object_mut().unwrap().remove("data").unwrap()["pictures"], 48);
     assert_eq!(result, serde_json::json!({"top1": 100.0, "top5": 100.0, "mean_class": 100.0, "k": 5}));
     // Several k at once are an array, each as by itself.
     let several = rig.run("eval-knn --weights run --json -q --k 1,5,36,200").ok().json();

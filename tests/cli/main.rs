@@ -3,6 +3,7 @@
 mod advice;
 mod args;
 mod bad;
+mod data_line;
 mod deepcluster;
 mod errors;
 mod evaluate;

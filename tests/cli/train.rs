@@ -23,7 +23,7 @@ fn a_run_writes_what_it_promises() {
     assert!(last["loss"].as_f64().unwrap() > 0.0 && last["images_per_second"].as_f64().unwrap() > 0.0);
     assert!(rig.path(last["checkpoint"].as_str().unwrap()).is_file());
     let keys: Vec<&String> = last.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["steps", "epochs", "loss", "images_per_second", "checkpoint", "stopped", "bad_images", "replaced_images"]);
+    assert_eq!(keys, ["steps", "epochs", "loss", "images_per_second", "checkpoint", "stopped", "bad_images", "replaced_images", "data"]);
     assert_eq!(last["stopped"], false);
 
     assert_eq!(rig.metric("run", "step"), ["0", "1", "2", "3", "4", "5", "6", "7"]);

@@ -13,7 +13,7 @@ pub fn png(red: u8) -> Vec<u8> {
     out
 }
 
-fn jpeg() -> Vec<u8> {
+pub fn jpeg() -> Vec<u8> {
     let mut out = Vec::new();
     JpegEncoder::new(&mut out).write_image(&[200; 64 * 3], 8, 8, ExtendedColorType::Rgb8).unwrap();
     out
@@ -137,12 +137,7 @@ fn shards_of_classes() {
 }
 
 #[test]
-fn compressed_shards_and_pipes_are_told_from_data() {
-    let dir = tempfile::tempdir().unwrap();
-    for (first, name) in [(&[0x1f_u8, 0x8b, 8, 0][..], "gzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "zstd")] {
-        fs::write(dir.path().join("train-0.tar"), first).unwrap();
-        refused(dir.path(), Split::Train, &format!("is compressed with {name}: unpack it"));
-    }
+fn pipes_are_told_from_data() {
     #[cfg(unix)]
     {
         let dir = tempfile::tempdir().unwrap();

@@ -5,4 +5,6 @@ mod bad;
 mod dataset;
 mod images;
 mod labels;
+mod layouts;
 mod loader;
+mod shards;

@@ -258,7 +258,7 @@ pub struct FeaturesArgs {
     #[arg(long, value_enum, value_name = "PART", default_value_t)]
     pub part: PartArg,
     /// Tensors: a safetensors file with `images`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "labels", "label_key", "part"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "labels", "label_key", "data_layout", "part"])]
     pub input: Option<PathBuf>,
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]

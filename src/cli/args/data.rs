@@ -1,6 +1,7 @@
 //! Flags that say where images are and which class they have, alike in every command that reads them.
 
-use crate::data::{Places, Split};
+use super::values::named;
+use crate::data::{Layout, Places, Split};
 use crate::error::{Error, Result};
 use crate::train::config::DataConfig;
 use clap::{Args, ValueEnum};
@@ -18,6 +19,9 @@ pub struct DataArgs {
     /// What the class is called in .json members of shards, metadata and tables [default: label]; overrides data.label_key
     #[arg(long, value_name = "KEY")]
     pub label_key: Option<String>,
+    /// What names of folders and shards mean: auto (train, val, … are parts unless they are classes), parts, classes; overrides data.layout
+    #[arg(long, value_name = "HOW", value_parser = named::<Layout>)]
+    pub data_layout: Option<Layout>,
 }
 
 impl DataArgs {
@@ -41,6 +45,7 @@ impl DataArgs {
         if let Some(labels) = &self.labels {
             config.labels = Some(labels.clone());
         }
+        config.layout = self.data_layout.unwrap_or(config.layout);
         if let Some(key) = &self.label_key {
             config.label_key = Some(key.clone());
         }

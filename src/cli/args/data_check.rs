@@ -1,6 +1,7 @@
 //! Flags about images that cannot be used: `data check`, and `--bad` of commands that look at each once.
 
-use super::values::{OnBadImage, count};
+use super::values::{OnBadImage, count, named};
+use crate::data::Layout;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -34,7 +35,7 @@ pub enum DataCommand {
   swav-wgpu data check data/sprites
   swav-wgpu data check /data/imagenet --decode --json
 
---json prints {summary, images, classes: [{class, images}], without_class, decoded, width: {min, median, max}, height, duplicates: [[path]], bad: [{path, reason}]}.
+--json prints {summary, data: {pictures, parts, passed_over, …}, images, classes: [{class, images}], without_class, decoded, width: {min, median, max}, height, duplicates: [[path]], bad: [{path, reason}]}.
 Exits 4 when an image cannot be used.")]
 pub struct DataCheckArgs {
     /// Images: a folder, tar shards (train-{000..099}.tar), CIFAR or STL-10
@@ -43,6 +44,9 @@ pub struct DataCheckArgs {
     /// Read and decode every image, as a run would, and find those of the same content
     #[arg(long)]
     pub decode: bool,
+    /// What names of folders and shards mean: auto (train, val, … are parts unless they are classes), parts, classes
+    #[arg(long, value_name = "HOW", value_parser = named::<Layout>, default_value = "auto")]
+    pub data_layout: Layout,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = count)]
     pub workers: Option<usize>,

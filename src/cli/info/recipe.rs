@@ -4,7 +4,7 @@
 use super::super::args::{Global, InfoArgs};
 use super::super::report::progress::grouped;
 use super::super::{common, output};
-use crate::data::{Split, steps_per_epoch};
+use crate::data::{Split, Summary, steps_per_epoch};
 use crate::error::{Error, Result};
 use crate::train::classifier::ClassSets;
 use crate::train::config::{DataConfig, LinearConfig, LinearSchedule, PretrainConfig, ScheduleKind};
@@ -12,6 +12,7 @@ use crate::train::event::Warning;
 use crate::train::finetune::steps_per_epoch as tuning_steps_per_epoch;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Training images of ImageNet-1k, taken where no data set is there to be counted.
 const IMAGENET: usize = 1_281_167;
@@ -27,6 +28,8 @@ pub(super) struct Recipe {
     steps: u64,
     rates: Vec<Rate>,
     warnings: Vec<Warning>,
+    /// What was found where the images were counted.
+    found: Option<Arc<Summary>>,
 }
 
 /// Warnings that were not said yet.
@@ -53,9 +56,15 @@ struct Rate {
 
 impl Recipe {
     /// Of a pre-training.
-    pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs, warnings: Vec<Warning>) -> Result<Self> {
+    pub(super) fn pretrain(config: &PretrainConfig, args: &InfoArgs, warnings: Vec<Warning>, global: &Global) -> Result<Self> {
         let mut config = config.clone();
-        let count = |data: &DataConfig| Ok(data.scan()?.into_dataset(Split::Pretrain)?.len());
+        let mut found = None;
+        let count = |data: &DataConfig| {
+            let data = data.scan(&[Split::Pretrain])?.into_dataset(Split::Pretrain)?;
+            common::tell_data(data.summary(), global);
+            found = Some(Arc::clone(data.summary()));
+            Ok(data.len())
+        };
         let mut warnings = Warnings(warnings);
         // `--batch` asks what another would take, not to train with it.
         warnings.0.retain(|w| args.batch.is_none() || w.about != "train.batch");
@@ -71,11 +80,12 @@ impl Recipe {
         let json = to_json(&config)?;
         let rate = |step| (schedule.lr(step), None);
         let (config, steps) = ((json, config.to_toml()?), schedule.total_steps);
-        Self { config, images, source, iterations, steps, rates: Vec::new(), warnings: warnings.told() }.with_rates(args, turns, rate)
+        Self { config, images, source, iterations, steps, rates: Vec::new(), warnings: warnings.told(), found }.with_rates(args, turns, rate)
     }
 
     /// Of a linear evaluation or a fine-tuning.
-    fn linear(mut config: LinearConfig, args: &InfoArgs, warnings: Vec<Warning>) -> Result<Self> {
+    fn linear(mut config: LinearConfig, args: &InfoArgs, warnings: Vec<Warning>, global: &Global) -> Result<Self> {
+        let mut found = None;
         let mut warnings = Warnings(warnings);
         let mut data = config.data.clone();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a count of images")]
@@ -83,7 +93,10 @@ impl Recipe {
         let count = |data: &DataConfig| {
             let mut config = config.clone();
             config.data = data.clone();
-            Ok(ClassSets::open(&config)?.train.len())
+            let sets = ClassSets::open(&config)?;
+            common::tell_data(sets.train.summary(), global);
+            found = Some(Arc::clone(sets.train.summary()));
+            Ok(sets.train.len())
         };
         let (images, source) = images(args, &mut data, part, count, &mut warnings)?;
         config.data = data;
@@ -98,7 +111,7 @@ impl Recipe {
         let rate = |step| (config.lr(config.base_lr(batch), step, iterations), backbone.map(|base| config.lr(base, step, iterations)));
         let steps = config.train.epochs * iterations;
         let resolved = (to_json(&config)?, config.to_toml()?);
-        Self { config: resolved, images, source, iterations, steps, rates: Vec::new(), warnings: warnings.told() }.with_rates(
+        Self { config: resolved, images, source, iterations, steps, rates: Vec::new(), warnings: warnings.told(), found }.with_rates(
             args,
             turns.into_iter(),
             rate,
@@ -138,6 +151,9 @@ impl Recipe {
         all["learning_rates"] = json!(self.rates);
         all["warnings"] = self.warnings.iter().map(|w| json!({"about": w.about, "message": w.message})).collect();
         all["recipe"] = self.config.0.clone();
+        if let Some(found) = &self.found {
+            all["data"] = json!(**found);
+        }
     }
 
     /// Prints it.
@@ -159,7 +175,7 @@ impl Recipe {
 pub(super) fn linear(args: &InfoArgs, global: &Global) -> Result<()> {
     args.said_once()?;
     let (config, warnings) = LinearConfig::load(&args.config, &args.overrides()).map_err(|e| args.named(e))?;
-    let recipe = Recipe::linear(config, args, warnings)?;
+    let recipe = Recipe::linear(config, args, warnings, global)?;
     if !global.json {
         return recipe.print();
     }
@@ -183,7 +199,7 @@ fn images(
     args: &InfoArgs,
     data: &mut DataConfig,
     usual: usize,
-    count: impl Fn(&DataConfig) -> Result<usize>,
+    mut count: impl FnMut(&DataConfig) -> Result<usize>,
     warnings: &mut Warnings,
 ) -> Result<(usize, String)> {
     args.data.apply(data)?;

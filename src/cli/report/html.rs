@@ -147,6 +147,9 @@ impl Html {
             let count = grouped(self.replaced);
             let _ = writeln!(s, "<tr><th>replaced images (bad-images.txt names the bad ones)</th><td class=\"n\">{count}</td></tr>");
         }
+        if !run.data.parts.is_empty() {
+            let _ = writeln!(s, "<tr><th>data</th><td>{}</td></tr>", escape(&run.data.to_string()));
+        }
         s += "</table>\n<h2>Loss by step</h2>\n";
         let name = escape(&run.chance_name);
         s += &chart("loss", &self.loss, (run.chance_loss > 0.0).then_some((name.as_str(), run.chance_loss)));

@@ -57,7 +57,8 @@ pub fn step_object(s: &crate::train::event::Step) -> Map<String, Value> {
 fn event_object(event: &Event, step: u64) -> Option<Map<String, Value>> {
     Some(object(match event {
         Event::RunStarted(r) => json!({"event": "started", "step": r.start_step, "adapter": r.adapter, "parameters": r.parameters,
-            "images": r.images, "batch": r.batch, "epochs": r.epochs, "steps": r.steps, "chance_loss": r.chance_loss, "warnings": r.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()}),
+            "images": r.images, "batch": r.batch, "epochs": r.epochs, "steps": r.steps, "chance_loss": r.chance_loss, "warnings": r.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "data": r.data}),
         Event::Epoch(e) => json!({"event": "epoch", "step": e.step, "epoch": e.epoch, "loss": e.loss, "seconds": e.seconds,
             "prototypes_used": e.prototypes_used, "code_entropy": e.code_entropy, "skipped_steps": e.skipped_steps}),
         Event::FirstPass { images } => json!({"event": "first_pass", "step": step, "images": images}),

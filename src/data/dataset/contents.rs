@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::classes::Classes;
-use super::found::{Found, Source, Tally};
+use super::doubles;
+use super::found::{Class, Found, Source, Tally};
 use super::layout::{self, Layout, locate};
 use super::places::locate_all;
 use super::roles::{self, Part};
@@ -13,7 +14,7 @@ use super::{Dataset, Split};
 use crate::data::folder::Walk;
 use crate::data::pattern::{Place, Places};
 use crate::data::records;
-use crate::data::shards::Shard;
+use crate::data::shards::{Indexing, Outer, Shard, index_all};
 use crate::error::{Error, Result};
 
 /// What to do with Parquet files.
@@ -30,6 +31,8 @@ pub struct ScanOptions {
     pub labels: Option<PathBuf>,
     /// What the class is called in JSON members of shards, in metadata and in tables, where it has no usual name.
     pub label_key: Option<String>,
+    /// The splits that will be opened, all if there is none. Compressed shards of other parts are not unpacked only to be counted.
+    pub only: Vec<Split>,
 }
 
 /// A set whose parts were scanned: files listed and tar headers read, but no image.
@@ -47,6 +50,7 @@ pub struct Contents {
 pub(super) struct Scanned {
     pub(super) found: Vec<Found>,
     shards: usize,
+    uncounted: usize,
     pub(super) exists: bool,
     failed: Option<Error>,
 }
@@ -91,16 +95,19 @@ impl Contents {
     fn part(&mut self, part: Part, place: &layout::Place, options: &ScanOptions) -> Scanned {
         let mut scanned = Scanned { exists: !place.is_none(), ..Scanned::default() };
         let first = self.shards.len();
-        if let Err(error) = self.find(part, place, options, &mut scanned.found) {
-            scanned.found.clear();
-            scanned.failed = Some(error);
+        match self.find(part, place, options, &mut scanned.found) {
+            Ok(uncounted) => scanned.uncounted = uncounted,
+            Err(error) => {
+                scanned.found.clear();
+                scanned.failed = Some(error);
+            }
         }
-        scanned.shards = self.shards.len() - first;
+        scanned.shards = self.shards.len() - first + scanned.uncounted;
         scanned
     }
 
-    fn find(&mut self, part: Part, place: &layout::Place, options: &ScanOptions, found: &mut Vec<Found>) -> Result<()> {
-        let mut shards = Vec::new();
+    fn find(&mut self, part: Part, place: &layout::Place, options: &ScanOptions, found: &mut Vec<Found>) -> Result<usize> {
+        let mut shards: Vec<Outer> = Vec::new();
         let tally = &mut self.tally;
         for (folder, skip) in &place.folders {
             Walk { skip, found: &mut *found, shards: &mut shards, tally: &mut *tally }.scan(folder)?;
@@ -116,11 +123,17 @@ impl Contents {
             );
             return Err(Error::data(path, message));
         }
-        shards.extend(place.shards.iter().map(|path| (path.clone(), super::found::Class::None)));
-        for (path, outer) in shards {
-            self.shards.push(Shard::index(&path, self.shards.len(), (&outer, options.label_key.as_deref()), found, tally)?);
-        }
-        Ok(())
+        shards.extend(place.shards.iter().map(|path| (path.clone(), Class::None)));
+        let files = found.len();
+        let how = Indexing {
+            cache: options.cache.as_deref(),
+            label_key: options.label_key.as_deref(),
+            count_only: !options.only.is_empty() && !options.only.iter().any(|split| split.may_use(part)),
+        };
+        let uncounted = index_all(&shards, &how, (&mut self.shards, found, tally))?;
+        let (files, members) = found.split_at(files);
+        doubles::refuse(files, members, &self.shards)?;
+        Ok(uncounted)
     }
 
     /// Whether the set has this part, though it may hold nothing.
@@ -141,6 +154,7 @@ impl Contents {
                     pictures: scanned.found.len(),
                     labelled,
                     shards: scanned.shards,
+                    uncounted: scanned.uncounted,
                     used: used.contains(&part),
                     unreadable: scanned.failed.as_ref().map(ToString::to_string),
                 });
@@ -205,8 +219,12 @@ impl Contents {
         }
         let used = self.used(split);
         for part in &used {
-            if let Some(error) = &self.parts[*part as usize].failed {
+            let Scanned { failed, uncounted, .. } = &self.parts[*part as usize];
+            if let Some(error) = failed {
                 return Err(again(error));
+            }
+            if *uncounted > 0 {
+                return Err(Error::Failed(format!("the {} part of {} was scanned to be counted only", part.name(), self.root.display())));
             }
         }
         Ok(Ready { classes: self.classes(matches!(split, Split::All | Split::AllVal))?, summary: self.summary(&used)?, used })

@@ -109,6 +109,8 @@ pub(in crate::data) struct Tally {
     pub notes: Vec<String>,
     /// Files of metadata beside pictures.
     pub metadata: Vec<PathBuf>,
+    /// Shards that are read from an unpacked copy.
+    pub unpacked: u64,
     /// Class folders without a picture.
     pub empty: Vec<String>,
     /// Names that differ from another of their folder by upper and lower case only.
@@ -121,9 +123,9 @@ impl Tally {
         let extension = name.rsplit_once('.').map(|(_, e)| e.to_lowercase());
         let plain = |e: &String| !e.is_empty() && e.chars().count() <= LONGEST_EXTENSION && e.chars().all(char::is_alphanumeric);
         match extension {
-            None => self.count("without extension", 1),
+            None => self.count("files without extension", 1),
             Some(e) if plain(&e) => self.count(&format!(".{e}"), 1),
-            Some(_) => self.count("of other extensions", 1),
+            Some(_) => self.count("files with odd extensions", 1),
         }
     }
 
@@ -145,6 +147,7 @@ impl Tally {
         self.named.extend(other.named);
         self.notes.extend(other.notes);
         self.metadata.extend(other.metadata);
+        self.unpacked += other.unpacked;
         self.empty.extend(other.empty);
         self.alike.extend(other.alike);
     }

@@ -6,15 +6,18 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::contents::PARQUET;
 use super::found::Tally;
 use super::roles::{self, Part};
 use crate::data::folder::{Shape, list, shape};
-use crate::data::shards::is_shard;
+use crate::data::shards::{holds_shard, is_shard};
 use crate::error::{Error, Result};
 
 /// What names of folders and shards mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// As the names and the content of the folders say; what is ambiguous is refused.
     #[default]
@@ -23,6 +26,13 @@ pub enum Layout {
     Parts,
     /// No name stands for a part: every folder is a class, every shard is of the training part.
     Classes,
+}
+
+impl Layout {
+    /// Whether it is the usual one.
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 /// Folders and shards of one part.
@@ -70,7 +80,7 @@ pub(super) fn locate(root: &Path, layout: Layout) -> Result<Located> {
     let mut located = Located::default();
     if !meta.is_dir() {
         let name = root.file_name().unwrap_or_default().to_string_lossy();
-        if !is_shard(&name) {
+        if !is_shard(&name) && !holds_shard(root) {
             let parquet = if name.to_lowercase().ends_with(".parquet") { format!(" but a Parquet file: {PARQUET}") } else { String::new() };
             return Err(Error::data(root, format!("is neither a folder nor a .tar shard{parquet}")));
         }

@@ -7,6 +7,7 @@
 
 mod classes;
 mod contents;
+mod doubles;
 pub(in crate::data) mod found;
 mod labelled;
 mod layout;
@@ -70,6 +71,23 @@ pub struct Dataset {
     cache: Vec<OnceLock<Arc<Rgb8>>>,
     cached: AtomicUsize,
     bad: Arc<BadImages>,
+}
+
+impl Split {
+    /// Whether images of a part can be in it.
+    fn may_use(self, part: Part) -> bool {
+        match self {
+            Self::Train => part == Part::Train,
+            // Classes are numbered as in training.
+            Self::Val => matches!(part, Part::Train | Part::Val),
+            Self::Pretrain => matches!(part, Part::Train | Part::Unlabelled),
+            Self::All => part != Part::Test,
+            Self::AllTrain => part == Part::Train,
+            // Their classes are numbered behind those of training.
+            Self::AllVal => matches!(part, Part::Train | Part::Val),
+            Self::Unlabelled => part == Part::Unlabelled,
+        }
+    }
 }
 
 impl fmt::Debug for Dataset {

@@ -24,6 +24,8 @@ pub struct PartSummary {
     pub labelled: usize,
     /// Its shards.
     pub shards: usize,
+    /// Those of them whose images are not counted: nobody needs them, and they would have to be unpacked.
+    pub uncounted: usize,
     /// Whether the command uses it.
     pub used: bool,
     /// Why it cannot be read, where nobody needs it.
@@ -43,6 +45,8 @@ pub struct Summary {
     pub passed_by_name: Vec<String>,
     /// What is used, but looks wrong.
     pub notes: Vec<String>,
+    /// Compressed shards, which are read from an unpacked copy.
+    pub unpacked: u64,
 }
 
 impl Summary {
@@ -64,6 +68,7 @@ impl Summary {
         self.passed_over.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         self.passed_by_name.clone_from(&tally.named);
         self.notes.clone_from(&tally.notes);
+        self.unpacked = tally.unpacked;
         if !tally.empty.is_empty() {
             self.notes.push(format!("{} without pictures ({})", counted(tally.empty.len(), "folder", "folders"), several(&tally.empty)));
         }
@@ -90,6 +95,9 @@ impl Summary {
     /// `240 training in 3 classes (10 without a class)`.
     fn part(&self, f: &mut fmt::Formatter<'_>, p: &PartSummary) -> fmt::Result {
         write!(f, "{} {}", p.pictures, p.part.name())?;
+        if p.uncounted > 0 {
+            write!(f, " and {} not counted", counted(p.uncounted, "compressed shard", "compressed shards"))?;
+        }
         match (p.part, p.pictures, p.labelled) {
             (_, 0, _) | (Part::Unlabelled, ..) => Ok(()),
             (_, _, 0) => f.write_str(" without classes"),
@@ -115,16 +123,23 @@ impl fmt::Display for Summary {
                 write!(f, "; {} cannot be read: {why}", p.part.name())?;
             }
         }
-        let unused: Vec<&str> = self.parts.iter().filter(|p| !p.used && p.pictures > 0).map(|p| p.part.name()).collect();
+        let unused: Vec<&str> = self.parts.iter().filter(|p| !p.used && p.pictures + p.uncounted > 0).map(|p| p.part.name()).collect();
         if !unused.is_empty() {
             write!(f, "; not used here: {}", unused.join(", "))?;
         }
         if !self.passed_over.is_empty() || !self.passed_by_name.is_empty() {
-            let kinds = self.passed_over.iter().take(MOST_NAMED).map(|(kind, n)| format!("{n} {kind}"));
+            let kinds = self
+                .passed_over
+                .iter()
+                .take(MOST_NAMED)
+                .map(|(kind, n)| if kind.starts_with('.') { format!("{n} {kind}") } else { format!("{kind} ({n})") });
             let more: u64 = self.passed_over.iter().skip(MOST_NAMED).map(|(_, n)| n).sum();
             let more = (more > 0).then(|| format!("{more} of other kinds"));
             let named = (!self.passed_by_name.is_empty()).then(|| several(&self.passed_by_name));
             write!(f, "; passed over: {}", kinds.chain(more).chain(named).collect::<Vec<_>>().join(", "))?;
+        }
+        if self.unpacked > 0 {
+            write!(f, "; {} read from unpacked copies", counted(self.unpacked as usize, "compressed shard", "compressed shards"))?;
         }
         self.notes.iter().try_for_each(|note| write!(f, "; {note}"))
     }
@@ -137,6 +152,9 @@ impl Serialize for Summary {
             .iter()
             .map(|p| {
                 let mut part = json!({"pictures": p.pictures, "with_class": p.labelled, "shards": p.shards, "used": p.used});
+                if p.uncounted > 0 {
+                    part["shards_not_counted"] = json!(p.uncounted);
+                }
                 if let Some(why) = &p.unreadable {
                     part["unreadable"] = json!(why);
                 }
@@ -146,7 +164,7 @@ impl Serialize for Summary {
         let kinds: serde_json::Map<String, Value> = self.passed_over.iter().map(|(kind, n)| (kind.clone(), json!(n))).collect();
         json!({
             "pictures": self.pictures(), "classes": self.classes, "parts": parts, "passed_over": kinds,
-            "passed_over_by_name": self.passed_by_name, "notes": self.notes,
+            "passed_over_by_name": self.passed_by_name, "unpacked_shards": self.unpacked, "notes": self.notes,
         })
         .serialize(serializer)
     }
@@ -158,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_line_that_names_everything() {
-        let part = |part, pictures, labelled, used| PartSummary { part, pictures, labelled, shards: 0, used, unreadable: None };
+        let part = |part, pictures, labelled, used| PartSummary { part, pictures, labelled, shards: 0, uncounted: 0, used, unreadable: None };
         let mut all = Summary {
             parts: vec![part(Part::Train, 240, 240, true), part(Part::Val, 60, 60, true), part(Part::Unlabelled, 269, 0, true)],
             classes: 3,
@@ -189,6 +207,6 @@ mod tests {
         let mut tally = Tally::default();
         ["README", "a.b c", "x.\u{1b}[2J", "y.aveeeeeeeeeeeeeery"].iter().for_each(|name| tally.file(name));
         let kinds: Vec<(&str, u64)> = tally.kinds.iter().map(|(kind, n)| (kind.as_str(), *n)).collect();
-        assert_eq!(kinds, [("of other extensions", 3), ("without extension", 1)]);
+        assert_eq!(kinds, [("files with odd extensions", 3), ("files without extension", 1)]);
     }
 }

@@ -9,11 +9,16 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::data::dataset::found::{Class, Tally};
 use crate::error::{Error, Result};
 
+/// What samples of WebDataset and img2dataset have beside their picture: nobody misses it there.
+const SIDECARS: [&str; 7] = ["json", "txt", "caption", "index", "id", "meta", "md5"];
+
 /// What a member is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kind {
     /// A picture that can be read.
     Image,
@@ -26,7 +31,7 @@ pub(super) enum Kind {
 }
 
 /// A file inside a tar.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Member {
     pub name: String,
     pub offset: u64,
@@ -55,6 +60,7 @@ pub(super) fn samples(path: &Path, mut members: Vec<Member>, json_first: bool, o
     // Keys that something belongs to.
     let keys: HashSet<String> = members.iter().filter(|m| single(m)).map(|m| key(&m.name).to_owned()).collect();
     let mut texts: HashMap<String, (Arc<str>, bool)> = HashMap::new();
+    let pictures: HashSet<String> = members.iter().filter(|m| m.kind == Kind::Image).map(|m| key(&m.name).to_owned()).collect();
     let (mut images, mut kept) = (Vec::new(), HashMap::new());
     for member in members {
         let own = stem(&member.name).0.to_owned();
@@ -69,6 +75,11 @@ pub(super) fn samples(path: &Path, mut members: Vec<Member>, json_first: bool, o
             }
             Kind::Class(text) => (text, false),
             Kind::Json(Some(text)) => (text, true),
+            Kind::Json(None) | Kind::Other
+                if pictures.contains(key(&member.name)) && SIDECARS.iter().any(|known| stem(&member.name).1.eq_ignore_ascii_case(known)) =>
+            {
+                continue;
+            }
             Kind::Json(None) | Kind::Other => {
                 tally.file(&member.name);
                 continue;
@@ -163,7 +174,7 @@ mod tests {
     #[test]
     fn masks_are_no_second_samples() {
         let all = [("d/0.cls", "2"), ("d/0.jpg", ""), ("d/0.seg.png", ""), ("d/1.CLS", "10"), ("d/1.JPG", ""), ("d/1.Seg.PNG", ""), ("d/1.txt", "")];
-        assert_eq!(found(&all, false), Ok((own(&["d/0.jpg 2", "d/1.JPG 10"]), own(&["2 .seg.png", "1 .txt"]))));
+        assert_eq!(found(&all, false), Ok((own(&["d/0.jpg 2", "d/1.JPG 10"]), own(&["2 .seg.png"]))));
         // Where only parts of a sample are there, none of them is the picture.
         let all = [("0.cls", "2"), ("0.left.png", ""), ("0.right.png", "")];
         assert_eq!(found(&all, false), Ok((vec![], own(&["1 .left.png", "1 .right.png", "1 classes without a picture"]))));
@@ -191,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_class_may_be_in_json() {
-        let all = [("0.jpg", ""), ("0.json", "3"), ("1.jpg", ""), ("1.json", ""), ("2.jpg", ""), ("2.json", "5"), ("2.cls", "cat")];
+        let all =
+            [("0.jpg", ""), ("0.json", "3"), ("1.jpg", ""), ("1.json", ""), ("2.jpg", ""), ("2.json", "5"), ("2.cls", "cat"), ("info.json", "")];
         assert_eq!(found(&all, false), Ok((own(&["0.jpg 3", "1.jpg -", "2.jpg cat"]), own(&["1 .json"]))));
         assert_eq!(found(&all, true).unwrap().0, own(&["0.jpg 3", "1.jpg -", "2.jpg 5"]));
         assert!(found(&[("2.jpg", ""), ("2.json", "5"), ("2.cls", "4")], false).unwrap_err().contains("has two classes"));

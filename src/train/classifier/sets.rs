@@ -28,7 +28,7 @@ pub struct ClassSets {
 impl ClassSets {
     /// Opens the data of `config`, and of each class's training images takes the part `train.fraction`, at least one image, chosen by the seed.
     pub fn open(config: &LinearConfig) -> Result<Self> {
-        let (mut train, mut val) = parts(config.data.scan()?, config.data.val_fraction, config.seed)?;
+        let (mut train, mut val) = parts(config.data.scan(&[Split::Train, Split::Val])?, config.data.val_fraction, config.seed)?;
         let classes = train.classes().len();
         if classes < 2 {
             return Err(Error::data(train.root(), format!("holds {classes} class folders; a classifier needs at least two")));
@@ -81,7 +81,8 @@ pub fn parts(contents: Contents, val_fraction: Option<f64>, seed: u64) -> Result
     let Some(fraction) = val_fraction else {
         // First, so that a set without it is refused before anything else.
         let val = contents.dataset(Split::Val)?;
-        return Ok((contents.into_dataset(Split::Train)?, val));
+        let summary = Arc::new(contents.summary(&[Part::Train, Part::Val])?);
+        return Ok((contents.into_dataset(Split::Train)?.with_summary(&summary), val.with_summary(&summary)));
     };
     let held = contents.has(Part::Val);
     let all = contents.into_dataset(Split::Train)?;

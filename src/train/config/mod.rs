@@ -29,10 +29,11 @@ pub use pretrain::{
 pub use crate::nn::architecture::{Block, Stem};
 pub use crate::swav::SinkhornScope;
 
-use crate::data::{Contents, Places, ScanOptions};
+use crate::data::{Contents, Layout, Places, ScanOptions, Split};
 use crate::error::{Error, Result};
 use crate::nn::architecture::Backbone;
 use crate::train::event::Warning;
+use crate::tune::cache_folder;
 use check::Check;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -63,6 +64,10 @@ impl std::fmt::Display for Kind {
 pub struct DataConfig {
     /// Image folder or place of the tar shards, a pattern with braces or globs (`shard-{000..099}.tar`), or a list of these; `--data` overrides it.
     pub path: Places,
+    /// What names of folders and shards mean: `"auto"`, the default, takes `train`, `val` and the like for parts of the set unless they are classes;
+    /// `"parts"` and `"classes"` decide what is ambiguous; `--data-layout` overrides it.
+    #[serde(skip_serializing_if = "Layout::is_auto")]
+    pub layout: Layout,
     /// File that says which class each image has, where no folder does: lines `name class`, CSV, or a class number a line; `--labels` overrides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<PathBuf>,
@@ -112,6 +117,7 @@ impl Default for DataConfig {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS));
         Self {
             path: "data".into(),
+            layout: Layout::Auto,
             labels: None,
             label_key: None,
             val_fraction: None,
@@ -125,9 +131,16 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
-    /// Scans the set: lists files and reads tar headers, but no image.
-    pub fn scan(&self) -> Result<Contents> {
-        Contents::scan_all(&self.path, &ScanOptions { labels: self.labels.clone(), label_key: self.label_key.clone(), ..ScanOptions::default() })
+    /// Scans the set, to open `splits` of it: lists files and reads tar headers, but no image. What is found out of shards is kept in the cache folder.
+    pub fn scan(&self, splits: &[Split]) -> Result<Contents> {
+        let options = ScanOptions {
+            layout: self.layout,
+            cache: cache_folder(),
+            labels: self.labels.clone(),
+            label_key: self.label_key.clone(),
+            only: splits.to_vec(),
+        };
+        Contents::scan_all(&self.path, &options)
     }
 
     /// What is allowed of it but unwise.

@@ -14,7 +14,7 @@ pub fn open_data(config: &PretrainConfig) -> Result<Arc<Dataset>> {
         None | Some(BadFiles::Replace) => OnBad::Replace { seed: config.seed },
         Some(BadFiles::Stop) => OnBad::Stop,
     };
-    Ok(Arc::new(config.data.scan()?.into_dataset(Split::Pretrain)?.on_bad(on, config.data.bad_limit)))
+    Ok(Arc::new(config.data.scan(&[Split::Pretrain])?.into_dataset(Split::Pretrain)?.on_bad(on, config.data.bad_limit)))
 }
 
 /// Hands on what there is to say of the data at once; bad images are told with their step.
