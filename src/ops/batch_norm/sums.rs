@@ -40,10 +40,10 @@ fn over(cx: &Lowering<'_>, t: &Tallied, quads: usize, momentum: f32) -> Params {
 pub(in crate::ops) fn finalize_statistics(cx: &mut Lowering<'_>, momentum: f32, t: &Tallied, partials: TensorId, outputs: &[TensorId]) {
     let quads = quads(cx, outputs[1]);
     let params = over(cx, t, quads, momentum);
-    let (kernel, launched) = over_chunks(cx, "finalize", quads, t.chunks);
     // In f16 a step that overflows is skipped and the run goes on; in f32 what is not finite stays,
     // as in PyTorch.
-    let kernel = kernel.with(Specialization::default().bool("SKIPS", cx.has_halves()));
+    let constants = Specialization::default().bool("SKIPS", cx.has_halves());
+    let (kernel, launched) = over_chunks(cx, "finalize", constants, quads, t.chunks);
     cx.launch(kernel, params, launched, &[partials], outputs);
 }
 
@@ -52,19 +52,20 @@ pub(in crate::ops) fn finalize_statistics(cx: &mut Lowering<'_>, momentum: f32, 
 pub(super) fn finalize_gradients(cx: &mut Lowering<'_>, t: &Tallied, inputs: &[TensorId], outputs: &[TensorId; 3]) {
     let quads = quads(cx, inputs[2]);
     let params = over(cx, t, quads, 0.0);
-    let (kernel, launched) = over_chunks(cx, if inputs.len() == 3 { "backward_finalize" } else { "backward_finalize_onto" }, quads, t.chunks);
+    let (kernel, launched) =
+        over_chunks(cx, if inputs.len() == 3 { "backward_finalize" } else { "backward_finalize_onto" }, Specialization::default(), quads, t.chunks);
     cx.launch(kernel, params, launched, inputs, outputs);
 }
 
-/// A kernel over all chunks, and its workgroups. Barriers cost software devices more than the sums themselves: there an invocation takes all
+/// A kernel over all chunks, with these constants and its own, and its workgroups. Barriers cost software devices more than the sums themselves: there an invocation takes all
 /// chunks of a column quad, unless they are very many.
-fn over_chunks(cx: &Lowering<'_>, entry: &'static str, quads: usize, chunks: usize) -> (KernelSpec, usize) {
+fn over_chunks(cx: &Lowering<'_>, entry: &'static str, constants: Specialization, quads: usize, chunks: usize) -> (KernelSpec, usize) {
     let kernel = KernelSpec::new("batch_norm", entry);
     if cx.caps().kind == DeviceKind::Cpu && chunks < 8_192 {
-        return (kernel.with(Specialization::default().u32("LANES", 1).u32("COLUMNS", 8).u32("AHEAD", 1)), quads.div_ceil(8));
+        return (kernel.with(constants.u32("LANES", 1).u32("COLUMNS", 8).u32("AHEAD", 1)), quads.div_ceil(8));
     }
     let lanes = if chunks > 512 { 256 } else { 64 };
-    (kernel.with(Specialization::default().u32("LANES", lanes)), quads)
+    (kernel.with(constants.u32("LANES", lanes)), quads)
 }
 
 /// Rows that one invocation of the element-wise kernels visits: many where loads of the column's values cost as much as any,
