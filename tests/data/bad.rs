@@ -84,7 +84,7 @@ fn each_bad_image_is_told_once() {
     let mut told: Vec<_> = loader.flat_map(|batch| batch.unwrap().bad).collect();
     told.sort_by_key(|bad| bad.index);
     assert_eq!(told.iter().map(|bad| bad.index).collect::<Vec<_>>(), [3, 21, 30]);
-    for (bad, (name, why)) in told.iter().zip([("003.png", "neither"), ("021.png", "is empty"), ("030.png", "cannot be decoded")]) {
+    for (bad, (name, why)) in told.iter().zip([("003.png", "none of"), ("021.png", "is empty"), ("030.png", "cannot be decoded")]) {
         assert!(bad.path.ends_with(name) && bad.reason.contains(why), "{bad:?}");
     }
     assert_eq!(set.bad().found().len(), 3);
