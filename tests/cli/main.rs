@@ -7,10 +7,15 @@ mod data_line;
 mod deepcluster;
 mod errors;
 mod evaluate;
+mod faults;
 mod files;
+#[cfg(unix)]
+mod folder;
 #[path = "../support/hostile_files.rs"]
 mod hostile_files;
 mod info;
+#[cfg(unix)]
+mod kills;
 mod labels;
 mod names;
 mod nonfinite;

@@ -149,7 +149,12 @@ impl Rig {
     /// The program, started in the folder. `line` is cut at spaces.
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(line.split_whitespace()).current_dir(self.dir.path()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.dir.path())
+            .env("NO_COLOR", "1")
+            .env_remove("RUST_LOG")
+            .env_remove(swav_wgpu::fault::VARIABLE);
         // The user's own measurements must not decide what tests compute.
         command.env("SWAV_WGPU_CACHE", self.path("cache"));
         command
@@ -157,6 +162,13 @@ impl Rig {
 
     pub fn run(&self, line: &str) -> Ran {
         finished(self.command(line))
+    }
+
+    /// The program with `fault` provoked in it (src/fault.rs).
+    pub fn faulty(&self, fault: &str, line: &str) -> Ran {
+        let mut command = self.command(line);
+        command.env(swav_wgpu::fault::VARIABLE, fault);
+        finished(command)
     }
 
     /// Trains into `out` with the tiny configuration.
