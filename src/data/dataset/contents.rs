@@ -215,7 +215,11 @@ impl Contents {
 
     fn ready(&self, split: Split) -> Result<Ready> {
         if split == Split::Val && !self.has(Part::Val) {
-            return Err(Error::data(&self.root, "has no validation part: looked for the folder val/ and for .tar shards with `val` in the name"));
+            return Err(Error::data(
+                &self.root,
+                "has no validation part: looked for the folder val/ and for .tar shards with `val` in the name; \
+                 --val-fraction 0.2 holds a part of the training images out, eval-knn --leave-one-out judges each of them by the others",
+            ));
         }
         let used = self.used(split);
         for part in &used {
@@ -259,6 +263,9 @@ impl Ready {
                 Split::AllVal => "no image in the validation part",
                 Split::Unlabelled => "no unlabelled image",
             };
+            if summary.passed_over.iter().any(|(kind, _)| kind == ".parquet") {
+                return Err(Error::data(path, format!("holds {part}, but Parquet files: {PARQUET}; found {summary}")));
+            }
             return Err(Error::data(
                 path,
                 format!("holds {part}: looked for images (*.png, *.jpg and others) in folders, and for .tar shards; found {summary}"),
