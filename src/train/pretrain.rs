@@ -174,7 +174,10 @@ impl Training<'_> {
         }
         let mut loader = Loader::multi_crop(data, pipeline, batch, self.config.data.workers, self.state.step, self.end)?;
         self.reads = VecDeque::from([Instant::now()]);
-        let outcome = self.steps(&mut loader).inspect_err(|error| {
+        // Whatever failed first: that the folder went away is what there is to tell.
+        let run = self.run;
+        let gone = |error: Error| run.folder.and_then(|folder| folder.expect_here().err()).unwrap_or(error);
+        let outcome = self.steps(&mut loader).map_err(gone).inspect_err(|error| {
             // What spoils an input or an output leaves the network as it was: the steps done so far are kept, if that is possible.
             if matches!(error, Error::Data { .. } | Error::Output { .. }) && self.state.step > self.started_at {
                 self.rescue();

@@ -31,10 +31,19 @@ pub use self::unused::Unused;
 /// Most tensors accepted in a file.
 pub const MAX_TENSORS: usize = 20_000;
 
-/// A message that quotes a file, cut to one line of printable characters and a bearable length.
+/// A message that quotes a file, on one line, control characters written out, cut to a bearable length.
 fn one_line(message: &str) -> String {
     const LIMIT: usize = 600;
-    let mut line: String = message.chars().take(LIMIT).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = String::new();
+    for c in message.chars().take(LIMIT) {
+        match c {
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            c if c.is_control() => line.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => line.push(c),
+        }
+    }
     if message.chars().nth(LIMIT).is_some() {
         line.push('…');
     }

@@ -42,7 +42,7 @@ fn training_replaces_tells_and_goes_on_to_the_bit() {
         assert!(said["bad_images"] == 2 && said["replaced_images"].as_u64().unwrap() >= 4, "{said}");
         let lines = std::fs::read_to_string(rig.path(&whole).join("bad-images.txt")).unwrap();
         let lines: Vec<&str> = lines.lines().collect();
-        assert!(lines.len() == 2 && lines[0].contains("blue/07.png\tcannot be decoded") && lines[1].contains("red/03.png\tis neither"), "{lines:?}");
+        assert!(lines.len() == 2 && lines[0].contains("blue/07.png\tcannot be decoded") && lines[1].contains("red/03.png\tis none of"), "{lines:?}");
         let counts = rig.metric(&whole, "replaced_images");
         assert_eq!(counts.last().unwrap().parse::<f64>().unwrap(), said["replaced_images"].as_f64().unwrap());
         assert_eq!(warnings(&rig, &whole).len(), 2);
@@ -167,7 +167,7 @@ fn predictions_go_on_past_bad_images() {
     }
     let alone = rig.run("predict --weights run --head linear data/val/blue/01.png --json").ok().json();
     assert_eq!(alone[0], said[3]);
-    let ran = rig.run(&format!("{line} -q")).fails(4, &["bad.png: is neither"]);
+    let ran = rig.run(&format!("{line} -q")).fails(4, &["bad.png: is none of"]);
     assert_eq!(ran.out.lines().count(), 2, "{}", ran.out);
     rig.run("predict --weights run --head linear bad.png gone.png").fails(4, &["2 of 2 images"]);
 }
@@ -245,7 +245,7 @@ fn a_set_is_looked_at_before_the_run() {
     rig.write("data/val/green/01.png", "");
     let ran = rig.run("data check data --json -q").fails(4, &["green/01.png: is empty; 1 of 49 images cannot be used"]);
     assert_eq!(ran.json()["bad"].as_array().unwrap().len(), 1);
-    let ran = rig.run("data check data --decode").fails(4, &["3 of 49 images cannot be used", "warning: ", "red/03.png: is neither"]);
+    let ran = rig.run("data check data --decode").fails(4, &["3 of 49 images cannot be used", "warning: ", "red/03.png: is none of"]);
     assert!(ran.out.contains("bad: 3\n") && ran.out.contains("same content: ") && ran.out.contains("49 images in 3 classes"), "{}", ran.out);
     rig.run("data check nowhere").fails(4, &["nowhere", "does not exist"]);
 }
