@@ -18,9 +18,7 @@ const MOST_NAMED: usize = 100;
 
 pub(super) fn check(args: &DataCheckArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
-    let mut named = DataConfig::default();
-    named.path = Places::new(&args.paths);
-    named.layout = args.data_layout;
+    let named = DataConfig { path: Places::new(&args.paths), layout: args.data_layout, ..DataConfig::default() };
     let data = Arc::new(named.scan(&[Split::All])?.into_dataset(Split::All)?.on_bad(OnBad::Skip, Some(1.0)));
     common::tell_data(data.summary(), global);
     let total = data.len();

@@ -19,7 +19,7 @@ const LONGEST: usize = 1 << 16;
 enum Piece {
     Text(String),
     /// `{a,b}`: each is a sequence of pieces.
-    Choice(Vec<Vec<Piece>>),
+    Choice(Vec<Vec<Self>>),
     /// `{first..last..step}` of numbers, filled with zeros to `width`.
     Numbers {
         first: i64,

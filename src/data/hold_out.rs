@@ -100,7 +100,7 @@ mod tests {
         assert!(says("1 class is (dog) without an image to train on"));
         assert!(some.iter().flatten().any(|parts| parts.remarks == ["1 class is (dog) without a held-out image"]));
         for parts in some.iter().flatten() {
-            assert!(parts.train.iter().any(|&i| i == 3), "{parts:?}");
+            assert!(parts.train.contains(&3), "{parts:?}");
         }
     }
 }

@@ -71,7 +71,7 @@ fn tensors_and_metadata() {
         }
     }
     tensors.insert(RUDE.into(), AnyTensor::from_f32(&[1], &[1.0]).into_owned());
-    write_safetensors(&rig.path("rude.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    write_safetensors(rig.path("rude.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     let ran = rig.run("convert rude.safetensors out.safetensors").ok();
     shown(&ran);
     let json = rig.run("convert rude.safetensors again.safetensors --json -q").ok();

@@ -22,6 +22,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Feeds `parse` with mutations of `seeds`, written to a file called `name` in a folder of its own.
 /// `parse` gets the file; what it returns tells whether the input was taken or refused.
 #[track_caller]
+#[expect(clippy::print_stdout, reason = "a long run says what it tried; tests show it with --nocapture")]
 pub fn fuzz(name: &str, seeds: &[Vec<u8>], parse: impl Fn(&Path) -> bool) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(!seeds.is_empty(), "nothing to begin with");

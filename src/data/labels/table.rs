@@ -39,6 +39,9 @@ fn without_extension(name: &str) -> &str {
         .map_or(name, |(stem, extension)| if extension.contains('/') || stem.is_empty() || stem.ends_with('/') { name } else { stem })
 }
 
+/// The class of each image, and the rows that speak of none.
+type Assigned<'a> = (Vec<Option<Arc<str>>>, Vec<&'a Row>);
+
 impl Table {
     /// Of rows. Two rows of one image must agree.
     pub fn new(path: &Path, rows: Vec<Row>) -> Result<Self> {
@@ -78,7 +81,7 @@ impl Table {
 
     /// The class of each image, and the rows that speak of none. `images` are paths below the set, which rows must name as a `whole`, or from any folder on.
     /// Where a row fits several, whole names are meant before others, and those for which `weak` holds last (they have a class already).
-    pub fn assign(&self, images: &[String], whole: bool, weak: impl Fn(usize) -> bool) -> Result<(Vec<Option<Arc<str>>>, Vec<&Row>)> {
+    pub fn assign(&self, images: &[String], whole: bool, weak: impl Fn(usize) -> bool) -> Result<Assigned<'_>> {
         let mut image_of: Vec<Option<(usize, (bool, bool))>> = vec![None; self.rows.len()];
         for (image, name) in images.iter().enumerate() {
             let Some((row, exact)) = self.row_of(name, whole) else { continue };
