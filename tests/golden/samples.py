@@ -228,11 +228,17 @@ def onnx():
         need(attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"), "onnx: padding by name")
         return scalar(attributes.get("pads", [0]), "onnx: padding of several numbers")
 
+    def pixels(given):
+        # Here images always come in batches.
+        need(given[0].dim() == 4, "other than two dimensions of pixels")
+
     def convolution(given, got, a):
+        pixels(given)
         args = given + [None] * (3 - len(given))
         return args, {"stride": a.get("strides", [1]), "padding": pads(a), "dilation": a.get("dilations", [1]), "groups": a.get("group", 1), "outputs": {"y": got[0]}}
 
     def pool(given, got, a):
+        pixels(given)
         need(a.get("storage_order", 0) == 0, "onnx: order of columns")
         return given, {"kernel_size": a["kernel_shape"], "stride": a.get("strides", [1]), "padding": pads(a), "dilation": a.get("dilations", [1]), "ceil_mode": bool(a.get("ceil_mode", 0)), "outputs": {"y": got[0]}}
 

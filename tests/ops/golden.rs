@@ -105,13 +105,14 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f64], limit: f64) {
     }
 }
 
-/// The same where either may be spoilt: NaN must be where it is wanted, infinity, or NaN, where
-/// that is. `spreads`: kernels of sums of many values may have NaN elsewhere too.
-pub fn assert_spoilt(what: &str, got: &[f32], want: &[f64], limit: f64, spreads: bool) {
+/// The same where either may be spoilt: NaN must be where it is wanted, infinity, or NaN, where that
+/// is. The limit is of the largest value, or of `least` where none is so large. `spreads`: NaN may be
+/// elsewhere too.
+pub fn assert_spoilt(what: &str, got: &[f32], want: &[f64], (limit, least): (f64, f64), spreads: bool) {
     assert_eq!(got.len(), want.len(), "{what}");
     // As f32 has them.
     let want: Vec<f64> = want.iter().map(|v| f64::from(*v as f32)).collect();
-    let unit = want.iter().filter(|v| v.is_finite()).fold(0.0_f64, |m, v| m.max(v.abs())).max(1e-12);
+    let unit = want.iter().filter(|v| v.is_finite()).fold(0.0_f64, |m, v| m.max(v.abs())).max(least);
     for (i, (g, w)) in got.iter().map(|g| f64::from(*g)).zip(want).enumerate() {
         let holds = match (g.is_finite(), w.is_finite()) {
             (true, true) => (g - w).abs() <= limit * unit,

@@ -6,16 +6,9 @@ use crate::golden::{Case, Golden, Run, assert_spoilt};
 use swav_wgpu::graph::{Outputs, Tensor};
 use swav_wgpu::ops::{BatchNormMode, BatchNormParameters};
 
-/// Samples that say nothing of our ops, and why.
-const LEFT_OUT: [(&str, &str); 2] =
-    [("maxpool_1d_default", "windows of ours are square"), ("batch_norm/opinfo 8", "its gradients cancel to a millionth of their terms")];
-
 /// Runs every case of `op`, which `record` records with its outputs.
 fn each(op: &str, floor: f64, record: impl Fn(&Case<'_>, &mut Run)) {
     Golden::open("samples", floor).each(&format!("{op}/"), |case| {
-        if LEFT_OUT.iter().any(|(name, _)| case.name.ends_with(name)) {
-            return;
-        }
         let mut run = Run::default();
         record(case, &mut run);
         run.each_variant(|variant, got| hold(case, variant, got, floor));
@@ -25,17 +18,20 @@ fn each(op: &str, floor: f64, record: impl Fn(&Case<'_>, &mut Run)) {
 fn hold(case: &Case<'_>, variant: &str, got: &Outputs, floor: f64) {
     // A transformed tile has sums of all its pixels, and rounds more.
     let minimal = variant.starts_with("winograd");
-    // Kernels multiply the zeros beside an image too: NaN in a weight may reach more of its border.
-    let spreads = minimal || case.name.contains("nan in w");
     let limit = if minimal { 4.0 * floor } else { floor };
+    // The gradient of a batch norm over a few values is what is left of some that cancel.
+    let least = if case.name.starts_with("batch_norm/") { 1e-2 } else { 1e-12 };
     for (name, shaped) in [("y", true), ("gx", true), ("gother", true), ("gw", false), ("gb", true), ("gweight", true), ("gbias", true)] {
         let Some(values) = case.has(name).then(|| got.get_f32(name)).flatten() else { continue };
         let want = if shaped { case.tensor(name).1 } else { case.weight(name).1 };
-        assert_spoilt(&format!("{} {name} [{variant}]", case.name), &values, &want, limit, spreads);
+        // Kernels multiply some weight by 0 where there is no pixel: NaN of one can be at the
+        // border, and in other channels, too.
+        let spreads = minimal || name == "gx" && case.name.ends_with("in w");
+        assert_spoilt(&format!("{} {name} [{variant}]", case.name), &values, &want, (limit, least), spreads);
     }
     for name in ["new_mean", "new_var"] {
         if let Some(values) = case.has(name).then(|| got.get_f32(name)).flatten() {
-            assert_spoilt(&format!("{} {name}", case.name), &values, &case.tensor(name).1, limit, false);
+            assert_spoilt(&format!("{} {name}", case.name), &values, &case.tensor(name).1, (limit, least), false);
         }
     }
 }

@@ -97,7 +97,7 @@ fn limits_are_as_in_pytorch() {
                     }
                 }
                 let winograd = variant.starts_with("winograd");
-                assert_spoilt(&what, &got.f32(output), &want, 1e-5, winograd);
+                assert_spoilt(&what, &got.f32(output), &want, (1e-5, 1e-12), winograd);
             }
         });
     }

@@ -80,11 +80,11 @@ fn batch_norm(training: bool, dtype: DType) -> Entry {
             }
             let n = reference::batch_norm_training(&v[0], &v[1], &v[2], None);
             let [mut mean, mut variance] = reference::running([&v[3], &v[4]], &n, ROWS, 0.1);
-            for c in 0..CHANNELS {
-                // Four channels, which a kernel takes together, are left as they were.
-                let four = c / 4 * 4..(c / 4 * 4 + 4).min(CHANNELS);
-                if dtype == DType::F16 && four.into_iter().any(|c| has_nan(&v[0], c, CHANNELS)) {
-                    (mean[c], variance[c]) = (v[3][c], v[4][c]);
+            // The kernel decides for four channels at a time.
+            for quad in (0..CHANNELS).step_by(4).map(|first| first..CHANNELS.min(first + 4)) {
+                if dtype == DType::F16 && quad.clone().any(|c| mean[c].is_nan()) {
+                    mean[quad.clone()].copy_from_slice(&v[3][quad.clone()]);
+                    variance[quad.clone()].copy_from_slice(&v[4][quad]);
                 }
             }
             vec![n.y.iter().map(|y| rectified(*y)).collect(), mean, variance]
@@ -111,11 +111,6 @@ fn batch_norm(training: bool, dtype: DType) -> Entry {
         }
         case
     })
-}
-
-/// Whether a channel of the batch holds NaN.
-fn has_nan(x: &[f64], channel: usize, channels: usize) -> bool {
-    x.iter().skip(channel).step_by(channels).any(|v| v.is_nan())
 }
 
 const SIZE: [usize; 4] = [2, 7, 6, 4];
