@@ -4,7 +4,7 @@
 //! run goes on with the identical trajectory, and so do the numbers of an epoch that was interrupted, but for its seconds; an image that cannot
 //! be read is replaced and told; what spoils the data or a log for good ends the run after a checkpoint, a full disk or a checkpoint in mid-run that cannot
 //! be written does not; a loss that is not finite ends the run without touching the last checkpoint. In f16 steps that overflow are skipped instead
-//! ([`skips`]).
+//! (`skips`).
 
 mod bad;
 mod data;
