@@ -13,7 +13,7 @@ pub use commands::{
     ImageArgs, InfoArgs, PredictArgs, ReplayArgs, TrainArgs,
 };
 pub use data::{DataArgs, PartArg};
-pub use data_check::{BadArgs, DataCheckArgs, DataCommand, DataToolArgs};
+pub use data_check::{BadArgs, DataCacheArgs, DataCheckArgs, DataCommand, DataToolArgs};
 pub use values::{Layout, OnBadImage, Shell, Tune, Weights};
 
 use super::text::printable;

@@ -7,6 +7,7 @@ mod gallery;
 use super::args::{ClustersArgs, Global, Weights};
 use super::signals::Signals;
 use super::{bad, common, output};
+use crate::atomic;
 use crate::atomic::NewFolder;
 use crate::data::{Dataset, Loader};
 use crate::error::{Error, Result};
@@ -59,6 +60,7 @@ pub(super) fn run(args: &ClustersArgs, global: &Global) -> Result<()> {
     bad::expect_some(assigned.len(), &data)?;
     let left: Vec<Value> = data.bad().found().into_iter().map(|(path, reason)| json!({"path": path, "error": reason})).collect();
     gallery::write(&out.path(), &data, (&assigned, &left), (prototypes, frozen.workers), &stop)?;
+    atomic::write(&out.path().join("data.json"), format!("{}\n", json!(**data.summary())).as_bytes())?;
     out.finish()?;
     if global.json {
         assigned.iter().try_for_each(output::json)?;

@@ -1,14 +1,15 @@
 //! `swav-wgpu data check`: what a set holds and which of its images cannot be used, before the run.
 
-use super::args::{DataCheckArgs, Global};
+use super::args::{DataCacheArgs, DataCheckArgs, Global};
 use super::report::progress::{Style, grouped};
 use super::signals::Signals;
 use super::{common, output};
 use crate::data::bad::OnBad;
 use crate::data::survey::{Survey, survey};
-use crate::data::{Dataset, Places, Split};
+use crate::data::{Dataset, Places, Split, kept_shards};
 use crate::error::{Error, Result};
 use crate::train::config::DataConfig;
+use crate::tune::cache_folder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -18,7 +19,8 @@ const MOST_NAMED: usize = 100;
 
 pub(super) fn check(args: &DataCheckArgs, global: &Global) -> Result<()> {
     let stop = Signals::install()?;
-    let named = DataConfig { path: Places::new(&args.paths), layout: args.data_layout, ..DataConfig::default() };
+    let (labels, label_key) = (args.labels.clone(), args.label_key.clone());
+    let named = DataConfig { path: Places::new(&args.paths), layout: args.data_layout, labels, label_key, ..DataConfig::default() };
     let data = Arc::new(named.scan(&[Split::All])?.into_dataset(Split::All)?.on_bad(OnBad::Skip, Some(1.0)));
     common::tell_data(data.summary(), global);
     let total = data.len();
@@ -35,6 +37,28 @@ pub(super) fn check(args: &DataCheckArgs, global: &Global) -> Result<()> {
         None => Ok(()),
         Some((path, reason)) => Err(Error::data(path, format!("{reason}; {} of {total} images cannot be used", found.bad.len()))),
     }
+}
+
+/// What is kept of shards, and that it is gone.
+pub(super) fn cache(args: &DataCacheArgs, global: &Global) -> Result<()> {
+    let Some(folder) = cache_folder() else {
+        return if global.json { output::json(&json!({"folder": null})) } else { output::line("nothing is kept: there is no cache folder") };
+    };
+    let kept = kept_shards(&folder, args.clear)?;
+    if global.json {
+        let mut told = serde_json::to_value(&kept).map_err(|e| Error::Failed(e.to_string()))?;
+        told["cleared"] = json!(args.clear);
+        return output::json(&told);
+    }
+    let mib = |bytes: u64| grouped(bytes.div_ceil(1 << 20));
+    let what = format!(
+        "{} unpacked shards ({} MiB), {} indexes ({} MiB)",
+        grouped(kept.copies),
+        mib(kept.copy_bytes),
+        grouped(kept.indexes),
+        mib(kept.index_bytes)
+    );
+    output::line(&format!("{}: {what}{}", kept.folder.display(), if args.clear { ": deleted" } else { "" }))
 }
 
 fn bar(images: usize, global: &Global) -> ProgressBar {

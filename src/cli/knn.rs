@@ -72,17 +72,14 @@ pub(super) fn run(args: &EvalKnnArgs, global: &Global) -> Result<()> {
     }
     let told = |accuracy: &KnnAccuracy| -> Result<Value> {
         let mut value = serde_json::to_value(accuracy).map_err(|e| Error::Failed(e.to_string()))?;
+        value["data"] = json!(**train.summary());
         if args.bad.bad == OnBadImage::Skip {
             value["bad"] = bad.clone();
         }
         Ok(value)
     };
     match (global.json, &all[..]) {
-        (true, [single]) => {
-            let mut one = told(single)?;
-            one["data"] = json!(**train.summary());
-            output::json(&one)
-        }
+        (true, [single]) => output::json(&told(single)?),
         (true, several) => output::json(&several.iter().map(told).collect::<Result<Vec<_>>>()?),
         (false, several) => several.iter().try_for_each(|KnnAccuracy { top1, top5, mean_class, k }| {
             output::line(&format!("k-NN (k {k}): top-1 {top1:.2} %, top-5 {top5:.2} %, mean of classes {mean_class:.2} %"))

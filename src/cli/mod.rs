@@ -54,6 +54,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Predict(args) => predict::run(args, global),
         Command::Data(args) => match &args.command {
             DataCommand::Check(args) => data::check(args, global),
+            DataCommand::Cache(args) => data::cache(args, global),
         },
         Command::Convert(args) => convert::run(args, global),
         Command::Bench(args) => bench::run(args, global),

@@ -101,12 +101,25 @@ impl Walk<'_> {
             }
             // Names that are no UTF-8 are told apart by their bytes.
             let class = path.file_name().filter(|name| name.to_str().is_none()).map_or(name, |own| format!("{own:?}").trim_matches('"').to_owned());
-            let before = self.found.len() + self.shards.len();
-            // Each real folder once per class, and none from above: links cannot hang the walk, nor bring in what is of another class.
-            self.walk(&path, &Class::Folder(class.as_str().into()), (&above, &mut HashSet::new()))?;
-            if self.found.len() + self.shards.len() == before {
-                self.tally.empty.push(class);
-            }
+            self.class(&path, class, &above)?;
+        }
+        Ok(())
+    }
+
+    /// Every image and shard in a folder that is itself a class.
+    pub fn scan_class(&mut self, folder: &Path) -> Result<()> {
+        let real = fs::canonicalize(folder).map_err(|e| Error::data(folder, format!("cannot be opened: {e}")))?;
+        let name = folder.file_name().or(real.file_name()).unwrap_or_default().to_string_lossy().into_owned();
+        self.class(folder, name, real.parent().unwrap_or(&real))
+    }
+
+    /// `above` is where the scan began.
+    fn class(&mut self, path: &Path, class: String, above: &Path) -> Result<()> {
+        let before = self.found.len() + self.shards.len();
+        // Each real folder once per class, and none from above: links cannot hang the walk, nor bring in what is of another class.
+        self.walk(path, &Class::Folder(class.as_str().into()), (above, &mut HashSet::new()))?;
+        if self.found.len() + self.shards.len() == before {
+            self.tally.empty.push(class);
         }
         Ok(())
     }

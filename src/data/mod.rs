@@ -26,3 +26,4 @@ pub use decode::{DECODERS, Rgb8, read_image};
 pub use hold_out::{HeldOut, hold_out, is_held_out};
 pub use loader::{Batch, Loader, steps_per_epoch};
 pub use pattern::Places;
+pub use shards::{KeptShards, kept_shards};

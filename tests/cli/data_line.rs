@@ -37,9 +37,10 @@ fn a_run_says_what_was_found_on_the_terminal_in_json_report_and_events() {
     let info = rig.run("info --config pretrain.toml --json").ok();
     assert!(info.err.contains(&line), "{}", info.err);
     in_json(&info.json()["data"], false);
-    // Lines stay what they are.
+    // Lines stay what they are; the gallery's folder has it.
     let clusters = rig.run("clusters --weights run --data data --out clusters --json").ok();
     assert!(clusters.err.contains(&format!("{FOUND}; passed over")), "{}", clusters.err);
+    in_json(&serde_json::from_str(&std::fs::read_to_string(rig.path("clusters/data.json")).unwrap()).unwrap(), true);
     assert!(clusters.out.lines().count() > 0 && clusters.out.lines().all(|l| l.starts_with("{\"path\":")), "{}", clusters.out);
 }
 
@@ -57,7 +58,16 @@ fn evaluations_say_what_was_found() {
     in_json(&one.json()["data"], true);
     assert!(one.json()["top1"].is_number() && one.json()["k"].as_u64() == Some(20));
     let several = rig.run(&format!("{knn} --k 1,5")).ok();
-    assert!(several.err.contains(&line) && several.json().as_array().is_some_and(|all| all.len() == 2), "{}", several.out);
+    let all = several.json();
+    assert!(several.err.contains(&line) && all.as_array().is_some_and(|all| all.len() == 2), "{}", several.out);
+    all.as_array().unwrap().iter().for_each(|one| in_json(&one["data"], true));
+    // What is held out is validation, and the rest is training.
+    let held = rig.run(&format!("{knn} --data data/train --val-fraction 0.3")).ok();
+    let parts = &held.json()["data"]["parts"];
+    let count = |part: &str| parts[part]["pictures"].as_u64().unwrap();
+    assert!(count("training") + count("validation") == 36 && count("validation") > 0, "{parts}");
+    let said = format!("36 pictures: {} training in 3 classes, {} validation (held out of training); ", count("training"), count("validation"));
+    assert!(held.err.contains(&said), "{}", held.err);
     let features = rig.run("features --weights random:0 --config pretrain.toml --size 32 --data data --out f.safetensors --json").ok();
     assert!(features.err.contains(&format!("{FOUND}; passed over")), "{}", features.err);
     in_json(&features.json()["data"], true);
@@ -90,4 +100,20 @@ fn names_from_the_file_system_never_reach_a_terminal_raw() {
     let ran = rig.run("train --config pretrain.toml --out run --max-steps 1").ok();
     assert!(ran.err.contains("1 folder without pictures (e"), "{}", ran.err);
     assert!(!ran.err.contains('\u{1b}') && !ran.err.contains("\nx)"), "{}", ran.err);
+}
+
+#[test]
+fn what_is_kept_of_shards_is_told_and_deleted() {
+    let rig = Rig::new();
+    let kept = rig.run("data cache --json").ok().json();
+    assert_eq!((kept["copies"].as_u64(), kept["cleared"].as_bool()), (Some(0), Some(false)), "{kept}");
+    assert!(rig.run("data cache --clear").ok().out.contains("0 unpacked shards (0 MiB), 0 indexes (0 MiB): deleted"));
+}
+
+#[test]
+fn labels_of_a_file_are_checked_before_a_run() {
+    let rig = Rig::new();
+    rig.write("labels.txt", "00.png sky\n01.png sea\n99.png sea\n");
+    let checked = rig.run("data check data/train/red --labels labels.txt").ok();
+    assert!(checked.err.contains("in 2 classes") && checked.err.contains("1 line for no picture (99.png)"), "{}", checked.err);
 }

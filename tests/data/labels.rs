@@ -196,3 +196,40 @@ fn sets_in_several_places() {
     let error = scan(&Places::from(folders.path().join("x/*.png")), None).err().unwrap().to_string();
     assert!(error.contains("neither a folder nor a .tar shard") || error.contains("name the folder"), "{error}");
 }
+
+#[test]
+fn folders_that_a_glob_finds_are_classes_as_in_the_folder_above() {
+    let dir = folder(&["photos/cat/1.png", "photos/cat/2.png", "photos/dog/1.png", "photos/eel/deep/1.png"]);
+    let open = |pattern: &str| scan(&Places::from(format!("{}/{pattern}", dir.path().display())), None);
+    let set = open("photos/[cd]*").unwrap().into_dataset(Split::Train).unwrap();
+    let wanted = [("cat/1.png", 0), ("cat/2.png", 0), ("dog/1.png", 1)].map(|(name, label)| (name.to_owned(), Some(label)));
+    assert_eq!((names(&set), set.classes()), (wanted.to_vec(), &["cat".to_owned(), "dog".to_owned()][..]));
+    assert!(set.summary().to_string().contains("each folder that the pattern found is a class"), "{}", set.summary());
+    // What could be a set with classes is none of them.
+    let error = |pattern: &str| open(pattern).err().unwrap().to_string();
+    assert!(error("photos/*").contains("photos/eel: lies beside folders of pictures that a pattern found"), "{}", error("photos/*"));
+    // Parts are not mixed.
+    let dir = folder(&["train/cat/1.png", "train/dog/1.png", "val/cat/2.png"]);
+    let all = scan(&Places::from(format!("{}/*/*", dir.path().display())), None).err().unwrap().to_string();
+    assert!(all.contains("val/cat: and ") && all.contains("are called alike"), "{all}");
+}
+
+#[test]
+fn metadata_from_programs_of_windows_is_read() {
+    for (name, text) in [
+        ("metadata.csv", "\"file_name\",\"label\"\r\n\"1.png\",\"cat\"\r\n2.png,dog\r\n"),
+        ("metadata.csv", "\u{feff}file_name,label\r\n1.png,cat\r\n2.png,dog\r\n"),
+        ("metadata.csv", "\u{feff}\"file_name\",\"label\"\n1.png,cat\n2.png,dog\n"),
+        ("metadata.jsonl", "\u{feff}{\"file_name\":\"1.png\",\"label\":\"cat\"}\r\n{\"file_name\":\"2.png\",\"label\":\"dog\"}\r\n"),
+    ] {
+        let dir = folder(&["1.png", "2.png"]);
+        put(dir.path(), name, text.as_bytes());
+        assert_eq!(listing(dir.path(), Split::Train), own(&[("1.png", Some(0)), ("2.png", Some(1))]), "{text:?}");
+    }
+    // A mark is no letter of a name in a file of labels either.
+    let dir = folder(&["1.png", "2.png"]);
+    let labels = tempfile::tempdir().unwrap();
+    put(labels.path(), "l.txt", "\u{feff}1.png cat\r\n2.png dog\r\n".as_bytes());
+    let set = scan(&Places::from(dir.path()), Some(&labels.path().join("l.txt"))).unwrap().into_dataset(Split::Train).unwrap();
+    assert_eq!((set.len(), set.classes().len()), (2, 2));
+}

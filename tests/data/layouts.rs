@@ -192,3 +192,34 @@ fn the_demo_sets_keep_their_fingerprints() {
         assert_eq!((set.len(), set.fingerprint(&root).as_str()), (images, recorded), "{name}");
     }
 }
+
+#[test]
+fn parts_that_lie_deeper_are_not_mixed() {
+    for (names, inner) in [
+        (&["imagenet/train/cat", "imagenet/val/cat"][..], "imagenet"),
+        (&["cat/Train", "cat/Validation", "dog/Train"], "cat"),
+        (&["a/b/c/train/cat", "a/b/c/test/cat"], "a/b/c"),
+    ] {
+        let dir = classes(names);
+        refused(dir.path(), Split::Pretrain, &format!("{inner}: holds "));
+        refused(dir.path(), Split::Pretrain, "name it as the data itself");
+        assert_eq!(open(dir.path(), Layout::Classes, Split::Pretrain).len(), 4 * names.len());
+        Dataset::open(&dir.path().join(inner), Split::Pretrain).unwrap();
+    }
+    // One such name is a name.
+    let dir = classes(&["cat/train", "dog/train", "dog/other"]);
+    assert_eq!(Dataset::open(dir.path(), Split::Train).unwrap().len(), 12);
+    // Shards, in folders and by their own names.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["deep/er/train", "deep/er/val"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+        tar(dir.path().join(name).join("0.tar"), &[("cat/a.png", &png(1))]);
+    }
+    refused(dir.path(), Split::Pretrain, "deep/er: holds train/ and val/");
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("deep/er")).unwrap();
+    for name in ["train-0.tar", "val-0.tar"] {
+        tar(dir.path().join("deep/er").join(name), &[("cat/a.png", &png(1))]);
+    }
+    refused(dir.path(), Split::Pretrain, "val-0.tar: is called validation, and lies in the folder of the training part");
+}

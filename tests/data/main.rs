@@ -7,4 +7,5 @@ mod images;
 mod labels;
 mod layouts;
 mod loader;
+mod members;
 mod shards;

@@ -11,7 +11,7 @@ fn picture(side: u32) -> Vec<u8> {
     (0..side * side).flat_map(|i| [(i % side * 7) as u8, (i / side * 5) as u8, (i.wrapping_mul(2_654_435_761) >> 27) as u8]).collect()
 }
 
-fn png(side: u32) -> Vec<u8> {
+pub fn png(side: u32) -> Vec<u8> {
     let mut out = Vec::new();
     PngEncoder::new(&mut out).write_image(&picture(side), side, side, ExtendedColorType::Rgb8).unwrap();
     out
@@ -77,7 +77,7 @@ fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// Opens everything in `path` and decodes the first images.
-fn opened(path: &Path) -> bool {
+pub fn opened(path: &Path) -> bool {
     Dataset::open(path, Split::All).is_ok_and(|set| {
         for i in 0..set.len().min(8) {
             let _ = set.decode(i);

@@ -18,5 +18,6 @@ mod harness;
 mod hostile_files;
 mod labels;
 mod mutate;
+mod shards;
 mod text;
 mod weights;

@@ -27,6 +27,8 @@ pub struct DataToolArgs {
 pub enum DataCommand {
     /// Say what a set holds and which of its images cannot be used
     Check(DataCheckArgs),
+    /// Say what is kept of shards in the cache folder, or delete it
+    Cache(DataCacheArgs),
 }
 
 /// `data check`.
@@ -41,6 +43,12 @@ pub struct DataCheckArgs {
     /// Images: a folder, tar shards (train-{000..099}.tar), CIFAR or STL-10
     #[arg(required = true, value_name = "PATH|PATTERN")]
     pub paths: Vec<PathBuf>,
+    /// File that says which class each image has: lines `name class`, CSV, or a class number a line
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// What the class is called in .json members of shards, metadata and tables [default: label]
+    #[arg(long, value_name = "KEY")]
+    pub label_key: Option<String>,
     /// Read and decode every image, as a run would, and find those of the same content
     #[arg(long)]
     pub decode: bool,
@@ -50,4 +58,17 @@ pub struct DataCheckArgs {
     /// Threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = count)]
     pub workers: Option<usize>,
+}
+
+/// `data cache`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  swav-wgpu data cache
+  swav-wgpu data cache --clear
+
+--json prints {folder, copies, copy_bytes, indexes, index_bytes, cleared}; folder is null where nothing is kept.")]
+pub struct DataCacheArgs {
+    /// Delete unpacked copies of compressed shards and indexes of shards; not while a command reads them
+    #[arg(long)]
+    pub clear: bool,
 }

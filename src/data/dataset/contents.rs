@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::classes::Classes;
 use super::doubles;
 use super::found::{Class, Found, Source, Tally};
+use super::inner;
 use super::layout::{self, Layout, locate};
 use super::places::locate_all;
 use super::roles::{self, Part};
@@ -112,9 +113,12 @@ impl Contents {
         for (folder, skip) in &place.folders {
             Walk { skip, found: &mut *found, shards: &mut shards, tally: &mut *tally }.scan(folder)?;
         }
+        for folder in &place.classes {
+            Walk { skip: &[], found: &mut *found, shards: &mut shards, tally: &mut *tally }.scan_class(folder)?;
+        }
         // Names decide at the top; below, the folder does.
         if options.layout == Layout::Auto
-            && let Some((path, other)) = shards.iter().find_map(|(path, _)| Some((path, named(path)?))).filter(|(_, other)| *other != part)
+            && let Some((path, other)) = shards.iter().find_map(|(path, _)| Some((path, named(path).filter(|other| *other != part)?)))
         {
             let message = format!(
                 "is called {}, and lies in the folder of the {} part: rename it, or move it to the top of the set",
@@ -133,6 +137,11 @@ impl Contents {
         let uncounted = index_all(&shards, &how, (&mut self.shards, found, tally))?;
         let (files, members) = found.split_at(files);
         doubles::refuse(files, members, &self.shards)?;
+        if options.layout == Layout::Auto {
+            for (folder, _) in &place.folders {
+                inner::refuse(folder, found.iter(), &self.shards)?;
+            }
+        }
         Ok(uncounted)
     }
 
@@ -156,6 +165,7 @@ impl Contents {
                     shards: scanned.shards,
                     uncounted: scanned.uncounted,
                     used: used.contains(&part),
+                    held_out: false,
                     unreadable: scanned.failed.as_ref().map(ToString::to_string),
                 });
             }

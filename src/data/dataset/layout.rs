@@ -41,11 +41,13 @@ pub(super) struct Place {
     /// Folders with what lies in them but belongs to other parts.
     pub folders: Vec<(PathBuf, Vec<PathBuf>)>,
     pub shards: Vec<PathBuf>,
+    /// Folders each of which is a class.
+    pub classes: Vec<PathBuf>,
 }
 
 impl Place {
     pub fn is_none(&self) -> bool {
-        self.folders.is_empty() && self.shards.is_empty()
+        self.folders.is_empty() && self.shards.is_empty() && self.classes.is_empty()
     }
 }
 
@@ -162,7 +164,8 @@ pub(super) fn locate(root: &Path, layout: Layout) -> Result<Located> {
 /// Says what lies beside the parts.
 fn pass_over(tally: &mut Tally, folders: &[Entry], shards: &[Entry], files: &[Entry]) {
     for folder in folders {
-        if shape(&folder.path) != Shape::Empty {
+        // What cannot be listed may hold anything.
+        if shape(&folder.path) != Shape::Empty || list(&folder.path).is_err() {
             tally.named.push(format!("the folder {}, which is no part", folder.name));
         }
     }

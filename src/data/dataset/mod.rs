@@ -9,6 +9,7 @@ mod classes;
 mod contents;
 mod doubles;
 pub(in crate::data) mod found;
+mod inner;
 mod labelled;
 mod layout;
 mod places;

@@ -3,12 +3,14 @@
 //! Where the names of the places stand for different parts ([`super::roles`]), each place is of its part; what has no role is there to be trained on. Where
 //! all stand for the same part, or for none, each is a set as it would be alone.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::contents::PARQUET;
 use super::layout::{Layout, Located, locate};
 use super::roles::{self, Part};
-use crate::data::folder::is_image;
+use crate::data::folder::{Shape, is_image, shape};
 use crate::data::pattern::Place;
 use crate::data::shards::is_shard;
 use crate::error::{Error, Result};
@@ -40,6 +42,9 @@ pub(super) fn locate_all(places: &[Place], layout: Layout) -> Result<Located> {
             "and what else the pattern matches is neither a folder nor a shard",
         ));
     }
+    if layout != Layout::Parts && classes_by_glob(&taken, &mut all)? {
+        return Ok(all);
+    }
     let parted = layout != Layout::Classes && taken.iter().any(|(_, role)| *role != taken[0].1);
     for (place, role) in taken {
         let Some(part) = role.or(Some(Part::Train)).filter(|_| parted) else {
@@ -64,6 +69,30 @@ pub(super) fn locate_all(places: &[Place], layout: Layout) -> Result<Located> {
         }
     }
     Ok(all)
+}
+
+/// Takes folders of pictures that a glob found (`photos/*`) for classes, as they are in the folder above; whether it was so.
+fn classes_by_glob(taken: &[(&Place, Option<Part>)], all: &mut Located) -> Result<bool> {
+    let globbed: Vec<&Path> = taken.iter().filter(|(place, _)| !place.named && place.path.is_dir()).map(|(place, _)| &*place.path).collect();
+    let flat = globbed.iter().filter(|path| shape(path) == Shape::Flat).count();
+    if flat == 0 || globbed.len() < taken.len() || taken.iter().any(|(_, role)| role.is_some()) {
+        return Ok(false);
+    }
+    let mut names: HashMap<&OsStr, &Path> = HashMap::new();
+    for path in &globbed {
+        if let Some(other) = path.file_name().and_then(|name| names.insert(name, path)) {
+            let message = format!("and {} are called alike, and a pattern found both: name the folder that they lie in", other.display());
+            return Err(Error::data(path, message));
+        }
+    }
+    let filled: Vec<&&Path> = globbed.iter().filter(|path| shape(path) != Shape::Empty).collect();
+    if let Some(odd) = filled.iter().find(|path| shape(path) != Shape::Flat) {
+        let message = "lies beside folders of pictures that a pattern found, each of which would be a class: name the folder that they lie in";
+        return Err(Error::data(odd, message));
+    }
+    all.of(Part::Train).classes.extend(globbed.into_iter().map(Path::to_owned));
+    all.tally.notes.push("each folder that the pattern found is a class".into());
+    Ok(true)
 }
 
 /// The part that a place's own name stands for.

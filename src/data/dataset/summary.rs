@@ -28,6 +28,8 @@ pub struct PartSummary {
     pub uncounted: usize,
     /// Whether the command uses it.
     pub used: bool,
+    /// Whether it was held out of the training part.
+    pub held_out: bool,
     /// Why it cannot be read, where nobody needs it.
     pub unreadable: Option<String>,
 }
@@ -60,6 +62,26 @@ impl Summary {
         let odd = |kind: &str| !kind.starts_with('.') || Tally::is_picture(kind);
         let unreadable = self.parts.iter().any(|p| p.unreadable.is_some());
         unreadable || !self.passed_by_name.is_empty() || !self.notes.is_empty() || self.passed_over.iter().any(|(kind, _)| odd(kind))
+    }
+
+    /// The same where so many labelled images of training are held out as the validation part.
+    #[must_use]
+    pub fn holding_out(&self, images: usize) -> Self {
+        let mut parts = Vec::new();
+        for mut part in self.parts.iter().filter(|p| p.part != Part::Val).cloned() {
+            let is_training = part.part == Part::Train;
+            if is_training {
+                part.pictures -= images;
+                part.labelled -= images;
+            }
+            parts.push(part);
+            if is_training {
+                let (pictures, labelled) = (images, images);
+                let part = Part::Val;
+                parts.push(PartSummary { part, pictures, labelled, shards: 0, uncounted: 0, used: true, held_out: true, unreadable: None });
+            }
+        }
+        Self { parts, ..self.clone() }
     }
 
     /// Takes over what a scan did not take for images.
@@ -97,6 +119,9 @@ impl Summary {
         write!(f, "{} {}", p.pictures, p.part.name())?;
         if p.uncounted > 0 {
             write!(f, " and {} not counted", counted(p.uncounted, "compressed shard", "compressed shards"))?;
+        }
+        if p.held_out {
+            f.write_str(" (held out of training)")?;
         }
         match (p.part, p.pictures, p.labelled) {
             (_, 0, _) | (Part::Unlabelled, ..) => Ok(()),
@@ -152,6 +177,9 @@ impl Serialize for Summary {
             .iter()
             .map(|p| {
                 let mut part = json!({"pictures": p.pictures, "with_class": p.labelled, "shards": p.shards, "used": p.used});
+                if p.held_out {
+                    part["held_out"] = json!(true);
+                }
                 if p.uncounted > 0 {
                     part["shards_not_counted"] = json!(p.uncounted);
                 }
@@ -176,7 +204,16 @@ mod tests {
 
     #[test]
     fn a_line_that_names_everything() {
-        let part = |part, pictures, labelled, used| PartSummary { part, pictures, labelled, shards: 0, uncounted: 0, used, unreadable: None };
+        let part = |part, pictures, labelled, used| PartSummary {
+            part,
+            pictures,
+            labelled,
+            shards: 0,
+            uncounted: 0,
+            used,
+            held_out: false,
+            unreadable: None,
+        };
         let mut all = Summary {
             parts: vec![part(Part::Train, 240, 240, true), part(Part::Val, 60, 60, true), part(Part::Unlabelled, 269, 0, true)],
             classes: 3,
@@ -197,6 +234,13 @@ mod tests {
             all.to_string(),
             "569 pictures: 240 training in 3 classes (10 without a class), 60 validation, 269 unlabelled; not used here: validation; \
              passed over: 3 .heic, 1 .txt, the shard extra.tar, which is no part; 1 folder without pictures (eel)"
+        );
+        let held = serde_json::to_value(all.holding_out(40)).unwrap();
+        assert_eq!((&held["pictures"], &held["parts"]["validation"]["held_out"]), (&json!(509), &json!(true)));
+        assert!(
+            all.holding_out(40)
+                .to_string()
+                .starts_with("509 pictures: 200 training in 3 classes (10 without a class), 40 validation (held out of training), 269")
         );
         let json = serde_json::to_value(&all).unwrap();
         assert_eq!((&json["pictures"], &json["passed_over"][".heic"], &json["parts"]["validation"]["used"]), (&json!(569), &json!(3), &json!(false)));

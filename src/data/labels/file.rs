@@ -71,14 +71,19 @@ fn short(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
+/// The names of the first line's columns.
+pub(super) fn header_of_csv(text: &str) -> Vec<String> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    reader.headers().map(|names| names.iter().map(str::to_owned).collect()).unwrap_or_default()
+}
+
 /// Rows of a CSV text with a header or without one: then its two columns are name and class.
 pub(super) fn rows_of_csv(text: &str, key: Option<&str>) -> Result<Vec<Row>, String> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let mut records = reader.records();
     let line_of = |record: &csv::StringRecord| record.position().map_or(0, |p| p.line() as usize);
     let first = records.next().ok_or("holds no line")?.map_err(|e| e.to_string())?;
-    // Excel writes a mark in front.
-    let header: Vec<String> = first.iter().map(|name| name.trim_start_matches('\u{feff}').to_lowercase()).collect();
+    let header: Vec<String> = first.iter().map(str::to_lowercase).collect();
     let find = |names: &[&str]| names.iter().find_map(|name| header.iter().position(|column| column == name));
     let columns = || header.join(", ");
     let (name, class, headed) = match (find(&NAME_COLUMNS), key) {

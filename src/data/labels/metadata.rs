@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::file::rows_of_csv;
+use super::file::{header_of_csv, rows_of_csv};
 use super::table::{Row, Table};
 use super::{MOST_BYTES, json, read};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub(in crate::data) fn open(path: &Path, key: Option<&str>) -> Result<Result<Tab
     let wrong = |message: String| Error::data(path, message);
     let csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
     let rows = if csv {
-        let header: Vec<String> = text.lines().next().unwrap_or("").trim_start_matches('\u{feff}').split(',').map(|c| c.trim().to_owned()).collect();
+        let header = header_of_csv(&text);
         let label = key.unwrap_or("label");
         if !header.iter().any(|column| column == label) {
             return Ok(Err(header));

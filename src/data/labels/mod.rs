@@ -14,6 +14,9 @@ pub(super) use table::{Row, Table};
 
 use crate::error::{Error, Result};
 
+/// The mark of UTF-8 that some programs begin a text with.
+pub(super) const MARK: &[u8] = &[0xef, 0xbb, 0xbf];
+
 /// Largest file of labels: a hundred bytes for each of ten million images.
 const MOST_BYTES: u64 = 1 << 30;
 
@@ -30,5 +33,7 @@ pub(super) fn read(path: &Path, most: u64) -> Result<String> {
     if bytes.len() as u64 > most {
         return Err(Error::data(path, format!("has more than {} MiB: that is no list of labels", most >> 20)));
     }
-    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    // Excel and other programs of Windows write a mark in front.
+    let text = bytes.strip_prefix(MARK).unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(text).into_owned())
 }

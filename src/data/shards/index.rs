@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Stamp;
 use super::members::Members;
+use super::samples::Member;
 use crate::atomic;
 use crate::data::decode::EXTENSIONS;
 
 /// Raise it when the form of the file changes, or what members of a shard mean ([`super::members`]).
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A shard that changed so shortly before it was indexed might change again without another time: it is not kept.
 const UNSETTLED: Duration = Duration::from_secs(2);
@@ -62,7 +63,11 @@ impl Kept {
 
     /// What is known of a shard as it is now.
     pub fn get(&self, name: &OsStr, stamp: &Stamp) -> Option<&Members> {
-        self.entries.get(name.to_str()?).filter(|entry| entry.stamp == *stamp).map(|entry| &entry.members)
+        let entry = self.entries.get(name.to_str()?).filter(|entry| entry.stamp == *stamp)?;
+        // Sizes of members are allocated as they are read.
+        let size = entry.members.unpacked.unwrap_or(stamp.size);
+        let fits = |m: &Member| m.offset.checked_add(m.length).is_some_and(|end| end <= size);
+        Some(&entry.members).filter(|members| members.files.iter().all(fits))
     }
 
     /// Adds a shard, where its name can be kept and it has settled.

@@ -3,7 +3,7 @@
 //! Promise: memory is bounded by what a member's name may be, not by what a header says it is; a file that ends too early, or goes on behind
 //! its end, is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Error, Result};
 use std::path::Path;
@@ -14,6 +14,7 @@ use super::read_at;
 use super::samples::{Kind, Member};
 use crate::data::dataset::found::Tally;
 use crate::data::folder::is_image;
+use crate::data::labels::MARK;
 use crate::data::labels::json::class_in;
 
 /// Tar files consist of blocks of so many bytes.
@@ -41,47 +42,90 @@ pub(super) struct Members {
     pub files: Vec<Member>,
     /// What is no file, by kinds as [`Tally`] has them.
     pub kinds: BTreeMap<String, u64>,
-    /// Whether the shard is compressed.
-    pub packed: bool,
+    /// Bytes of the unpacked copy, if the shard is compressed.
+    pub unpacked: Option<u64>,
 }
 
 /// Reads all headers of a tar of `size` bytes, and class texts. What is read of a member is part of the kept index: who changes it raises `FORMAT`
 /// in [`super::index`].
 pub(super) fn members(file: &File, path: &Path, size: u64, label_key: Option<&str>) -> Result<Members> {
     let mut walk = Walk { window: Window { file, path, size, at: 0, bytes: Vec::new() }, at: 0 };
-    let (mut files, mut tally) = (Vec::new(), Tally::default());
+    let (mut files, mut links, mut tally) = (Vec::new(), Vec::new(), Tally::default());
     while let Some(Entry { name, what, offset, length }) = walk.next()? {
-        if name.ends_with('/') || name.split('/').any(|part| part.starts_with('.')) {
+        let Some(plain) = plain(&name) else {
+            tally.count("members whose names lead out of the shard", 1);
+            continue;
+        };
+        if name.ends_with('/') || plain.split('/').any(|part| part.starts_with('.')) {
             continue;
         }
         match what {
-            What::File => {}
-            What::Folder => continue,
-            What::Other(kind) => {
-                tally.count(kind, 1);
-                continue;
-            }
+            What::File => files.push(member(&mut walk.window, plain, (offset, length), label_key, &mut tally)?),
+            What::Folder => {}
+            What::Link(target) => links.push((plain, target)),
+            What::Other(kind) => tally.count(kind, 1),
         }
-        let base = name.rsplit('/').next().unwrap_or(&name);
-        let extension = base.rsplit_once('.').map_or("", |(_, extension)| extension).to_lowercase();
-        let wrong = |message: String| Error::other(format!("{name} {message}"));
-        let kind = match extension.as_str() {
-            _ if is_image(base) => Kind::Image,
-            "cls" if length > LONGEST_CLASS => return Err(wrong(format!("has {length} bytes: a class has at most {LONGEST_CLASS}"))),
-            "cls" => Kind::Class(String::from_utf8_lossy(walk.window.get(offset, length)?).into_owned()),
-            "json" if length <= LONGEST_JSON => Kind::Json(class_in(walk.window.get(offset, length)?, label_key).map_err(wrong)?),
-            "json" if label_key.is_some() => return Err(wrong(format!("has {length} bytes: classes are looked for in at most {LONGEST_JSON}"))),
-            _ => Kind::Other,
-        };
-        files.push(Member { name, offset, length, kind });
     }
-    Ok(Members { files, kinds: tally.kinds, packed: false })
+    if !links.is_empty() {
+        let mut places: HashMap<String, (u64, u64)> = files.iter().map(|m: &Member| (m.name.clone(), (m.offset, m.length))).collect();
+        for (name, target) in links {
+            let Some(place) = plain(&target).and_then(|target| places.get(&target).copied()) else {
+                let message =
+                    format!("{name} is a hard link to {target}, which the shard does not hold: `tar --hard-dereference` stores the file itself");
+                return Err(Error::other(message));
+            };
+            places.insert(name.clone(), place);
+            files.push(member(&mut walk.window, name, place, label_key, &mut tally)?);
+        }
+    }
+    Ok(Members { files, kinds: tally.kinds, unpacked: None })
+}
+
+/// A name without `.` and `..`; none where it leads out of the shard's folder.
+fn plain(name: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            _ => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// What a file is, with the class that it may hold.
+fn member(window: &mut Window<'_>, name: String, (offset, length): (u64, u64), label_key: Option<&str>, tally: &mut Tally) -> Result<Member> {
+    let base = name.rsplit('/').next().unwrap_or(&name);
+    let extension = base.rsplit_once('.').map_or("", |(_, extension)| extension).to_lowercase();
+    let wrong = |message: String| Error::other(format!("{name} {message}"));
+    let kind = match extension.as_str() {
+        _ if is_image(base) => Kind::Image,
+        "cls" if length > LONGEST_CLASS => return Err(wrong(format!("has {length} bytes: a class has at most {LONGEST_CLASS}"))),
+        "cls" => {
+            let text = window.get(offset, length)?;
+            Kind::Class(String::from_utf8_lossy(text.strip_prefix(MARK).unwrap_or(text)).into_owned())
+        }
+        "json" if length <= LONGEST_JSON => {
+            let text = window.get(offset, length)?;
+            let text = text.strip_prefix(MARK).unwrap_or(text);
+            if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
+                tally.count("members .json that are no JSON", 1);
+            }
+            Kind::Json(class_in(text, label_key).map_err(wrong)?)
+        }
+        "json" if label_key.is_some() => return Err(wrong(format!("has {length} bytes: classes are looked for in at most {LONGEST_JSON}"))),
+        _ => Kind::Other,
+    };
+    Ok(Member { name, offset, length, kind })
 }
 
 /// What an entry is.
 enum What {
     File,
     Folder,
+    /// Another name of the member that is called so.
+    Link(String),
     /// Something that holds no bytes of its own, as it is counted.
     Other(&'static str),
 }
@@ -104,6 +148,7 @@ struct Walk<'a> {
 #[derive(Default)]
 struct Extended {
     name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
     size: Option<u64>,
     sparse: bool,
 }
@@ -134,6 +179,8 @@ impl Walk<'_> {
                 let body = self.window.get(offset, stored)?;
                 if kind.is_gnu_longname() {
                     extended.name = Some(body.split(|byte| *byte == 0).next().unwrap_or_default().to_vec());
+                } else if kind.is_gnu_longlink() {
+                    extended.link = Some(body.split(|byte| *byte == 0).next().unwrap_or_default().to_vec());
                 } else if kind.is_pax_local_extensions() {
                     extended.read(body)?;
                 }
@@ -142,7 +189,7 @@ impl Walk<'_> {
             let length = extended.size.unwrap_or(stored);
             let full = extended.name.take().unwrap_or_else(|| header.path_bytes().into_owned());
             let name = String::from_utf8_lossy(&full);
-            let name = name.trim_start_matches("./").trim_start_matches('/').to_owned();
+            let name = name.into_owned();
             let mut sparse = extended.sparse;
             if kind.is_gnu_sparse() {
                 sparse = true;
@@ -160,7 +207,11 @@ impl Walk<'_> {
                 _ if sparse => What::Other("sparse members"),
                 tar::EntryType::Regular | tar::EntryType::Continuous => What::File,
                 tar::EntryType::Directory => What::Folder,
-                tar::EntryType::Link | tar::EntryType::Symlink => What::Other("links in shards"),
+                tar::EntryType::Link => {
+                    let target = extended.link.take().or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+                    What::Link(String::from_utf8_lossy(&target.unwrap_or_default()).into_owned())
+                }
+                tar::EntryType::Symlink => What::Other("symbolic links in shards"),
                 tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => What::Other("pipes or devices"),
                 _ => What::Other("members of unknown kinds"),
             };
@@ -198,6 +249,7 @@ impl Extended {
             let record = record?;
             match record.key_bytes() {
                 b"path" => self.name = Some(record.value_bytes().to_vec()),
+                b"linkpath" => self.link = Some(record.value_bytes().to_vec()),
                 b"size" => {
                     let size = record.value().ok().and_then(|text| text.parse().ok());
                     self.size = Some(size.ok_or_else(|| Error::other("has a PAX header whose size is no number"))?);
@@ -206,7 +258,7 @@ impl Extended {
                 _ => {}
             }
         }
-        if self.name.as_ref().is_some_and(|name| name.len() as u64 > LONGEST_NAME) {
+        if [&self.name, &self.link].into_iter().flatten().any(|name| name.len() as u64 > LONGEST_NAME) {
             return Err(Error::other(format!("claims a name of more than {LONGEST_NAME} bytes")));
         }
         Ok(())

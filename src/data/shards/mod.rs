@@ -3,6 +3,7 @@
 //! Members are `CLASS/name.png`, or `key.jpg` with its class as text in `key.cls` or `key.json`: [`samples`].
 
 mod index;
+mod kept;
 mod members;
 mod samples;
 mod unpack;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::dataset::found::{Class, Found, Source, Tally};
 use crate::error::{Error, Result};
 use index::Kept;
+pub use kept::{KeptShards, kept_shards};
 use members::{Members, members};
 use samples::Member;
 use unpack::{Compression, Unpacked};
@@ -53,13 +55,16 @@ pub(super) struct Stamp {
     pub size: u64,
     /// Time of change since 1970; files that are older count as of then.
     changed: Duration,
+    /// Time of the last change of anything about it, where the system has one: it tells a file that was replaced by one of the same
+    /// size and time of change (`cp -p`).
+    status: Duration,
 }
 
 impl Stamp {
     fn of(path: &Path) -> std::io::Result<Self> {
         let about = std::fs::metadata(path)?;
         let changed = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Ok(Self { size: about.len(), changed: changed.unwrap_or_default() })
+        Ok(Self { size: about.len(), changed: changed.unwrap_or_default(), status: status(&about) })
     }
 
     fn time(&self) -> SystemTime {
@@ -68,9 +73,20 @@ impl Stamp {
 
     /// 16 hexadecimal digits.
     fn hash(&self) -> String {
-        let text = format!("{} {}", self.size, self.changed.as_nanos());
+        let text = format!("{} {} {}", self.size, self.changed.as_nanos(), self.status.as_nanos());
         blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
     }
+}
+
+#[cfg(unix)]
+fn status(about: &std::fs::Metadata) -> Duration {
+    use std::os::unix::fs::MetadataExt;
+    Duration::new(about.ctime().try_into().unwrap_or_default(), about.ctime_nsec().try_into().unwrap_or_default())
+}
+
+#[cfg(not(unix))]
+fn status(_about: &std::fs::Metadata) -> Duration {
+    Duration::ZERO
 }
 
 /// A tar file that members are read from.
@@ -169,7 +185,7 @@ fn one<'k>(
         return Err(Error::data(path, "is empty"));
     }
     let known = known(path, &stamp);
-    if let Some(members) = known.filter(|members| !members.packed) {
+    if let Some(members) = known.filter(|members| members.unpacked.is_none()) {
         return Ok(Some(Indexed { stamp, members: members.clone(), unpacked: None, fresh: false }));
     }
     let before = cache.map(|cache| unpack::place(path, &stamp, cache)).filter(|place| place.is_file());
@@ -179,6 +195,9 @@ fn one<'k>(
         let members = members(&file, path, stamp.size, label_key).map_err(|e| unreadable(path, &e))?;
         return Ok(Some(Indexed { stamp, members, unpacked: None, fresh: true }));
     }
+    // A copy that was cut is made anew.
+    let size = |place: &PathBuf| std::fs::metadata(place).ok().map(|about| about.len());
+    let before = before.filter(|place| known.is_none_or(|members| size(place) == members.unpacked));
     if let (Some(members), true) = (known, before.is_some() || count_only) {
         return Ok(Some(Indexed { stamp, members: members.clone(), unpacked: before.map(unpack::found), fresh: false }));
     }
@@ -204,7 +223,7 @@ fn unreadable(path: &Path, e: &std::io::Error) -> Error {
 fn packed_members(path: &Path, label_key: Option<&str>) -> std::io::Result<Members> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
-    Ok(Members { packed: true, ..members(&file, path, size, label_key)? })
+    Ok(Members { unpacked: Some(size), ..members(&file, path, size, label_key)? })
 }
 
 impl Shard {
@@ -232,7 +251,8 @@ impl Shard {
     /// Opens the file that was indexed, and no other that has taken its name.
     fn open(&self, path: &Path) -> std::io::Result<File> {
         let file = File::open(path)?;
-        if self.unpacked.is_none() && Stamp::of(path)? != self.stamp {
+        let same = |now: &Stamp| (now.size, now.changed) == (self.stamp.size, self.stamp.changed);
+        if self.unpacked.is_none() && !same(&Stamp::of(path)?) {
             let message = format!("{} has changed since the set was opened", path.display());
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
         }

@@ -95,7 +95,8 @@ pub fn parts(contents: Contents, val_fraction: Option<f64>, seed: u64) -> Result
     let HeldOut { train, val, remarks } =
         hold_out(&names, &labels, all.classes(), fraction, seed).map_err(|message| Error::data(all.root(), message))?;
     remarks.iter().for_each(|remark| tracing::warn!("{}: {remark}", all.root().display()));
-    Ok((all.select(&train)?, all.select(&val)?))
+    let summary = Arc::new(all.summary().holding_out(val.len()));
+    Ok((all.select(&train)?.with_summary(&summary), all.select(&val)?.with_summary(&summary)))
 }
 
 /// The next batch, or a break where a stop request comes before it does.
