@@ -118,7 +118,7 @@ fn kept_indexes() {
 #[test]
 fn records_of_cifar_and_stl() {
     let record: Vec<u8> = (0..3073_usize * 2).map(|i| (i % 10) as u8).collect();
-    fuzz("data_batch_2.bin", &[record.clone()], |path| {
+    fuzz("data_batch_2.bin", std::slice::from_ref(&record), |path| {
         let beside = |name: &str, bytes: &[u8]| std::fs::write(path.with_file_name(name), bytes).unwrap();
         [1, 3, 4, 5].iter().for_each(|n| beside(&format!("data_batch_{n}.bin"), &record));
         beside("batches.meta.txt", b"a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n");
