@@ -20,6 +20,8 @@ mod labels;
 mod names;
 mod nonfinite;
 mod rig;
+#[cfg(target_os = "linux")]
+mod soak;
 mod stops;
 #[cfg(unix)]
 mod stops_early;
