@@ -2,6 +2,7 @@
 
 use crate::rig::{Rig, finished, repository};
 use std::collections::BTreeMap;
+use swav_wgpu::train::checkpoint::CheckpointStore;
 use swav_wgpu::weights::{AnyTensor, write_safetensors};
 
 const TRAIN: &str = "train --config pretrain.toml --out run -q";
@@ -187,4 +188,23 @@ fn images_that_kernels_cannot_count() {
     let line = "eval-linear --config linear.toml --weights random:0 --out out --set image.size=4096 --set train.batch=256";
     rig.run(line).fails(7, &["256 images of 4096x4096", "255 of them are the most"]);
     assert!(!rig.path("out").exists());
+}
+
+/// A run whose pictures were decoded by something else is told when it goes on; one with the same decoders is not.
+#[test]
+fn other_decoders() {
+    let rig = Rig::new();
+    rig.run(&format!("{TRAIN} --max-steps 1")).ok();
+    assert!(!rig.run("train --out run --resume --max-steps 2").ok().err.contains("decoded by"));
+    let record = std::fs::read_to_string(rig.path("run/kernels.json")).unwrap();
+    assert!(record.contains("libjpeg-turbo-rs"), "{record}");
+    let store = CheckpointStore::open(rig.path("run/checkpoints"), 3).unwrap();
+    let saved = store.load(2).unwrap();
+    let tensors = saved.names().map(|name| (name.to_owned(), saved.tensor(name).unwrap())).collect();
+    let mut metadata = saved.metadata.clone();
+    let decoders = metadata.insert("decoders".into(), "zune-jpeg 0.4.0".into()).expect("the decoders are in the checkpoint");
+    store.save(2, &tensors, &metadata, &mut Vec::new()).unwrap();
+    let ran = rig.run("train --out run --resume --max-steps 3").ok();
+    let warning = format!("images were decoded by zune-jpeg 0.4.0 when the checkpoint was written and are by {decoders} now");
+    assert!(ran.err.contains(&warning), "{}", ran.err);
 }

@@ -60,6 +60,14 @@ pub fn fuzz(name: &str, seeds: &[Vec<u8>], parse: impl Fn(&Path) -> bool) {
     println!("{name}: {} cases, {taken} taken, in {:.0} s", case - first, began.elapsed().as_secs_f64());
 }
 
+/// What `work` gives, how long it takes, and by how many bytes the process's memory grows at most.
+pub fn costs<T>(work: impl FnOnce() -> T) -> (T, Duration, u64) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (before, start) = (reset_peak(), Instant::now());
+    let done = work();
+    (done, start.elapsed(), peak().saturating_sub(before))
+}
+
 /// The case to begin with: a long run tries others each time.
 fn first_case(long: bool) -> u64 {
     let asked = std::env::var("SWAV_FUZZ_FIRST").ok().map(|s| s.parse().expect("SWAV_FUZZ_FIRST is a number"));

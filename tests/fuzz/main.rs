@@ -11,6 +11,7 @@
 //! begins at another case each time, prints how many it tried, and leaves a failing input in
 //! `target/fuzz/`. `SWAV_FUZZ_FIRST=CASE` begins at a given one.
 
+mod bombs;
 mod data;
 mod harness;
 #[path = "../support/hostile_files.rs"]

@@ -9,8 +9,14 @@ use libjpeg_turbo_rs::{
 use super::jpeg_layout::Layout;
 use super::{MAX_EXTRA, MAX_SIDE, Rgb8, check_size, too_much_memory};
 
-/// Most scans that are read. Usual files have 10; each costs time for every block, whether it brings anything or not.
-const MAX_SCANS: usize = 64;
+/// Most scans that are read, of however small a picture: each keeps tables of its own. Usual files have 10.
+pub(super) const MAX_SCANS: usize = 1000;
+
+/// Most passes over every block that scans may take, as each costs time whether it brings anything or not; a scan of one component counts for its blocks.
+const MAX_PASSES: u64 = 64;
+
+/// Blocks that all scans together may pass over in any case, so that small pictures may have as many scans as they like.
+const FREE_BLOCKS: u64 = 1 << 19;
 
 /// Bytes a pixel that `by_planes` takes in all, at most: coefficients of four components, two files made of them, planes.
 const BYTES_BY_PLANES: f64 = 32.0;
@@ -20,8 +26,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     let layout = Layout::read(bytes)?;
     layout.check()?;
     check_size(layout.width.into(), layout.height.into())?;
-    if layout.scans() > MAX_SCANS {
-        return Err(format!("cannot be decoded: {} scans are more than {MAX_SCANS}", layout.scans()));
+    let (blocks, scanned) = (layout.blocks(), layout.scanned_blocks());
+    if scanned > FREE_BLOCKS.max(MAX_PASSES * blocks) {
+        let (scans, most) = (layout.scans(), FREE_BLOCKS.max(MAX_PASSES * blocks));
+        return Err(format!(
+            "cannot be decoded: its {scans} scans pass over {scanned} blocks, more than {most} ({MAX_PASSES} times the picture's {blocks}, or {FREE_BLOCKS})"
+        ));
     }
     if layout.is_partly_interleaved() {
         return Err("is a JPEG with sequential scans of some components together, which is not read".into());
@@ -41,8 +51,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     }
     let mut ended;
     let mut bytes = bytes;
-    if layout.lacks_end {
-        ended = bytes.to_vec();
+    if layout.lacks_end || layout.end.is_some() {
+        ended = bytes[..layout.end.unwrap_or(bytes.len())].to_vec();
         ended.extend([0xFF, 0xD9]);
         bytes = &ended;
     }

@@ -4,6 +4,8 @@
 
 use std::iter::repeat_n;
 
+use super::jpeg::MAX_SCANS;
+
 /// What a frame's header says of one component.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Component {
@@ -37,6 +39,8 @@ pub(super) struct Layout {
     scans: Vec<Scan>,
     /// Whether more than one scan was looked for, and no end marker found behind them.
     pub lacks_end: bool,
+    /// Where the only scan of a sequential file ends, if it was looked for; what follows is no part of its picture.
+    pub end: Option<usize>,
 }
 
 const START_OF_SCAN: u8 = 0xDA;
@@ -46,7 +50,8 @@ impl Layout {
     /// Reads the markers up to the only scan, or to the end of the file where there are several.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let cut = || "is a JPEG that ends within its header: the file is cut off".to_owned();
-        let mut layout = Self { marker: 0, precision: 0, width: 0, height: 0, components: Vec::new(), scans: Vec::new(), lacks_end: false };
+        let mut layout =
+            Self { marker: 0, precision: 0, width: 0, height: 0, components: Vec::new(), scans: Vec::new(), lacks_end: false, end: None };
         let mut at = 2;
         loop {
             let Some(found) = next_marker(bytes, at) else {
@@ -67,7 +72,12 @@ impl Layout {
                 0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => layout.frame(found.0, body).ok_or_else(cut)?,
                 START_OF_SCAN => {
                     layout.scan(body).ok_or("cannot be decoded: a scan's header is damaged")?;
+                    if layout.scans.len() > MAX_SCANS {
+                        return Err(format!("cannot be decoded: more than {MAX_SCANS} scans"));
+                    }
                     if !layout.has_several_scans() {
+                        let end = || next_marker(bytes, at).map(|(_, behind)| behind - 2);
+                        layout.end = layout.is_sampled_oddly().then(end).flatten();
                         break;
                     }
                 }
@@ -113,6 +123,24 @@ impl Layout {
     /// How many scans there are.
     pub fn scans(&self) -> usize {
         self.scans.len()
+    }
+
+    /// Blocks of a component, in whole units as interleaved scans have them.
+    fn blocks_of(&self, component: &Component) -> u64 {
+        let (across, down) = self.largest_sampling();
+        let along = |pixels: u16, largest: u8, own: u8| u64::from(pixels).div_ceil(8 * u64::from(largest.max(1))) * u64::from(own);
+        along(self.width, across, component.sampling.0) * along(self.height, down, component.sampling.1)
+    }
+
+    /// Blocks of all components.
+    pub fn blocks(&self) -> u64 {
+        self.components.iter().map(|component| self.blocks_of(component)).sum()
+    }
+
+    /// Blocks that all scans together pass over.
+    pub fn scanned_blocks(&self) -> u64 {
+        let of = |id: &u8| self.components.iter().find(|component| component.id == *id).map_or(0, |component| self.blocks_of(component));
+        self.scans.iter().flat_map(|scan| &scan.components).map(of).sum()
     }
 
     /// The largest sampling factors, across and down.

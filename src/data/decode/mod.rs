@@ -5,6 +5,7 @@
 //! read, how far it is from Pillow, and why: docs/images.md.
 
 mod foreign;
+mod gif;
 mod jpeg;
 mod jpeg_layout;
 mod raster;
@@ -66,6 +67,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     // A fault in one of the decoders is an error of this file, not the end of a run.
     catch_unwind(AssertUnwindSafe(|| match format {
         ImageFormat::Jpeg => jpeg::decode(bytes),
+        ImageFormat::Gif => gif::decode(bytes),
         format => raster::decode(bytes, format),
     }))
     .unwrap_or_else(|_| Err("cannot be decoded: it leads the decoder astray".into()))

@@ -1,39 +1,111 @@
-//! Every format but JPEG, by way of the `image` crate.
+//! Every format but JPEG and GIF, by way of the `image` crate.
 
 use std::io::Cursor;
 
-use image::{ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel};
+use image::codecs::pnm::PnmDecoder;
+use image::error::LimitErrorKind;
+use image::{ColorType, DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel};
 
 use super::{MAX_EXTRA, MAX_SIDE, Rgb8, check_size, too_much_memory};
+
+/// Most memory for colour profiles, texts, and a decoder's own buffers.
+const MAX_ASIDE: u64 = MAX_EXTRA / 4;
 
 /// Decodes an image of a format that `recognise` lets through.
 pub(super) fn decode(bytes: &[u8], format: ImageFormat) -> Result<Rgb8, String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
-    // Colour profiles and texts are unpacked within this, too.
-    (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(MAX_SIDE), Some(MAX_SIDE), Some(MAX_EXTRA / 4));
-    reader.limits(limits);
-    let failed = |e| match e {
-        ImageError::Limits(_) => format!("cannot be decoded: more than {MAX_SIDE} pixels a side, or more memory than it is worth"),
-        e => format!("cannot be decoded: {e}"),
-    };
-    let decoder = reader.into_decoder().map_err(failed)?;
+    (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(MAX_SIDE), Some(MAX_SIDE), Some(MAX_ASIDE));
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
+    let color = decoder.color_type();
+    if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
+        return Err("holds colours as floats, whose range nothing tells: which is not read".into());
+    }
     // Three bytes a pixel are the result; what has another form is turned, so both are there for a while.
-    let extra = match decoder.color_type() {
+    let (pixels, total) = (u64::from(width) * u64::from(height), decoder.total_bytes());
+    let extra = match color {
         // Its lossless kind is unpacked with alpha, used or not.
-        _ if format == ImageFormat::WebP => 4 * u64::from(width) * u64::from(height),
+        _ if format == ImageFormat::WebP => 4 * pixels,
         ColorType::Rgb8 => 0,
-        ColorType::Rgba8 => decoder.total_bytes() / 4,
-        _ => decoder.total_bytes(),
+        ColorType::Rgba8 => total / 4,
+        _ => total,
     };
+    // Unpacked once more within the decoder; of CMYK, with its fourth colour.
+    let inner = match decoder.original_color_type() {
+        _ if format != ImageFormat::Tiff => 0,
+        ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 => total / 3 * 4,
+        _ => total,
+    };
+    let extra = extra.max((inner + total).saturating_sub(3 * pixels));
     if extra > MAX_EXTRA {
         return Err(too_much_memory(width, height));
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    if inner > 0 {
+        limits.max_alloc = Some(inner + MAX_ASIDE);
+        decoder.set_limits(limits).map_err(failed)?;
+    }
+    // Pillow turns TIFF upright by itself, and no other format.
+    let orientation = if inner > 0 { Some(decoder.orientation().map_err(failed)?) } else { None };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    if let Some(orientation) = orientation {
+        image.apply_orientation(orientation);
+    }
     let (width, height) = (image.width() as usize, image.height() as usize);
+    match format {
+        ImageFormat::Bmp => round_as_pillow(bytes, &mut image),
+        ImageFormat::Pnm => return Ok(Rgb8 { width, height, pixels: scaled(bytes, image)? }),
+        _ => {}
+    }
     Ok(Rgb8 { width, height, pixels: to_rgb(image) })
+}
+
+fn failed(error: ImageError) -> String {
+    match error {
+        ImageError::Limits(limit) => match limit.kind() {
+            LimitErrorKind::DimensionError => format!("cannot be decoded: more than {MAX_SIDE} pixels a side"),
+            _ => format!("cannot be decoded: more than {} MiB of memory for its profiles, texts and buffers, beyond the pixels", MAX_ASIDE >> 20),
+        },
+        error => format!("cannot be decoded: {error}"),
+    }
+}
+
+/// Five and six bits to eight, rounded down as Pillow does, where the decoder rounds to the nearest. Files of other depths stay.
+fn round_as_pillow(bytes: &[u8], image: &mut DynamicImage) {
+    let word = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let DynamicImage::ImageRgb8(image) = image else { return };
+    if word(14) < 40 || word(28) & 0xFFFF != 16 {
+        return;
+    }
+    // Without masks of its own, five bits for each.
+    let bits = if word(30) == 0 { [5; 3] } else { [54, 58, 62].map(|at| word(at).count_ones().clamp(1, 8)) };
+    for pixel in image.pixels_mut() {
+        for (byte, bits) in pixel.0.iter_mut().zip(bits) {
+            let most = (1u32 << bits) - 1;
+            *byte = ((u32::from(*byte) * most + 127) / 255 * 255 / most) as u8;
+        }
+    }
+}
+
+/// Samples of PPM and its like on the scale of their maximum, rounded as Pillow does: ties to even. Grey of 16 bits keeps its high byte.
+fn scaled(bytes: &[u8], image: DynamicImage) -> Result<Vec<u8>, String> {
+    let most = f64::from(PnmDecoder::new(Cursor::new(bytes)).map_err(failed)?.into_inner().1.maximal_sample());
+    // The decoder has spread them over all values of its type; what they were before comes first.
+    let turned = |value: f64, full: f64| ((value * most / full).round() / most * 255.0).round_ties_even() as u8;
+    Ok(match image {
+        DynamicImage::ImageRgb16(b) => colours(&b, |v| turned(f64::from(v), 65535.0)),
+        image @ DynamicImage::ImageLuma16(_) => to_rgb(image),
+        image => {
+            let mut pixels = to_rgb(image);
+            if most != 1.0 && most != 255.0 {
+                let table: Vec<u8> = (0..=255u8).map(|v| turned(f64::from(v), 255.0)).collect();
+                pixels.iter_mut().for_each(|v| *v = table[usize::from(*v)]);
+            }
+            pixels
+        }
+    })
 }
 
 fn to_rgb(image: DynamicImage) -> Vec<u8> {
@@ -56,6 +128,7 @@ fn to_rgb(image: DynamicImage) -> Vec<u8> {
         DynamicImage::ImageRgba16(b) => colours(&b, |v| (v >> 8) as u8),
         DynamicImage::ImageLuma16(b) => colours(&b, |v| (v >> 8) as u8),
         DynamicImage::ImageLumaA16(b) => colours(&b, |v| (v >> 8) as u8),
+        // Floats are refused before; the type may grow.
         other => other.into_rgb8().into_raw(),
     }
 }

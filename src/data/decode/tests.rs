@@ -152,3 +152,76 @@ fn the_recorded_versions_are_those_of_the_lock_file() {
         assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")), "{decoder}");
     }
 }
+
+/// A progressive file cut anywhere is refused, whether an end marker is put behind the cut or not: but for its end, where nothing is missing.
+#[test]
+fn progressive_jpegs_that_are_cut_are_refused() {
+    for whole in [
+        &include_bytes!("../../../tests/files/jpeg/004_444_progressive.jpg")[..],
+        include_bytes!("../../../tests/files/jpeg/031_420_progressive.jpg"),
+        include_bytes!("../../../tests/files/jpeg/049_other_factors_progressive_many_refinements.jpg"),
+        include_bytes!("../../../tests/files/jpeg/067_luma_below_chroma_progressive_many_refinements.jpg"),
+    ] {
+        let right = decode(whole).unwrap();
+        for cut in 0..whole.len() {
+            for end in [&[][..], &[0xFF, 0xD9]] {
+                let read = decode(&[&whole[..cut], end].concat());
+                let at_its_end = cut + 3 >= whole.len() && read == Ok(right.clone());
+                assert!(read.is_err() || at_its_end, "cut to {cut} of {} bytes, with {} more", whole.len(), end.len());
+            }
+        }
+    }
+}
+
+/// Restart markers that are missing, of another number, or in the wrong place: an error, or all pixels right.
+#[test]
+fn damaged_restart_markers_are_refused() {
+    let mut coefficients = libjpeg_turbo_rs::read_coefficients(&a_jpeg()).unwrap();
+    coefficients.restart_interval = 1;
+    let jpeg = libjpeg_turbo_rs::write_coefficients(&coefficients).unwrap();
+    let right = decode(&jpeg).unwrap();
+    assert_eq!(right, decode(&a_jpeg()).unwrap());
+    let markers: Vec<usize> = (0..jpeg.len() - 1).filter(|at| jpeg[*at] == 0xFF && (0xD0..=0xD7).contains(&jpeg[at + 1])).collect();
+    assert!(markers.len() >= 5, "{} restart markers", markers.len());
+    let holds = |file: &[u8], what: &str| {
+        let read = decode(file);
+        assert!(read.is_err() || read.as_ref() == Ok(&right), "{what}: taken, with other pixels");
+        read.is_err()
+    };
+    let mut refused = 0;
+    for at in markers {
+        refused += usize::from(holds(&[&jpeg[..at], &jpeg[at + 2..]].concat(), &format!("without the marker at {at}")));
+        for marker in [0xD0, 0xD1, 0xD3, 0xD7, 0xD9, 0xFE, 0x00] {
+            let mut other = jpeg.clone();
+            other[at + 1] = marker;
+            refused += usize::from(holds(&other, &format!("{marker:x} at {at}")));
+        }
+        holds(&[&jpeg[..at], &jpeg[at..at + 2], &jpeg[at..]].concat(), &format!("the marker at {at} twice"));
+        refused += usize::from(holds(&[&jpeg[..at - 2], &jpeg[at..]].concat(), &format!("data missing before {at}")));
+    }
+    assert!(refused > 10, "{refused} refused");
+}
+
+/// Colours as floats have no range to be seen in.
+#[test]
+fn tiffs_of_floats_are_refused_by_name() {
+    let mut file = std::io::Cursor::new(Vec::new());
+    let floats = image::Rgb32FImage::from_pixel(2, 2, image::Rgb([0.5, 1.5, 2.5]));
+    image::DynamicImage::from(floats).write_to(&mut file, ImageFormat::Tiff).unwrap();
+    let said = decode(file.get_ref()).unwrap_err();
+    assert!(said.contains("floats"), "{said}");
+}
+
+/// A JPEG of one scan ends with it: what a file goes on with is no part of the picture, also where components are read one by one.
+#[test]
+fn scans_behind_the_only_one_do_not_matter() {
+    for whole in [
+        &include_bytes!("../../../tests/files/jpeg/054_luma_below_chroma_interleaved.jpg")[..],
+        include_bytes!("../../../tests/files/jpeg/027_420_interleaved.jpg"),
+    ] {
+        let right = decode(whole).unwrap();
+        let scan = whole.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
+        let again = whole[scan..whole.len() - 2].repeat(2000);
+        assert_eq!(decode(&[&whole[..whole.len() - 2], &again, &[0xFF, 0xD9]].concat()).unwrap(), right);
+    }
+}

@@ -1,4 +1,4 @@
-"""Makes JPEGs of every kind, and the pixels that Pillow reads from them, for `tests/data/sweep.rs`.
+"""Makes JPEGs of every kind, and the pixels that Pillow reads from them, for `tests/data/images.rs`.
 
     python3 tests/golden/images/sweep.py FOLDER
     SWEEP=FOLDER cargo test --release --test data sweep -- --ignored --nocapture
