@@ -125,7 +125,7 @@ def kinds():
         for masks in ((0xFF0000, 0xFF00, 0xFF), (0xFF000000, 0xFF0000, 0xFF00), (0xFF, 0xFF00, 0xFF0000)):
             yield "BMP of 32 bits with masks", "bmp", f"{size}-{masks[0]:x}", bmp_masks(width, height, 32, masks)
         for bits in (1, 4, 8, 24):
-            yield f"BMP of OS/2, {bits} bits", "bmp", size, bmp_os2(width, height, bits)
+            yield f"BMP of OS2, {bits} bits", "bmp", size, bmp_os2(width, height, bits)
         for bits in (4, 8):
             for delta in (False, True):
                 yield f"BMP, RLE of {bits} bits" + (", with skips" if delta else ""), "bmp", size, bmp_rle(width, height, bits, delta)
@@ -270,7 +270,7 @@ def bmp_rle(width, height, bits, delta):
 
 
 # Kinds that are refused though Pillow reads them, in the words of the message; and kinds that are off (docs/images.md).
-REFUSED = [("TIFF P", "RGBPalette"), ("TIFF YCbCr", "cannot be decoded"), ("TIFF LA", "cannot be decoded"), ("TIFF F", "cannot be decoded"),
+REFUSED = [("TIFF of 32 bits", "floats"), ("TIFF P", "RGBPalette"), ("TIFF YCbCr", "cannot be decoded"), ("TIFF LA", "cannot be decoded"), ("TIFF F", "cannot be decoded"),
            ("PPM F", "PFM"), (", zstd", "unsupported"), (", lzma", "unsupported"), (", group3", "unsupported")]
 OFF = ["with skips", ", jpeg", "PGM of 12 bits", "planar"]
 
@@ -292,9 +292,11 @@ def main():
             name = f"{kind} {name}.{extension}".replace(" ", "_").replace(",", "").replace(";", "")
             if any(part in kind for part in OFF):
                 continue
-            grey16 = "I;16" in kind and kind[:4] in ("PNG ", "TIFF", "PPM ") or kind in ("PNG of 16 bits, grey", "PGM of 16 bits")
+            grey16 = "I;16" in kind and kind[:4] in ("PNG ", "TIFF", "PPM ") or kind in ("PNG of 16 bits, grey", "PGM of 16 bits") or "TIFF of 16 bits, 1" in kind
             pixels = high_bytes(data) if grey16 else pillow(data)
             reason = next((reason for part, reason in REFUSED if part in kind), None)
+            if pixels is None and reason is None:
+                continue
             (folder / name).write_bytes(data)
             right[name] = reason or [pixels.shape[1], pixels.shape[0], f"{fnv(pixels.tobytes()):016x}"]
         (folder / "right.json").write_text(json.dumps(right, indent=0) + "\n")
