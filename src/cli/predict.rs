@@ -6,7 +6,7 @@ use crate::data::{Scratch, crop_bytes, read_image};
 use crate::error::{Error, Result};
 use crate::train::plan::HeadImages;
 use crate::train::{Extracted, Extractor};
-use crate::weights::{Classifier, HEAD_BACKBONE, HEAD_IMAGES, head_metadata, load_classifier};
+use crate::weights::{Classifier, ClassifierFile, HEAD_BACKBONE, HEAD_IMAGES, Unused, head_metadata, load_classifier};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ const BATCH: usize = 32;
 
 pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let head_file = head_file(args)?;
-    let (head, classes) = load_classifier(&head_file)?;
+    let ClassifierFile { classifier: head, classes, unused, remarks } = load_classifier(&head_file)?;
     let mut image = args.image.clone();
     // Images are prepared as those that the head was judged by: it says how itself, or the configuration beside it does.
     let own = if image.config.is_none() { head_metadata(&head_file, HEAD_IMAGES)? } else { None };
@@ -35,6 +35,9 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         return Err(Error::weights(head_file, message));
     }
     frozen.tell(global);
+    // What lies beside a head in the backbone's own file was told with the backbone.
+    let unused = Unused::describe(&unused).filter(|_| head_file != args.weights).map(|unused| format!("not used: {unused}"));
+    remarks.iter().chain(&unused).for_each(|remark| common::note(global, &format!("note: {}: {remark}", head_file.display())));
     if let Some(own) = head_metadata(&head_file, HEAD_BACKBONE)?
         && own != frozen.network.fingerprint(&gpu)?
     {

@@ -5,6 +5,7 @@
 //! f32, f16 or bf16; f64 is rounded to f32.
 
 use super::backbones::remark;
+use super::classifier::{Classifier, classifier, other_names};
 use super::layout::{self, Layout, Part, Plan};
 use super::one_line;
 use super::source::Source;
@@ -15,15 +16,6 @@ use crate::error::{Error, Result};
 use crate::nn::architecture::{Backbone, Head, TensorKind, TensorSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// A linear classifier on pooled features.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Classifier {
-    /// (classes, features).
-    pub weight: HostTensor,
-    /// (classes).
-    pub bias: HostTensor,
-}
 
 /// A network read from a file, in official names whatever the file used.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,33 +179,6 @@ fn drop_unusable(source: &Source, unusable: &BTreeMap<String, String>, plan: &mu
     }
 }
 
-/// Loads a classifier alone, from a file with or without a backbone: `fc`, `head.fc`, `linear` or `classifier`, with its class names.
-/// A batch norm before an official `linear` is multiplied into it, as it acts in evaluation.
-pub fn load_classifier(path: impl AsRef<Path>) -> Result<(Classifier, Option<Vec<String>>)> {
-    let source = Source::open(path.as_ref())?;
-    let shapes = source.shapes();
-    let (weight, bias) = layout::classifier_names(&shapes)
-        .ok_or_else(|| Error::weights(&source.path, "holds no classifier (fc, head.fc or linear, with weight and bias)"))?;
-    source.check_size([&weight, &bias].into_iter())?;
-    let mut classifier = classifier(&source, &shapes, &weight, &bias, None)?;
-    if let Some(norm) = layout::norm_before(&shapes, &weight) {
-        fold(&source, &mut classifier, &norm)?;
-    }
-    let classes = source.classes.clone().filter(|names| names.len() == classifier.bias.data.len());
-    Ok((classifier, classes))
-}
-
-/// Key of a head's metadata that says for which backbone it was trained.
-pub const HEAD_BACKBONE: &str = "backbone";
-
-/// Key of a head's metadata that says how its images were prepared.
-pub const HEAD_IMAGES: &str = "images";
-
-/// What a head's metadata says under that key, where it does: those that this program wrote.
-pub fn head_metadata(path: impl AsRef<Path>, key: &str) -> Result<Option<String>> {
-    Ok(Source::open(path.as_ref())?.metadata(key))
-}
-
 /// Recognises the head; without all of its three matrices (two for a linear projection) there is none.
 fn head(shapes: &BTreeMap<String, Vec<usize>>, layout: Layout, features: usize) -> Result<Option<Head>, String> {
     let matrix = |name: &str| match shapes.get(name).map(Vec::as_slice) {
@@ -248,7 +213,7 @@ fn head(shapes: &BTreeMap<String, Vec<usize>>, layout: Layout, features: usize) 
 }
 
 /// Reads a tensor as finite 32-bit floats.
-fn read_f32(source: &Source, name: &str) -> Result<HostTensor> {
+pub(super) fn read_f32(source: &Source, name: &str) -> Result<HostTensor> {
     let error = |message: String| Error::weights(&source.path, format!("tensor {} {message}", one_line(name)));
     let tensor = source.read(name)?;
     let data = tensor.to_f32().map_err(error)?;
@@ -326,49 +291,13 @@ fn read_classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, plan:
     match std::mem::take(&mut plan.classifier) {
         [Some(weight), Some(bias)] => {
             let classifier = classifier(source, shapes, &weight, &bias, Some(checkpoint.backbone.features()))?;
-            checkpoint.classes.take_if(|names| names.len() != classifier.bias.data.len());
+            let outputs = classifier.bias.data.len();
+            if let Some(names) = checkpoint.classes.take_if(|names| names.len() != outputs) {
+                checkpoint.remarks.push(other_names(names.len(), outputs));
+            }
             checkpoint.classifier = Some(classifier);
         }
         parts => plan.unmatched.extend(parts.into_iter().flatten()),
-    }
-    Ok(())
-}
-
-fn classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, weight: &str, bias: &str, features: Option<usize>) -> Result<Classifier> {
-    match (shapes.get(weight).map(Vec::as_slice), shapes.get(bias).map(Vec::as_slice)) {
-        (Some(&[rows, columns]), Some(&[biases])) if rows == biases && rows > 0 && features.is_none_or(|features| features == columns) => {
-            Ok(Classifier { weight: read_f32(source, weight)?, bias: read_f32(source, bias)? })
-        }
-        (weight_shape, bias_shape) => {
-            let features = features.map_or("features".to_owned(), |features| features.to_string());
-            let message = format!(
-                "{} of shape {:?} with a bias of shape {:?}, expected [classes, {features}] and [classes]",
-                one_line(weight),
-                weight_shape.unwrap_or_default(),
-                bias_shape.unwrap_or_default()
-            );
-            Err(Error::weights(&source.path, message))
-        }
-    }
-}
-
-/// Multiplies a batch norm's evaluation (scale and shift from weight, bias and running statistics, eps 1e-5) into the classifier behind it.
-fn fold(source: &Source, classifier: &mut Classifier, norm: &str) -> Result<()> {
-    let features = classifier.weight.shape[1];
-    let read = |part: &str| -> Result<Vec<f64>> {
-        let tensor = read_f32(source, &format!("{norm}{part}"))?;
-        if tensor.shape == [features] {
-            return Ok(tensor.data.into_iter().map(f64::from).collect());
-        }
-        let message = format!("{norm}{part} has shape {:?}, but the classifier behind it takes {features} features", tensor.shape);
-        Err(Error::weights(&source.path, one_line(&message)))
-    };
-    let (weight, bias, mean, var) = (read("weight")?, read("bias")?, read("running_mean")?, read("running_var")?);
-    let scale: Vec<f64> = weight.iter().zip(&var).map(|(w, v)| w / (v + 1e-5).sqrt()).collect();
-    for (row, sum) in classifier.weight.data.chunks_mut(features).zip(&mut classifier.bias.data) {
-        let shift: f64 = (0..features).map(|i| f64::from(row[i]) * (bias[i] - mean[i] * scale[i])).sum();
-        *sum = (f64::from(*sum) + shift) as f32;
-        row.iter_mut().zip(&scale).for_each(|(w, s)| *w = (f64::from(*w) * s) as f32);
     }
     Ok(())
 }

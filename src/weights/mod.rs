@@ -10,6 +10,7 @@
 //! file and what is wrong, fast and without much memory; nothing in a file is executed; a backbone is complete or refused; what of a file was not used is named.
 
 mod backbones;
+mod classifier;
 mod layout;
 mod load;
 mod safetensors;
@@ -20,8 +21,9 @@ mod torch;
 mod unused;
 mod whole;
 
+pub use self::classifier::{Classifier, ClassifierFile, HEAD_BACKBONE, HEAD_IMAGES, head_metadata, load_classifier};
 pub use self::layout::{Layout, why_unmatched};
-pub use self::load::{Checkpoint, Classifier, HEAD_BACKBONE, HEAD_IMAGES, head_metadata, load, load_classifier, load_under};
+pub use self::load::{Checkpoint, load, load_under};
 pub use self::safetensors::{MAX_HEADER, TensorFile, read_safetensors, write_safetensors};
 pub use self::save::{ConvertSummary, Target, check_output, check_tensor_output, convert, save};
 pub use self::source::read_tensors;

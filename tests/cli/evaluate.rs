@@ -97,7 +97,10 @@ fn neighbours() {
     assert_eq!(result.as_object_mut().unwrap().remove("data").unwrap()["pictures"], 48);
     assert_eq!(result, serde_json::json!({"top1": 100.0, "top5": 100.0, "mean_class": 100.0, "k": 5}));
     // Several k at once are an array, each as by itself.
-    let several = rig.run("eval-knn --weights run --json -q --k 1,5,36,200").ok().json();
+    let mut several = rig.run("eval-knn --weights run --json -q --k 1,5,36,200").ok().json();
+    for each in several.as_array_mut().unwrap() {
+        assert_eq!(each.as_object_mut().unwrap().remove("data").unwrap()["pictures"], 48);
+    }
     assert_eq!(several.as_array().unwrap().iter().map(|r| r["k"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 5, 36, 200]);
     // With all images as neighbours more than 36 are none.
     assert!(several[1] == result && several[2]["top1"] == several[3]["top1"], "{several}");
@@ -217,6 +220,13 @@ fn predictions_are_the_heads_softmax_of_the_features() {
     write_safetensors(rig.path("plain.safetensors"), &tensors(64), &BTreeMap::new()).unwrap();
     let plain = rig.run(&format!("predict --weights run --head plain.safetensors {image} --json -q")).ok().json();
     assert_eq!((plain[0]["pred_label"].as_u64(), plain[0]["pred_class"].is_null()), (Some(1), true));
+    // What else its file holds is named.
+    let mut more = tensors(64);
+    more.insert("projector.weight".to_owned(), AnyTensor::from_f32(&[2, 2], &[0.0; 4]).into_owned());
+    write_safetensors(rig.path("more.safetensors"), &more, &BTreeMap::from([("classes".to_owned(), "[\"a\",\"b\"]".to_owned())])).unwrap();
+    let said = rig.run(&format!("predict --weights run --head more.safetensors {image}")).ok().err;
+    assert!(said.contains("more.safetensors: not used: 1 tensor: projector.weight"), "{said}");
+    assert!(said.contains("more.safetensors: its 2 names of classes are not used: the classifier has 3 classes"), "{said}");
     write_safetensors(rig.path("narrow.safetensors"), &tensors(32), &BTreeMap::new()).unwrap();
     rig.run(&format!("predict --weights run --head narrow.safetensors {image}")).fails(2, &["narrow.safetensors", "32", "64"]);
     rig.run("predict --weights run --head plain.safetensors data/none.png").fails(4, &["data/none.png"]);

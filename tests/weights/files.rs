@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use swav_wgpu::nn::architecture::{Backbone, Block, Head, Stem};
-use swav_wgpu::weights::{AnyTensor, Checkpoint, DType, Layout, Target, convert, load, load_classifier, read_safetensors, read_tensors, save};
+use swav_wgpu::weights::{
+    AnyTensor, Checkpoint, ClassifierFile, DType, Layout, Target, convert, load, load_classifier, read_safetensors, read_tensors, save,
+};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ckpt").join(name)
@@ -70,7 +72,9 @@ fn every_layout_and_container_gives_the_same_network() {
         let classifier = checkpoint.classifier.unwrap();
         assert_eq!(classifier.weight, torchvision.f32("fc.weight").unwrap(), "{file}");
         assert_eq!(classifier.bias, torchvision.f32("fc.bias").unwrap(), "{file}");
-        assert_eq!(load_classifier(golden(file)).unwrap(), (classifier, checkpoint.classes), "{file}");
+        let alone = load_classifier(golden(file)).unwrap();
+        assert_eq!((alone.classifier, alone.classes), (classifier, checkpoint.classes), "{file}");
+        assert!(!alone.unused.is_empty(), "{file}: there is a backbone");
     }
 }
 
@@ -126,12 +130,13 @@ fn other_programs_checkpoints_give_the_same_network() {
 #[test]
 fn official_linear_checkpoints_are_classifiers() {
     let torchvision = load(golden("tiny.torchvision.pth")).unwrap().classifier.unwrap();
-    assert_eq!(load_classifier(golden("linear.official.pth.tar")).unwrap().0, torchvision);
+    assert_eq!(load_classifier(golden("linear.official.pth.tar")).unwrap().classifier, torchvision);
     let message = load(golden("linear.official.pth.tar")).unwrap_err().to_string();
     assert!(message.contains("holds a linear classifier only, no backbone (`predict --head` takes it)"), "{message}");
 
     // With the batch norm that the official code can put before it, as PyTorch evaluates the two.
-    let (folded, _) = load_classifier(golden("linear.official_bn.pth.tar")).unwrap();
+    let ClassifierFile { classifier: folded, unused, remarks, .. } = load_classifier(golden("linear.official_bn.pth.tar")).unwrap();
+    assert!(unused.iter().all(|group| !group.prefix.contains("bn")) && remarks.len() == 1, "{unused:?} {remarks:?}");
     let expected = read_safetensors(golden("linear.official_bn.expected.safetensors")).unwrap();
     let (inputs, logits) = (expected.f64("inputs").unwrap(), expected.f64("logits").unwrap());
     let (classes, features) = (folded.weight.shape[0], folded.weight.shape[1]);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use swav_wgpu::weights::{AnyTensor, Checkpoint, Layout, Target, load, load_classifier, read_safetensors, read_tensors, save, write_safetensors};
+use swav_wgpu::weights::{
+    AnyTensor, Checkpoint, ClassifierFile, Layout, Target, Unused, load, load_classifier, read_safetensors, read_tensors, save, write_safetensors,
+};
 
 pub type Tensors = BTreeMap<String, AnyTensor<'static>>;
 
@@ -205,10 +207,19 @@ fn classifiers_are_read_alone() {
     for prefix in ["fc", "head.fc", "state_dict.module.linear", "linear"] {
         let tensors = BTreeMap::from([(format!("{prefix}.weight"), owned(&[2, 3], &[1.0; 6])), (format!("{prefix}.bias"), owned(&[2], &[2.0; 2]))]);
         write_safetensors(&path, &tensors, &classes).unwrap();
-        let (classifier, names) = load_classifier(&path).unwrap();
+        let ClassifierFile { classifier, classes: names, unused, .. } = load_classifier(&path).unwrap();
+        assert!(unused.is_empty(), "{unused:?}");
         assert_eq!((classifier.weight.shape, classifier.bias.data, names), (vec![2, 3], vec![2.0; 2], Some(vec!["a".to_owned(), "b".to_owned()])));
         assert!(load(&path).unwrap_err().to_string().contains("a linear classifier only, no backbone"));
     }
+    // What is not of it is named.
+    let mut tensors = BTreeMap::from([("fc.weight".to_owned(), owned(&[2, 3], &[1.0; 6])), ("fc.bias".to_owned(), owned(&[2], &[2.0; 2]))]);
+    tensors.extend([("linear.weight".to_owned(), owned(&[2, 3], &[1.0; 6])), ("linear.bias".to_owned(), owned(&[2], &[2.0; 2]))]);
+    let three = BTreeMap::from([("classes".to_owned(), "[\"a\",\"b\",\"c\"]".to_owned())]);
+    write_safetensors(&path, &tensors, &three).unwrap();
+    let two = load_classifier(&path).unwrap();
+    assert!(two.classes.is_none() && two.remarks[0].contains("3 names of classes are not used: the classifier has 2"), "{:?}", two.remarks);
+    assert_eq!(Unused::describe(&two.unused).unwrap(), "2 tensors: linear. (2)");
     assert!(load_classifier(golden()).unwrap_err().to_string().contains("holds no classifier"));
 }
 
