@@ -39,6 +39,9 @@ pub(super) fn decode(bytes: &[u8], format: ImageFormat) -> Result<Rgb8, String> 
         ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 => total / 3 * 4,
         _ => total,
     };
+    let is_rle = format == ImageFormat::Bmp && bytes.get(14) >= Some(&40) && matches!(bytes.get(30), Some(1 | 2));
+    // Read twice, see `fill_skipped`.
+    let extra = if is_rle { total + 3 * pixels } else { extra };
     let extra = extra.max((inner + total).saturating_sub(3 * pixels));
     if extra > MAX_EXTRA {
         return Err(too_much_memory(width, height));
@@ -59,7 +62,31 @@ pub(super) fn decode(bytes: &[u8], format: ImageFormat) -> Result<Rgb8, String> 
         ImageFormat::Pnm => return Ok(Rgb8 { width, height, pixels: scaled(bytes, image)? }),
         _ => {}
     }
-    Ok(Rgb8 { width, height, pixels: to_rgb(image) })
+    let mut pixels = to_rgb(image);
+    if is_rle {
+        fill_skipped(bytes, &mut pixels)?;
+    }
+    Ok(Rgb8 { width, height, pixels })
+}
+
+/// Pixels that runs pass over have the palette's first colour in Pillow, and are black in the decoder. They are those that stay black under a palette of white.
+fn fill_skipped(bytes: &[u8], pixels: &mut [u8]) -> Result<(), String> {
+    let word = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
+    let (palette, data) = (14 + word(14), word(10));
+    let Some(&[blue, green, red]) = bytes.get(palette..palette + 3) else { return Ok(()) };
+    if [red, green, blue] == [0; 3] {
+        return Ok(());
+    }
+    let mut white = bytes.to_vec();
+    let Some(entries) = white.get_mut(palette..data) else { return Err("is a BMP whose palette and data overlap, which is not read".into()) };
+    entries.fill(255);
+    let white = to_rgb(image::load_from_memory_with_format(&white, ImageFormat::Bmp).map_err(failed)?);
+    for (pixel, set) in pixels.chunks_exact_mut(3).zip(white.chunks_exact(3)) {
+        if set == [0; 3] {
+            pixel.copy_from_slice(&[red, green, blue]);
+        }
+    }
+    Ok(())
 }
 
 fn failed(error: ImageError) -> String {
