@@ -6,7 +6,7 @@ use std::time::Duration;
 use flate2::{Compression, write::ZlibEncoder};
 use swav_wgpu::data::read_image;
 
-use super::harness::costs;
+use super::harness::{alone, costs};
 
 /// Decodes, holds the bounds, and gives the message of the refusal, if it is one.
 #[track_caller]
@@ -72,6 +72,7 @@ fn scan_bomb(width: u16, height: u16, scans: usize) -> Vec<u8> {
 
 #[test]
 fn jpegs_of_many_scans() {
+    let _alone = alone();
     assert_eq!(bounded("few.jpg", &scan_bomb(1000, 1000, 10)), Ok(()));
     assert_eq!(bounded("hundreds, small.jpg", &scan_bomb(64, 64, 900)), Ok(()));
     assert_eq!(bounded("all that a large one may have.jpg", &scan_bomb(2000, 2000, 64)), Ok(()));
@@ -100,6 +101,7 @@ fn png(width: u32, height: u32, colour: u8, before: &[(&[u8], Vec<u8>)], data: V
 
 #[test]
 fn pngs_whose_profile_or_text_grows() {
+    let _alone = alone();
     let grown = grown();
     let dot = zlib(&[0, 1, 2, 3]);
     for (kind, start) in [(&b"iCCP"[..], &b"name\0\0"[..]), (b"zTXt", b"Comment\0\0"), (b"iTXt", b"Comment\0\x01\0\0\0")] {
@@ -112,6 +114,7 @@ fn pngs_whose_profile_or_text_grows() {
 
 #[test]
 fn headers_that_promise_more_than_there_is() {
+    let _alone = alone();
     let dot = zlib(&[0, 1, 2, 3]);
     refused("side.png", &png(60_000, 60_000, 2, &[], dot.clone()), "16384 pixels a side");
     refused("area.png", &png(16_000, 16_000, 2, &[], dot.clone()), "178956970");
@@ -181,6 +184,7 @@ fn tiff(width: u32, height: u32, compression: u32, more: &[(u16, u16, u32, u32)]
 
 #[test]
 fn tiffs_that_unpack_to_more() {
+    let _alone = alone();
     assert_eq!(bounded("large.tif", &tiff(8000, 8000, 8, &[], &zlib(&vec![7; 64_000_000]))), Ok(()));
     let grown = grown();
     let _ = bounded("deflate bomb.tif", &tiff(100, 100, 8, &[], &grown));

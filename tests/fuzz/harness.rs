@@ -4,7 +4,7 @@ use super::mutate::mutated;
 use cpu_time::ProcessTime;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use swav_wgpu::data::rng::Stream;
 
@@ -26,7 +26,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 #[track_caller]
 #[expect(clippy::print_stdout, reason = "a long run says what it tried; tests show it with --nocapture")]
 pub fn fuzz(name: &str, seeds: &[Vec<u8>], parse: impl Fn(&Path) -> bool) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     assert!(!seeds.is_empty(), "nothing to begin with");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(name);
@@ -41,10 +41,7 @@ pub fn fuzz(name: &str, seeds: &[Vec<u8>], parse: impl Fn(&Path) -> bool) {
     while if seconds.is_some() { began.elapsed() < time } else { case < first + CASES } {
         let input = mutated(seeds, &mut Stream::new(1, 0, case, 0));
         std::fs::write(&file, &input).unwrap();
-        let (before, start, processor) = (reset_peak(), Instant::now(), ProcessTime::now());
-        let outcome = catch_unwind(AssertUnwindSafe(|| parse(&file)));
-        let elapsed = processor.elapsed().max(start.elapsed() / 10);
-        let memory = peak().saturating_sub(before);
+        let (outcome, elapsed, memory) = costs(|| catch_unwind(AssertUnwindSafe(|| parse(&file))));
         let wrong = match outcome {
             Err(_) => Some("it panicked".to_owned()),
             Ok(_) if elapsed > SLOWEST => Some(format!("it took {elapsed:?}")),
@@ -63,12 +60,18 @@ pub fn fuzz(name: &str, seeds: &[Vec<u8>], parse: impl Fn(&Path) -> bool) {
     println!("{name}: {} cases, {taken} taken, in {:.0} s", case - first, began.elapsed().as_secs_f64());
 }
 
-/// What `work` gives, how long it takes, and by how many bytes the process's memory grows at most.
+/// Keeps other tests of this kind from working until it is dropped: time and memory are those of the process.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What `work` gives, the processor time that it takes, or a tenth of all its time where that is more, and by how many bytes the process's memory grows at
+/// most. Whoever asks is [`alone`].
 pub fn costs<T>(work: impl FnOnce() -> T) -> (T, Duration, u64) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let (before, start) = (reset_peak(), Instant::now());
+    let (before, start, processor) = (reset_peak(), Instant::now(), ProcessTime::now());
     let done = work();
-    (done, start.elapsed(), peak().saturating_sub(before))
+    let time = processor.elapsed().max(start.elapsed() / 10);
+    (done, time, peak().saturating_sub(before))
 }
 
 /// The case to begin with: a long run tries others each time.
