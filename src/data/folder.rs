@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::dataset::found::{Class, Found, Source, Tally};
+use super::dataset::found::{Class, Found, PassedOver, Source};
 use super::decode::EXTENSIONS;
 use super::shards::is_shard;
 use crate::error::{Error, Result};
@@ -20,10 +20,10 @@ pub(super) fn is_image(name: &str) -> bool {
 /// A folder's visible entries, sorted by path: (path, name, is a folder). Links are followed. Hidden ones are left out, since archives from
 /// a Mac carry a `._name.png` that is no image beside each image.
 pub(super) fn list(folder: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
-    list_and_tell(folder, &mut Tally::default())
+    list_and_tell(folder, &mut PassedOver::default())
 }
 
-fn list_and_tell(folder: &Path, tally: &mut Tally) -> Result<Vec<(PathBuf, String, bool)>> {
+fn list_and_tell(folder: &Path, passed: &mut PassedOver) -> Result<Vec<(PathBuf, String, bool)>> {
     let failed = |e: std::io::Error| Error::data(folder, format!("cannot be listed: {e}"));
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -39,7 +39,7 @@ fn list_and_tell(folder: &Path, tally: &mut Tally) -> Result<Vec<(PathBuf, Strin
             if is_folder || about.is_none_or(|kind| kind.is_file()) {
                 entries.push((path, name, is_folder));
             } else {
-                tally.count("pipes or devices", 1);
+                passed.count("pipes or devices", 1);
             }
         }
     }
@@ -84,7 +84,7 @@ pub(super) struct Walk<'a> {
     pub found: &'a mut Vec<Found>,
     /// Shards on the way, with the class that a member has which has none of its own.
     pub shards: &'a mut Vec<(PathBuf, Class)>,
-    pub tally: &'a mut Tally,
+    pub passed: &'a mut PassedOver,
 }
 
 impl Walk<'_> {
@@ -119,7 +119,7 @@ impl Walk<'_> {
         // Each real folder once per class, and none from above: links cannot hang the walk, nor bring in what is of another class.
         self.walk(path, &Class::Folder(class.as_str().into()), (above, &mut HashSet::new()))?;
         if self.found.len() + self.shards.len() == before {
-            self.tally.empty.push(class);
+            self.passed.empty.push(class);
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Walk<'_> {
     fn walk(&mut self, folder: &Path, class: &Class, (above, visited): (&Path, &mut HashSet<PathBuf>)) -> Result<()> {
         let real = fs::canonicalize(folder).map_err(|e| Error::data(folder, format!("cannot be opened: {e}")))?;
         if above.starts_with(&real) || !visited.insert(real) {
-            self.tally.count("links back to a folder", 1);
+            self.passed.count("links back to a folder", 1);
             return Ok(());
         }
         for (path, name, is_folder) in self.list(folder)? {
@@ -143,11 +143,11 @@ impl Walk<'_> {
 
     /// Lists a folder, and notes names that are alike.
     fn list(&mut self, folder: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
-        let entries = list_and_tell(folder, self.tally)?;
+        let entries = list_and_tell(folder, self.passed)?;
         let mut small = HashSet::with_capacity(entries.len());
         for (_, name, _) in &entries {
             if !small.insert(name.to_lowercase()) {
-                self.tally.alike.push(name.clone());
+                self.passed.alike.push(name.clone());
             }
         }
         Ok(entries)
@@ -159,7 +159,7 @@ impl Walk<'_> {
         } else if is_shard(name) {
             self.shards.push((path, class.clone()));
         } else {
-            self.tally.path(&path, name);
+            self.passed.path(&path, name);
         }
     }
 }

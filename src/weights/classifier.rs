@@ -50,10 +50,8 @@ pub fn load_classifier(path: impl AsRef<Path>) -> Result<ClassifierFile> {
         fold(&source, &mut classifier, norm)?;
         remarks.push(format!("the batch norm {} is multiplied into the classifier", one_line(norm.trim_end_matches('.'))));
     }
-    let outputs = classifier.bias.data.len();
-    let (classes, odd) =
-        source.classes.clone().map_or((None, None), |names| if names.len() == outputs { (Some(names), None) } else { (None, Some(names.len())) });
-    remarks.extend(odd.map(|names| other_names(names, outputs)));
+    let mut classes = source.classes.clone();
+    remarks.extend(drop_other_names(&mut classes, &classifier));
     let used = |name: &str| name == weight || name == bias || norm.as_ref().is_some_and(|norm| name.starts_with(norm.as_str()));
     let place = Place { wrapper: String::new(), inside: String::new(), core: Core::Plain, first_stage: None };
     let unused = group(shapes.keys().map(String::as_str).filter(|name| !used(name)), &place, &[]);
@@ -71,9 +69,11 @@ pub fn head_metadata(path: impl AsRef<Path>, key: &str) -> Result<Option<String>
     Ok(Source::open(path.as_ref())?.metadata(key))
 }
 
-/// What there is to say of names for another number of classes.
-pub(super) fn other_names(names: usize, outputs: usize) -> String {
-    format!("its {names} names of classes are not used: the classifier has {outputs} classes")
+/// Gives up names that are not as many as the classes; what there is to say of it.
+pub(super) fn drop_other_names(classes: &mut Option<Vec<String>>, classifier: &Classifier) -> Option<String> {
+    let outputs = classifier.bias.data.len();
+    let names = classes.take_if(|names| names.len() != outputs)?.len();
+    Some(format!("its {names} names of classes are not used: the classifier has {outputs} classes"))
 }
 
 /// Reads a classifier of these names; of so many `features`, where that is known.

@@ -5,7 +5,7 @@
 //! f32, f16 or bf16; f64 is rounded to f32.
 
 use super::backbones::remark;
-use super::classifier::{Classifier, classifier, other_names};
+use super::classifier::{Classifier, classifier, drop_other_names};
 use super::layout::{self, Layout, Part, Plan};
 use super::one_line;
 use super::source::Source;
@@ -291,10 +291,7 @@ fn read_classifier(source: &Source, shapes: &BTreeMap<String, Vec<usize>>, plan:
     match std::mem::take(&mut plan.classifier) {
         [Some(weight), Some(bias)] => {
             let classifier = classifier(source, shapes, &weight, &bias, Some(checkpoint.backbone.features()))?;
-            let outputs = classifier.bias.data.len();
-            if let Some(names) = checkpoint.classes.take_if(|names| names.len() != outputs) {
-                checkpoint.remarks.push(other_names(names.len(), outputs));
-            }
+            checkpoint.remarks.extend(drop_other_names(&mut checkpoint.classes, &classifier));
             checkpoint.classifier = Some(classifier);
         }
         parts => plan.unmatched.extend(parts.into_iter().flatten()),

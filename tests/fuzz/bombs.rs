@@ -1,4 +1,5 @@
-//! Images made to take memory or time: none takes more than 256 MiB beyond its pixels, nor more than 2 s a megapixel.
+//! Images made to take memory or time: none takes more than 256 MiB beyond its pixels, nor more
+//! than 2 s a megapixel.
 
 use std::io::Write;
 use std::time::Duration;
@@ -79,6 +80,69 @@ fn jpegs_of_many_scans() {
     refused("many, large.jpg", &scan_bomb(4000, 4000, 300), "64 times the picture's");
     refused("very many, small.jpg", &scan_bomb(64, 64, 30_000), "more than 1000 scans");
     refused("large, progressive.jpg", &scan_bomb(13_000, 13_000, 10), "256 MiB");
+}
+
+/// A baseline JPEG of empty blocks in `scans` scans of all components; only the first belongs to the picture. `odd`: luma is subsampled below chroma, which is
+/// read component by component.
+fn repeated(side: u16, scans: usize, odd: bool) -> Vec<u8> {
+    let mut file = b"\xFF\xD8\xFF\xDB\0\x43\0".to_vec();
+    file.extend([1; 64]);
+    file.extend(b"\xFF\xC0\0\x11\x08");
+    file.extend(side.to_be_bytes());
+    file.extend(side.to_be_bytes());
+    let chroma = if odd { 0x22 } else { 0x11 };
+    file.extend([3, 1, 0x11, 0, 2, chroma, 0, 3, chroma, 0]);
+    // One code of one bit: a difference of none, the end of a block.
+    for class in [0x00, 0x10] {
+        file.extend([0xFF, 0xC4, 0, 20, class, 1]);
+        file.extend([0; 16]);
+    }
+    let (pixels, blocks) = if odd { (16, 9) } else { (8, 3) };
+    let units = usize::from(side).div_ceil(pixels).pow(2);
+    let data = vec![0; (2 * blocks * units).div_ceil(8)];
+    for _ in 0..scans {
+        file.extend(b"\xFF\xDA\0\x0C\x03\x01\0\x02\0\x03\0\0\x3F\0");
+        file.extend(&data);
+    }
+    file.extend(b"\xFF\xD9");
+    file
+}
+
+#[test]
+fn jpegs_with_scans_behind_the_only_one() {
+    let _alone = alone();
+    for odd in [false, true] {
+        assert_eq!(bounded("one.jpg", &repeated(800, 1, odd)), Ok(()), "{odd}");
+        let _ = bounded(&format!("thousands, odd {odd}.jpg"), &repeated(800, 4000, odd));
+    }
+}
+
+/// Pictures of one colour, which pack well in every way.
+#[test]
+fn whole_pictures_that_were_packed_well() {
+    let _alone = alone();
+    let mut gif = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut gif, 6000, 6000, &[1, 2, 3]).unwrap();
+    encoder.write_frame(&gif::Frame::from_indexed_pixels(6000, 6000, vec![0; 36_000_000], None)).unwrap();
+    drop(encoder);
+    assert_eq!(bounded("well packed.gif", &gif), Ok(()));
+    let mut webp = Vec::new();
+    let black = image::RgbImage::new(4000, 4000);
+    image::codecs::webp::WebPEncoder::new_lossless(&mut webp).encode(&black, 4000, 4000, image::ExtendedColorType::Rgb8).unwrap();
+    drop(black);
+    assert_eq!(bounded("well packed.webp", &webp), Ok(()));
+    // Runs that end at once leave all of it out.
+    for (side, read) in [(6000_u32, true), (8000, false)] {
+        let mut bmp = b"BM\0\0\0\0\0\0\0\0\x3A\0\0\0\x28\0\0\0".to_vec();
+        bmp.extend([side, side].into_iter().flat_map(u32::to_le_bytes));
+        bmp.extend(b"\x01\0\x08\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
+        // A palette of one colour, and the end of the picture.
+        bmp.extend(b"\x01\x02\x03\0\0\x01");
+        match read {
+            true => assert_eq!(bounded("skipped.bmp", &bmp), Ok(())),
+            false => refused("skipped.bmp", &bmp, "256 MiB"),
+        }
+    }
 }
 
 fn png(width: u32, height: u32, colour: u8, before: &[(&[u8], Vec<u8>)], data: Vec<u8>) -> Vec<u8> {

@@ -81,10 +81,10 @@ fn batch_norm(training: bool, dtype: DType) -> Entry {
             let n = reference::batch_norm_training(&v[0], &v[1], &v[2], None);
             let [mut mean, mut variance] = reference::running([&v[3], &v[4]], &n, ROWS, 0.1);
             // The kernel decides for four channels at a time.
-            for quad in (0..CHANNELS).step_by(4).map(|first| first..CHANNELS.min(first + 4)) {
-                if dtype == DType::F16 && quad.clone().any(|c| mean[c].is_nan()) {
-                    mean[quad.clone()].copy_from_slice(&v[3][quad.clone()]);
-                    variance[quad.clone()].copy_from_slice(&v[4][quad]);
+            for four in (0..CHANNELS).step_by(4).map(|first| first..CHANNELS.min(first + 4)) {
+                if dtype == DType::F16 && four.clone().any(|c| mean[c].is_nan()) {
+                    mean[four.clone()].copy_from_slice(&v[3][four.clone()]);
+                    variance[four.clone()].copy_from_slice(&v[4][four]);
                 }
             }
             vec![n.y.iter().map(|y| rectified(*y)).collect(), mean, variance]

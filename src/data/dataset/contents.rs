@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::classes::Classes;
 use super::doubles;
-use super::found::{Class, Found, Source, Tally};
+use super::found::{Class, Found, PassedOver, Source};
 use super::inner;
 use super::layout::{self, Layout, locate};
 use super::places::locate_all;
@@ -41,7 +41,7 @@ pub struct Contents {
     pub(super) root: PathBuf,
     pub(super) parts: [Scanned; 4],
     pub(super) shards: Vec<Shard>,
-    pub(super) tally: Tally,
+    pub(super) passed: PassedOver,
     /// A set of raw pixels and its class names, where it is one.
     pub(super) listed: Option<(&'static str, Vec<String>)>,
 }
@@ -72,7 +72,7 @@ impl Contents {
     pub fn scan_all(places: &Places, options: &ScanOptions) -> Result<Self> {
         let places = places.find()?;
         let root = Places::root(&places);
-        let mut contents = Self { root, parts: Default::default(), shards: Vec::new(), tally: Tally::default(), listed: None };
+        let mut contents = Self { root, parts: Default::default(), shards: Vec::new(), passed: PassedOver::default(), listed: None };
         let key = options.label_key.as_deref();
         if let [Place { path, .. }] = &places[..]
             && path.is_dir()
@@ -84,7 +84,7 @@ impl Contents {
                 [one] => locate(&one.path, options.layout)?,
                 several => locate_all(several, options.layout)?,
             };
-            contents.tally = located.tally;
+            contents.passed = located.passed;
             for (part, place) in Part::ALL.into_iter().zip(located.places) {
                 contents.parts[part as usize] = contents.part(part, &place, options);
             }
@@ -109,12 +109,12 @@ impl Contents {
 
     fn find(&mut self, part: Part, place: &layout::Place, options: &ScanOptions, found: &mut Vec<Found>) -> Result<usize> {
         let mut shards: Vec<Outer> = Vec::new();
-        let tally = &mut self.tally;
+        let passed = &mut self.passed;
         for (folder, skip) in &place.folders {
-            Walk { skip, found: &mut *found, shards: &mut shards, tally: &mut *tally }.scan(folder)?;
+            Walk { skip, found: &mut *found, shards: &mut shards, passed: &mut *passed }.scan(folder)?;
         }
         for folder in &place.classes {
-            Walk { skip: &[], found: &mut *found, shards: &mut shards, tally: &mut *tally }.scan_class(folder)?;
+            Walk { skip: &[], found: &mut *found, shards: &mut shards, passed: &mut *passed }.scan_class(folder)?;
         }
         // Names decide at the top; below, the folder does.
         if options.layout == Layout::Auto
@@ -134,7 +134,7 @@ impl Contents {
             label_key: options.label_key.as_deref(),
             count_only: !options.only.is_empty() && !options.only.iter().any(|split| split.may_use(part)),
         };
-        let uncounted = index_all(&shards, &how, (&mut self.shards, found, tally))?;
+        let uncounted = index_all(&shards, &how, (&mut self.shards, found, passed))?;
         let (files, members) = found.split_at(files);
         doubles::refuse(files, members, &self.shards)?;
         if options.layout == Layout::Auto {
@@ -170,7 +170,7 @@ impl Contents {
                 });
             }
         }
-        summary.pass_over(&self.tally);
+        summary.pass_over(&self.passed);
         summary.notes.extend(classes.note);
         Ok(summary)
     }

@@ -100,7 +100,7 @@ const PICTURES: [&str; 27] = [
 
 /// What was not taken for a sample: counted by kind, or named.
 #[derive(Clone, Debug, Default)]
-pub(in crate::data) struct Tally {
+pub(in crate::data) struct PassedOver {
     /// `.txt`, or in words; how many.
     pub kinds: BTreeMap<String, u64>,
     /// Single things, by name.
@@ -117,7 +117,7 @@ pub(in crate::data) struct Tally {
     pub alike: Vec<String>,
 }
 
-impl Tally {
+impl PassedOver {
     /// A file of this name was passed over.
     pub fn file(&mut self, name: &str) {
         let extension = name.rsplit_once('.').map(|(_, e)| e.to_lowercase());

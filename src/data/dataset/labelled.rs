@@ -32,19 +32,19 @@ impl Contents {
             }
         }
         self.listed = Some((set.kind, set.classes));
-        set.passed_over.iter().for_each(|name| self.tally.file(name));
+        set.passed_over.iter().for_each(|name| self.passed.file(name));
     }
 
     /// Gives pictures the classes that the set's own metadata, and then the user's file of labels, say.
     pub(super) fn label(&mut self, options: &ScanOptions) -> Result<()> {
         let key = options.label_key.as_deref();
         let mut tables = Vec::new();
-        for path in std::mem::take(&mut self.tally.metadata).iter().collect::<Files>().nested()? {
+        for path in std::mem::take(&mut self.passed.metadata).iter().collect::<Files>().nested()? {
             match metadata::open(&path, key)? {
                 Ok(table) => tables.push(table),
                 Err(columns) => {
                     let name = path.strip_prefix(&self.root).unwrap_or(&path).display();
-                    self.tally.named.push(format!("{name}, which has no {} ({})", key.unwrap_or("label"), short(&columns)));
+                    self.passed.named.push(format!("{name}, which has no {} ({})", key.unwrap_or("label"), short(&columns)));
                 }
             }
         }
@@ -81,13 +81,13 @@ impl Contents {
         }
         let file = table.path.strip_prefix(&self.root).unwrap_or(&table.path).display().to_string();
         let notes = unequal(&file, &without, &idle);
-        self.tally.notes.extend(notes);
+        self.passed.notes.extend(notes);
         Ok(())
     }
 
     /// Classes by the names of a label file, in all parts.
     fn named(&mut self, table: &Table) -> Result<()> {
-        let Self { parts, shards, root, tally, .. } = self;
+        let Self { parts, shards, root, passed, .. } = self;
         let places: Vec<(usize, usize)> = parts.iter().enumerate().flat_map(|(p, s)| (0..s.found.len()).map(move |i| (p, i))).collect();
         let names: Vec<String> = places.iter().map(|&(p, i)| parts[p].found[i].source.name(root, shards)).collect();
         let has_class = |at: usize| parts[places[at].0].found[places[at].1].class.name().is_some();
@@ -110,7 +110,7 @@ impl Contents {
             }
             parts[part].found[i].class = class.map_or(Class::None, |text| Class::text(&text));
         }
-        tally.notes.extend(unequal(&table.path.display().to_string(), &without, &idle));
+        passed.notes.extend(unequal(&table.path.display().to_string(), &without, &idle));
         Ok(())
     }
 

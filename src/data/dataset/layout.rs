@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::contents::PARQUET;
-use super::found::Tally;
+use super::found::PassedOver;
 use super::roles::{self, Part};
 use crate::data::folder::{Shape, list, shape};
 use crate::data::shards::{holds_shard, is_shard};
@@ -55,7 +55,7 @@ impl Place {
 #[derive(Debug, Default)]
 pub(super) struct Located {
     pub places: [Place; 4],
-    pub tally: Tally,
+    pub passed: PassedOver,
 }
 
 impl Located {
@@ -134,7 +134,7 @@ pub(super) fn locate(root: &Path, layout: Layout) -> Result<Located> {
     if !parted && !located.of(Part::Test).is_none() && located.of(Part::Unlabelled).is_none() && without.is_empty() && others.is_empty() {
         // There is nothing else to be meant.
         located.places.swap(Part::Train as usize, Part::Test as usize);
-        located.tally.notes.push("the part called test is taken, as there is no other".into());
+        located.passed.notes.push("the part called test is taken, as there is no other".into());
         return Ok(located);
     }
     if !parted {
@@ -157,26 +157,26 @@ pub(super) fn locate(root: &Path, layout: Layout) -> Result<Located> {
         );
         return Err(Error::data(&other.path, message));
     }
-    pass_over(&mut located.tally, &without, &others, &files);
+    pass_over(&mut located.passed, &without, &others, &files);
     Ok(located)
 }
 
 /// Says what lies beside the parts.
-fn pass_over(tally: &mut Tally, folders: &[Entry], shards: &[Entry], files: &[Entry]) {
+fn pass_over(passed: &mut PassedOver, folders: &[Entry], shards: &[Entry], files: &[Entry]) {
     for folder in folders {
         // What cannot be listed may hold anything.
         if shape(&folder.path) != Shape::Empty || list(&folder.path).is_err() {
-            tally.named.push(format!("the folder {}, which is no part", folder.name));
+            passed.named.push(format!("the folder {}, which is no part", folder.name));
         }
     }
     for shard in shards {
-        tally.named.push(format!("the shard {}, which is no part", shard.name));
+        passed.named.push(format!("the shard {}, which is no part", shard.name));
     }
     for file in files {
         if crate::data::folder::is_image(&file.name) {
-            tally.count("pictures beside the parts", 1);
+            passed.count("pictures beside the parts", 1);
         } else {
-            tally.path(&file.path, &file.name);
+            passed.path(&file.path, &file.name);
         }
     }
 }

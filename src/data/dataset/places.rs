@@ -30,10 +30,10 @@ pub(super) fn locate_all(places: &[Place], layout: Layout) -> Result<Located> {
             // A pattern of pictures would lose their classes.
             return Err(Error::data(&place.path, "is a picture, found by a pattern: name the folder that the pictures lie in"));
         } else {
-            all.tally.file(&name);
+            all.passed.file(&name);
         }
     }
-    if taken.is_empty() && all.tally.kinds.contains_key(".parquet") {
+    if taken.is_empty() && all.passed.kinds.contains_key(".parquet") {
         return Err(Error::data(&places[0].path, format!("and what lies beside it are Parquet files: {PARQUET}")));
     }
     if taken.is_empty() {
@@ -54,7 +54,7 @@ pub(super) fn locate_all(places: &[Place], layout: Layout) -> Result<Located> {
                 into.folders.extend(found.folders);
                 into.shards.extend(found.shards);
             }
-            all.tally.add(located.tally);
+            all.passed.add(located.passed);
             continue;
         };
         if place.path.is_dir() && role.is_some() {
@@ -91,7 +91,7 @@ fn classes_by_glob(taken: &[(&Place, Option<Part>)], all: &mut Located) -> Resul
         return Err(Error::data(odd, message));
     }
     all.of(Part::Train).classes.extend(globbed.into_iter().map(Path::to_owned));
-    all.tally.notes.push("each folder that the pattern found is a class".into());
+    all.passed.notes.push("each folder that the pattern found is a class".into());
     Ok(true)
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::found::Tally;
+use super::found::PassedOver;
 use super::roles::Part;
 
 /// Kinds and names that are told one by one, at most so many of each.
@@ -59,7 +59,7 @@ impl Summary {
 
     /// Whether anything here may be a mistake: pictures that are passed over, or a thing that has to be named.
     pub fn is_suspicious(&self) -> bool {
-        let odd = |kind: &str| !kind.starts_with('.') || Tally::is_picture(kind);
+        let odd = |kind: &str| !kind.starts_with('.') || PassedOver::is_picture(kind);
         let unreadable = self.parts.iter().any(|p| p.unreadable.is_some());
         unreadable || !self.passed_by_name.is_empty() || !self.notes.is_empty() || self.passed_over.iter().any(|(kind, _)| odd(kind))
     }
@@ -85,18 +85,18 @@ impl Summary {
     }
 
     /// Takes over what a scan did not take for images.
-    pub(super) fn pass_over(&mut self, tally: &Tally) {
-        self.passed_over = tally.kinds.iter().map(|(kind, n)| (kind.clone(), *n)).collect();
+    pub(super) fn pass_over(&mut self, passed: &PassedOver) {
+        self.passed_over = passed.kinds.iter().map(|(kind, n)| (kind.clone(), *n)).collect();
         self.passed_over.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        self.passed_by_name.clone_from(&tally.named);
-        self.notes.clone_from(&tally.notes);
-        self.unpacked = tally.unpacked;
-        if !tally.empty.is_empty() {
-            self.notes.push(format!("{} without pictures ({})", counted(tally.empty.len(), "folder", "folders"), several(&tally.empty)));
+        self.passed_by_name.clone_from(&passed.named);
+        self.notes.clone_from(&passed.notes);
+        self.unpacked = passed.unpacked;
+        if !passed.empty.is_empty() {
+            self.notes.push(format!("{} without pictures ({})", counted(passed.empty.len(), "folder", "folders"), several(&passed.empty)));
         }
-        if !tally.alike.is_empty() {
-            let names = counted(tally.alike.len(), "name differs", "names differ");
-            self.notes.push(format!("{names} from another by case only ({})", several(&tally.alike)));
+        if !passed.alike.is_empty() {
+            let names = counted(passed.alike.len(), "name differs", "names differ");
+            self.notes.push(format!("{names} from another by case only ({})", several(&passed.alike)));
         }
     }
 }
@@ -221,15 +221,15 @@ mod tests {
         };
         assert_eq!(all.to_string(), "569 pictures: 240 training in 3 classes, 60 validation, 269 unlabelled");
         assert!(!all.is_suspicious());
-        let mut tally = Tally::default();
-        ["x.HEIC", "a.txt", "y.heic", "z.heic"].iter().for_each(|name| tally.file(name));
-        all.pass_over(&tally);
+        let mut passed = PassedOver::default();
+        ["x.HEIC", "a.txt", "y.heic", "z.heic"].iter().for_each(|name| passed.file(name));
+        all.pass_over(&passed);
         assert!(all.to_string().ends_with("269 unlabelled; passed over: 3 .heic, 1 .txt") && all.is_suspicious());
         all.parts[1].used = false;
         all.parts[0].labelled = 230;
-        tally.named.push("the shard extra.tar, which is no part".into());
-        tally.empty.push("eel".into());
-        all.pass_over(&tally);
+        passed.named.push("the shard extra.tar, which is no part".into());
+        passed.empty.push("eel".into());
+        all.pass_over(&passed);
         assert_eq!(
             all.to_string(),
             "569 pictures: 240 training in 3 classes (10 without a class), 60 validation, 269 unlabelled; not used here: validation; \
@@ -248,9 +248,9 @@ mod tests {
 
     #[test]
     fn odd_extensions_are_counted_together() {
-        let mut tally = Tally::default();
-        ["README", "a.b c", "x.\u{1b}[2J", "y.aveeeeeeeeeeeeeery"].iter().for_each(|name| tally.file(name));
-        let kinds: Vec<(&str, u64)> = tally.kinds.iter().map(|(kind, n)| (kind.as_str(), *n)).collect();
+        let mut passed = PassedOver::default();
+        ["README", "a.b c", "x.\u{1b}[2J", "y.aveeeeeeeeeeeeeery"].iter().for_each(|name| passed.file(name));
+        let kinds: Vec<(&str, u64)> = passed.kinds.iter().map(|(kind, n)| (kind.as_str(), *n)).collect();
         assert_eq!(kinds, [("files with odd extensions", 3), ("files without extension", 1)]);
     }
 }

@@ -4,6 +4,7 @@
 //! and orientation tags are left alone. The format is told by content, never by the file name. A damaged or cut-off file is an error, not a grey area. What is
 //! read, how far it is from Pillow, and why: docs/images.md.
 
+mod bmp;
 mod foreign;
 mod gif;
 mod jpeg;

@@ -4,9 +4,10 @@ use std::io::Cursor;
 
 use image::codecs::pnm::PnmDecoder;
 use image::error::LimitErrorKind;
+use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel};
 
-use super::{MAX_EXTRA, MAX_SIDE, Rgb8, check_size, too_much_memory};
+use super::{MAX_EXTRA, MAX_SIDE, Rgb8, bmp, check_size, too_much_memory};
 
 /// Most memory for colour profiles, texts, and a decoder's own buffers.
 const MAX_ASIDE: u64 = MAX_EXTRA / 4;
@@ -33,63 +34,43 @@ pub(super) fn decode(bytes: &[u8], format: ImageFormat) -> Result<Rgb8, String> 
         ColorType::Rgba8 => total / 4,
         _ => total,
     };
+    let is_tiff = format == ImageFormat::Tiff;
     // Unpacked once more within the decoder; of CMYK, with its fourth colour.
     let inner = match decoder.original_color_type() {
-        _ if format != ImageFormat::Tiff => 0,
+        _ if !is_tiff => 0,
         ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 => total / 3 * 4,
         _ => total,
     };
-    let is_rle = format == ImageFormat::Bmp && bytes.get(14) >= Some(&40) && matches!(bytes.get(30), Some(1 | 2));
-    // Read twice, see `fill_skipped`.
+    let is_rle = format == ImageFormat::Bmp && bmp::is_rle(bytes);
+    // Read twice, see `bmp::fill_skipped`.
     let extra = if is_rle { total + 3 * pixels } else { extra };
     let extra = extra.max((inner + total).saturating_sub(3 * pixels));
     if extra > MAX_EXTRA {
         return Err(too_much_memory(width, height));
     }
-    if inner > 0 {
+    let mut orientation = Orientation::NoTransforms;
+    if is_tiff {
         limits.max_alloc = Some(inner + MAX_ASIDE);
         decoder.set_limits(limits).map_err(failed)?;
+        // Pillow applies it by itself for TIFF, and for no other format.
+        orientation = decoder.orientation().map_err(failed)?;
     }
-    // Pillow turns TIFF upright by itself, and no other format.
-    let orientation = if inner > 0 { Some(decoder.orientation().map_err(failed)?) } else { None };
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    if let Some(orientation) = orientation {
-        image.apply_orientation(orientation);
-    }
+    image.apply_orientation(orientation);
     let (width, height) = (image.width() as usize, image.height() as usize);
     match format {
-        ImageFormat::Bmp => round_as_pillow(bytes, &mut image),
+        ImageFormat::Bmp => bmp::round_as_pillow(bytes, &mut image),
         ImageFormat::Pnm => return Ok(Rgb8 { width, height, pixels: scaled(bytes, image)? }),
         _ => {}
     }
     let mut pixels = to_rgb(image);
     if is_rle {
-        fill_skipped(bytes, &mut pixels)?;
+        bmp::fill_skipped(bytes, &mut pixels)?;
     }
     Ok(Rgb8 { width, height, pixels })
 }
 
-/// Pixels that runs pass over have the palette's first colour in Pillow, and are black in the decoder. They are those that stay black under a palette of white.
-fn fill_skipped(bytes: &[u8], pixels: &mut [u8]) -> Result<(), String> {
-    let word = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
-    let (palette, data) = (14 + word(14), word(10));
-    let Some(&[blue, green, red]) = bytes.get(palette..palette + 3) else { return Ok(()) };
-    if [red, green, blue] == [0; 3] {
-        return Ok(());
-    }
-    let mut white = bytes.to_vec();
-    let Some(entries) = white.get_mut(palette..data) else { return Err("is a BMP whose palette and data overlap, which is not read".into()) };
-    entries.fill(255);
-    let white = to_rgb(image::load_from_memory_with_format(&white, ImageFormat::Bmp).map_err(failed)?);
-    for (pixel, set) in pixels.chunks_exact_mut(3).zip(white.chunks_exact(3)) {
-        if set == [0; 3] {
-            pixel.copy_from_slice(&[red, green, blue]);
-        }
-    }
-    Ok(())
-}
-
-fn failed(error: ImageError) -> String {
+pub(super) fn failed(error: ImageError) -> String {
     match error {
         ImageError::Limits(limit) => match limit.kind() {
             LimitErrorKind::DimensionError => format!("cannot be decoded: more than {MAX_SIDE} pixels a side"),
@@ -99,35 +80,19 @@ fn failed(error: ImageError) -> String {
     }
 }
 
-/// Five and six bits to eight, rounded down as Pillow does, where the decoder rounds to the nearest. Files of other depths stay.
-fn round_as_pillow(bytes: &[u8], image: &mut DynamicImage) {
-    let word = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    let DynamicImage::ImageRgb8(image) = image else { return };
-    if word(14) < 40 || word(28) & 0xFFFF != 16 {
-        return;
-    }
-    // Without masks of its own, five bits for each.
-    let bits = if word(30) == 0 { [5; 3] } else { [54, 58, 62].map(|at| word(at).count_ones().clamp(1, 8)) };
-    for pixel in image.pixels_mut() {
-        for (byte, bits) in pixel.0.iter_mut().zip(bits) {
-            let most = (1u32 << bits) - 1;
-            *byte = ((u32::from(*byte) * most + 127) / 255 * 255 / most) as u8;
-        }
-    }
-}
-
 /// Samples of PPM and its like on the scale of their maximum, rounded as Pillow does: ties to even. Grey of 16 bits keeps its high byte.
 fn scaled(bytes: &[u8], image: DynamicImage) -> Result<Vec<u8>, String> {
     let most = f64::from(PnmDecoder::new(Cursor::new(bytes)).map_err(failed)?.into_inner().1.maximal_sample());
     // The decoder has spread them over all values of its type; what they were before comes first.
-    let turned = |value: f64, full: f64| ((value * most / full).round() / most * 255.0).round_ties_even() as u8;
+    let rescaled = |value: f64, full: f64| ((value * most / full).round() / most * 255.0).round_ties_even() as u8;
     Ok(match image {
-        DynamicImage::ImageRgb16(b) => colours(&b, |v| turned(f64::from(v), 65535.0)),
+        DynamicImage::ImageRgb16(b) => colours(&b, |v| rescaled(f64::from(v), 65535.0)),
         image @ DynamicImage::ImageLuma16(_) => to_rgb(image),
         image => {
             let mut pixels = to_rgb(image);
+            // Black and white, and bytes, are on their scale already.
             if most != 1.0 && most != 255.0 {
-                let table: Vec<u8> = (0..=255u8).map(|v| turned(f64::from(v), 255.0)).collect();
+                let table: Vec<u8> = (0..=255u8).map(|v| rescaled(f64::from(v), 255.0)).collect();
                 pixels.iter_mut().for_each(|v| *v = table[usize::from(*v)]);
             }
             pixels
@@ -135,7 +100,7 @@ fn scaled(bytes: &[u8], image: DynamicImage) -> Result<Vec<u8>, String> {
     })
 }
 
-fn to_rgb(image: DynamicImage) -> Vec<u8> {
+pub(super) fn to_rgb(image: DynamicImage) -> Vec<u8> {
     match image {
         DynamicImage::ImageRgb8(b) => b.into_raw(),
         DynamicImage::ImageRgba8(b) => {

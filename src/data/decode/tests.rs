@@ -212,6 +212,18 @@ fn tiffs_of_floats_are_refused_by_name() {
     assert!(said.contains("floats"), "{said}");
 }
 
+/// A GIF that is cut within its first frame is refused.
+#[test]
+fn gifs_that_are_cut_are_refused() {
+    let whole = include_bytes!("../../../tests/files/formats/GIF_first_frame_unlike_its_screen_7x5-7-2.gif");
+    let right = decode(whole).unwrap();
+    // The trailer, and the empty block that ends the frame, have nothing of it.
+    for cut in 0..whole.len() - 2 {
+        let read = decode(&whole[..cut]);
+        assert!(read.is_err() || read == Ok(right.clone()) && cut + 8 >= whole.len(), "cut to {cut} of {} bytes", whole.len());
+    }
+}
+
 /// A JPEG of one scan ends with it: what a file goes on with is no part of the picture, also where components are read one by one.
 #[test]
 fn scans_behind_the_only_one_do_not_matter() {

@@ -27,9 +27,9 @@ pub(in crate::data) fn class(object: &Map<String, Value>, key: Option<&str>) -> 
     Ok(found.map(|(_, value)| value))
 }
 
-/// The class in the text of a `.json` member.
-pub(in crate::data) fn class_in(bytes: &[u8], key: Option<&str>) -> Result<Option<String>, String> {
-    match serde_json::from_slice(bytes) {
+/// The class in what was read of a `.json` member.
+pub(in crate::data) fn class_of(parsed: serde_json::Result<Value>, key: Option<&str>) -> Result<Option<String>, String> {
+    match parsed {
         Ok(Value::Object(object)) => class(&object, key),
         // Annotations of other kinds, or what Python writes for numbers that are none.
         _ if key.is_none() => Ok(None),
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_class_is_under_a_usual_key_or_under_the_one_that_is_named() {
-        let class = |text: &str, key| class_in(text.as_bytes(), key);
+        let class = |text: &str, key| class_of(serde_json::from_str(text), key);
         assert_eq!(class(r#"{"caption": "a cat", "label": 3}"#, None), Ok(Some("3".into())));
         assert_eq!(class(r#"{"class": " cat ", "cls": "cat"}"#, None), Ok(Some("cat".into())));
         assert_eq!(class(r#"{"caption": "a cat", "url": "x"}"#, None), Ok(None));
@@ -72,6 +72,6 @@ mod tests {
         assert!(class("[1]", Some("label")).unwrap_err().contains("holds no JSON object"));
         assert!(class("{", Some("label")).unwrap_err().contains("is no JSON"));
         // Deep nesting is an error of the reader, not the end of its stack.
-        assert!(class_in("[".repeat(100_000).as_bytes(), Some("label")).is_err());
+        assert!(class(&"[".repeat(100_000), Some("label")).is_err());
     }
 }

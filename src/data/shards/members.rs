@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::read_at;
 use super::samples::{Kind, Member};
-use crate::data::dataset::found::Tally;
+use crate::data::dataset::found::PassedOver;
 use crate::data::folder::is_image;
 use crate::data::labels::MARK;
-use crate::data::labels::json::class_in;
+use crate::data::labels::json::class_of;
 
 /// Tar files consist of blocks of so many bytes.
 const BLOCK: u64 = 512;
@@ -40,7 +40,7 @@ const LONGEST_JSON: u64 = 1 << 20;
 pub(super) struct Members {
     /// Files, in their order.
     pub files: Vec<Member>,
-    /// What is no file, by kinds as [`Tally`] has them.
+    /// What is no file, by kinds as [`PassedOver`] has them.
     pub kinds: BTreeMap<String, u64>,
     /// Bytes of the unpacked copy, if the shard is compressed.
     pub unpacked: Option<u64>,
@@ -50,20 +50,20 @@ pub(super) struct Members {
 /// in [`super::index`].
 pub(super) fn members(file: &File, path: &Path, size: u64, label_key: Option<&str>) -> Result<Members> {
     let mut walk = Walk { window: Window { file, path, size, at: 0, bytes: Vec::new() }, at: 0 };
-    let (mut files, mut links, mut tally) = (Vec::new(), Vec::new(), Tally::default());
+    let (mut files, mut links, mut passed) = (Vec::new(), Vec::new(), PassedOver::default());
     while let Some(Entry { name, what, offset, length }) = walk.next()? {
         let Some(plain) = plain(&name) else {
-            tally.count("members whose names lead out of the shard", 1);
+            passed.count("members whose names lead out of the shard", 1);
             continue;
         };
         if name.ends_with('/') || plain.split('/').any(|part| part.starts_with('.')) {
             continue;
         }
         match what {
-            What::File => files.push(member(&mut walk.window, plain, (offset, length), label_key, &mut tally)?),
+            What::File => files.push(member(&mut walk.window, plain, (offset, length), label_key, &mut passed)?),
             What::Folder => {}
             What::Link(target) => links.push((plain, target)),
-            What::Other(kind) => tally.count(kind, 1),
+            What::Other(kind) => passed.count(kind, 1),
         }
     }
     if !links.is_empty() {
@@ -75,10 +75,10 @@ pub(super) fn members(file: &File, path: &Path, size: u64, label_key: Option<&st
                 return Err(Error::other(message));
             };
             places.insert(name.clone(), place);
-            files.push(member(&mut walk.window, name, place, label_key, &mut tally)?);
+            files.push(member(&mut walk.window, name, place, label_key, &mut passed)?);
         }
     }
-    Ok(Members { files, kinds: tally.kinds, unpacked: None })
+    Ok(Members { files, kinds: passed.kinds, unpacked: None })
 }
 
 /// A name without `.` and `..`; none where it leads out of the shard's folder.
@@ -95,7 +95,7 @@ fn plain(name: &str) -> Option<String> {
 }
 
 /// What a file is, with the class that it may hold.
-fn member(window: &mut Window<'_>, name: String, (offset, length): (u64, u64), label_key: Option<&str>, tally: &mut Tally) -> Result<Member> {
+fn member(window: &mut Window<'_>, name: String, (offset, length): (u64, u64), label_key: Option<&str>, passed: &mut PassedOver) -> Result<Member> {
     let base = name.rsplit('/').next().unwrap_or(&name);
     let extension = base.rsplit_once('.').map_or("", |(_, extension)| extension).to_lowercase();
     let wrong = |message: String| Error::other(format!("{name} {message}"));
@@ -108,11 +108,11 @@ fn member(window: &mut Window<'_>, name: String, (offset, length): (u64, u64), l
         }
         "json" if length <= LONGEST_JSON => {
             let text = window.get(offset, length)?;
-            let text = text.strip_prefix(MARK).unwrap_or(text);
-            if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
-                tally.count("members .json that are no JSON", 1);
+            let parsed = serde_json::from_slice(text.strip_prefix(MARK).unwrap_or(text));
+            if parsed.is_err() {
+                passed.count("members .json that are no JSON", 1);
             }
-            Kind::Json(class_in(text, label_key).map_err(wrong)?)
+            Kind::Json(class_of(parsed, label_key).map_err(wrong)?)
         }
         "json" if label_key.is_some() => return Err(wrong(format!("has {length} bytes: classes are looked for in at most {LONGEST_JSON}"))),
         _ => Kind::Other,
@@ -188,8 +188,7 @@ impl Walk<'_> {
             }
             let length = extended.size.unwrap_or(stored);
             let full = extended.name.take().unwrap_or_else(|| header.path_bytes().into_owned());
-            let name = String::from_utf8_lossy(&full);
-            let name = name.into_owned();
+            let name = String::from_utf8_lossy(&full).into_owned();
             let mut sparse = extended.sparse;
             if kind.is_gnu_sparse() {
                 sparse = true;

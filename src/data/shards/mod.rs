@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
-use super::dataset::found::{Class, Found, Source, Tally};
+use super::dataset::found::{Class, Found, PassedOver, Source};
 use crate::error::{Error, Result};
 use index::Kept;
 pub use kept::{KeptShards, kept_shards};
@@ -115,7 +115,11 @@ pub(super) struct Indexing<'a> {
 }
 
 /// Adds `new` to `shards` and their images to `found`: shard by shard in their order, images sorted by name. Returns how many were left out.
-pub(super) fn index_all(new: &[Outer], how: &Indexing<'_>, (shards, found, tally): (&mut Vec<Shard>, &mut Vec<Found>, &mut Tally)) -> Result<usize> {
+pub(super) fn index_all(
+    new: &[Outer],
+    how: &Indexing<'_>,
+    (shards, found, passed): (&mut Vec<Shard>, &mut Vec<Found>, &mut PassedOver),
+) -> Result<usize> {
     let (cache, label_key) = (how.cache, how.label_key);
     let mut kept: BTreeMap<&Path, Kept> = BTreeMap::new();
     for (path, _) in new {
@@ -150,14 +154,14 @@ pub(super) fn index_all(new: &[Outer], how: &Indexing<'_>, (shards, found, tally
     }
     for (Indexed { stamp, members, unpacked, .. }, path, outer) in all {
         let number = shards.len();
-        members.kinds.iter().for_each(|(kind, n)| tally.count(kind, *n));
-        let samples = samples::samples(path, members.files, label_key.is_some(), outer, tally)?;
+        members.kinds.iter().for_each(|(kind, n)| passed.count(kind, *n));
+        let samples = samples::samples(path, members.files, label_key.is_some(), outer, passed)?;
         found.extend(samples.into_iter().map(|(Member { name, offset, length, .. }, class)| {
             let source = Source::Member { shard: number as u32, name: name.into(), offset, length };
             Found { source, class }
         }));
         if unpacked.is_some() {
-            tally.unpacked += 1;
+            passed.unpacked += 1;
         }
         shards.push(Shard { path: path.clone(), stamp, unpacked, file: (number < KEPT_OPEN).then(Arc::default) });
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::dataset::found::{Class, Tally};
+use crate::data::dataset::found::{Class, PassedOver};
 use crate::error::{Error, Result};
 
 /// What samples of WebDataset and img2dataset have beside their picture: nobody misses it there.
@@ -53,7 +53,13 @@ fn key(name: &str) -> &str {
 
 /// The samples of a shard, sorted by name. `json_first` says that the user named the key of the class, so that it counts more than a `.cls`; `outer` is the
 /// class of pictures that have none and lie in no folder.
-pub(super) fn samples(path: &Path, mut members: Vec<Member>, json_first: bool, outer: &Class, tally: &mut Tally) -> Result<Vec<(Member, Class)>> {
+pub(super) fn samples(
+    path: &Path,
+    mut members: Vec<Member>,
+    json_first: bool,
+    outer: &Class,
+    passed: &mut PassedOver,
+) -> Result<Vec<(Member, Class)>> {
     members.sort_by(|a, b| a.name.cmp(&b.name));
     refuse_twins(path, &members)?;
     let single = |member: &Member| key(&member.name) == stem(&member.name).0;
@@ -66,7 +72,7 @@ pub(super) fn samples(path: &Path, mut members: Vec<Member>, json_first: bool, o
         let own = stem(&member.name).0.to_owned();
         let (text, is_json) = match &member.kind {
             Kind::Image if !single(&member) && keys.contains(key(&member.name)) => {
-                tally.count(&member.name[key(&member.name).len()..].to_lowercase(), 1);
+                passed.count(&member.name[key(&member.name).len()..].to_lowercase(), 1);
                 continue;
             }
             Kind::Image => {
@@ -81,7 +87,7 @@ pub(super) fn samples(path: &Path, mut members: Vec<Member>, json_first: bool, o
                 continue;
             }
             Kind::Json(None) | Kind::Other => {
-                tally.file(&member.name);
+                passed.file(&member.name);
                 continue;
             }
         };
@@ -108,7 +114,7 @@ pub(super) fn samples(path: &Path, mut members: Vec<Member>, json_first: bool, o
         }
     }
     let idle = texts.keys().filter(|own| !kept.contains_key(own.as_str())).count();
-    tally.count("classes without a picture", idle as u64);
+    passed.count("classes without a picture", idle as u64);
     Ok(images
         .into_iter()
         .map(|image| {
@@ -161,10 +167,10 @@ mod tests {
 
     /// Pictures with their classes, and what was passed over.
     fn found(all: &[(&str, &str)], json_first: bool) -> Result<(Vec<String>, Vec<String>), String> {
-        let mut tally = Tally::default();
-        let samples = samples(Path::new("x.tar"), members(all), json_first, &Class::None, &mut tally).map_err(|e| e.to_string())?;
+        let mut passed = PassedOver::default();
+        let samples = samples(Path::new("x.tar"), members(all), json_first, &Class::None, &mut passed).map_err(|e| e.to_string())?;
         let shown = samples.iter().map(|(m, class)| format!("{} {}", m.name, class.name().unwrap_or("-"))).collect();
-        Ok((shown, tally.kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect()))
+        Ok((shown, passed.kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect()))
     }
 
     fn own(all: &[&str]) -> Vec<String> {
