@@ -114,8 +114,9 @@ impl Signals {
         self.requested.clone()
     }
 
-    /// Until the answer is dropped there is nothing to keep: a stop that is not honoured within `PATIENCE` ends the process, with the exit code and
-    /// words of `outcome`, after `clean`. A driver that compiles, or a disk that hangs, asks nobody.
+    /// Until the answer is dropped there is nothing to keep: a stop that is not honoured within
+    /// `PATIENCE` ends the process, with the exit code and words of `outcome`, after `clean`. A
+    /// driver that compiles, or a disk that hangs, asks nobody.
     pub fn watch(&self, outcome: Error, clean: impl FnOnce() + Send + 'static) -> Watch {
         let (over, signals) = (Arc::new(Mutex::new(false)), self.clone());
         let watched = Arc::clone(&over);

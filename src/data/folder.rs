@@ -116,7 +116,8 @@ impl Walk<'_> {
     /// `above` is where the scan began.
     fn class(&mut self, path: &Path, class: String, above: &Path) -> Result<()> {
         let before = self.found.len() + self.shards.len();
-        // Each real folder once per class, and none from above: links cannot hang the walk, nor bring in what is of another class.
+        // Each real folder once per class, and none from above: links cannot hang the walk, nor
+        // bring in what is of another class.
         self.walk(path, &Class::Folder(class.as_str().into()), (above, &mut HashSet::new()))?;
         if self.found.len() + self.shards.len() == before {
             self.passed.empty.push(class);

@@ -53,7 +53,8 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// Their classes.
     pub labels: Vec<Option<usize>>,
-    /// For each crop group `count * batch` crops of [`crop_bytes`](super::crop_bytes): crop 0 of every image, then crop 1 of every image, and so on.
+    /// For each crop group `count * batch` crops of [`crop_bytes`](super::crop_bytes): crop 0 of
+    /// every image, then crop 1 of every image, and so on.
     pub groups: Vec<Vec<u8>>,
     /// Images that were found to be bad now, and not before, by index.
     pub bad: Vec<Bad>,

@@ -1,6 +1,7 @@
 //! Linear classifiers: alone in a file, or with the backbone they were trained on.
 //!
-//! Promises: weight and bias fit each other; names of classes are theirs, or told not to be; whatever else the file holds is named.
+//! Promises: weight and bias fit each other; names of classes are theirs, or told not to be;
+//! whatever else the file holds is named.
 
 use super::backbones::{Core, Place};
 use super::layout;
@@ -35,8 +36,9 @@ pub struct ClassifierFile {
     pub remarks: Vec<String>,
 }
 
-/// Loads a classifier alone, from a file with or without a backbone: `fc`, `head.fc`, `linear` or `classifier`, with its class names.
-/// A batch norm before an official `linear` is multiplied into it, as it acts in evaluation. Of several classifiers it is the first by name.
+/// Loads a classifier alone, from a file with or without a backbone: `fc`, `head.fc`, `linear` or
+/// `classifier`, with its class names. A batch norm before an official `linear` is multiplied into
+/// it, as it acts in evaluation. Of several classifiers it is the first by name.
 pub fn load_classifier(path: impl AsRef<Path>) -> Result<ClassifierFile> {
     let source = Source::open(path.as_ref())?;
     let shapes = source.shapes();
@@ -101,7 +103,8 @@ pub(super) fn classifier(
     }
 }
 
-/// Multiplies a batch norm's evaluation (scale and shift from weight, bias and running statistics, eps 1e-5) into the classifier behind it.
+/// Multiplies a batch norm's evaluation (scale and shift from weight, bias and running statistics,
+/// eps 1e-5) into the classifier behind it.
 fn fold(source: &Source, classifier: &mut Classifier, norm: &str) -> Result<()> {
     let features = classifier.weight.shape[1];
     let read = |part: &str| -> Result<Vec<f64>> {

@@ -190,7 +190,8 @@ fn images_that_kernels_cannot_count() {
     assert!(!rig.path("out").exists());
 }
 
-/// A run whose pictures were decoded by something else is told when it goes on; one with the same decoders is not.
+/// A run whose pictures were decoded by something else is told when it goes on; one with the same
+/// decoders is not.
 #[test]
 fn other_decoders() {
     let rig = Rig::new();

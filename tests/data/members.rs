@@ -1,4 +1,5 @@
-//! Members of shards that are odd: links, names that lead elsewhere, marks in front of texts; and what the kept index hangs on.
+//! Members of shards that are odd: links, names that lead elsewhere, marks in front of texts; and
+//! what the kept index hangs on.
 
 use std::fs::{self, File};
 use std::path::Path;

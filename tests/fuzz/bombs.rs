@@ -44,7 +44,8 @@ fn grown() -> Vec<u8> {
     out.finish().unwrap()
 }
 
-/// A progressive JPEG of `scans` scans in which every block is empty, by end-of-band runs of 32767 blocks (its symbol has one bit).
+/// A progressive JPEG of `scans` scans in which every block is empty, by end-of-band runs of 32767
+/// blocks (its symbol has one bit).
 fn scan_bomb(width: u16, height: u16, scans: usize) -> Vec<u8> {
     let mut file = b"\xFF\xD8\xFF\xDB\0\x43\0".to_vec();
     file.extend([1; 64]);
@@ -52,7 +53,8 @@ fn scan_bomb(width: u16, height: u16, scans: usize) -> Vec<u8> {
     file.extend(height.to_be_bytes());
     file.extend(width.to_be_bytes());
     file.extend(b"\x01\x01\x11\0");
-    // One code of one bit: for DC a difference of none, for AC a run of 2^14 blocks and 14 bits more.
+    // One code of one bit: for DC a difference of none, for AC a run of 2^14 blocks and 14 bits
+    // more.
     for (class, symbol) in [(0x00, 0x00), (0x10, 0xE0)] {
         file.extend([0xFF, 0xC4, 0, 20, class, 1]);
         file.extend([0; 15]);
@@ -82,8 +84,8 @@ fn jpegs_of_many_scans() {
     refused("large, progressive.jpg", &scan_bomb(13_000, 13_000, 10), "256 MiB");
 }
 
-/// A baseline JPEG of empty blocks in `scans` scans of all components; only the first belongs to the picture. `odd`: luma is subsampled below chroma, which is
-/// read component by component.
+/// A baseline JPEG of empty blocks in `scans` scans of all components; only the first belongs to
+/// the picture. `odd`: luma is subsampled below chroma, which is read component by component.
 fn repeated(side: u16, scans: usize, odd: bool) -> Vec<u8> {
     let mut file = b"\xFF\xD8\xFF\xDB\0\x43\0".to_vec();
     file.extend([1; 64]);

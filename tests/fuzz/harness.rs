@@ -11,8 +11,8 @@ use swav_wgpu::data::rng::Stream;
 /// Cases of a parser in a normal run of the tests.
 const CASES: u64 = 150;
 
-/// The most processor time that one case may take, and a tenth of the time that it may take in all: on a busy machine everything is slow. A build
-/// without optimisation is several times slower.
+/// The most processor time that one case may take, and a tenth of the time that it may take in all:
+/// on a busy machine everything is slow. A build without optimisation is several times slower.
 pub const SLOWEST: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 3 });
 
 /// The most memory that one case may take beyond what the process has, in bytes.
@@ -60,13 +60,14 @@ pub fn fuzz(name: &str, seeds: &[Vec<u8>], parse: impl Fn(&Path) -> bool) {
     println!("{name}: {} cases, {taken} taken, in {:.0} s", case - first, began.elapsed().as_secs_f64());
 }
 
-/// Keeps other tests of this kind from working until it is dropped: time and memory are those of the process.
+/// Keeps other tests of this kind from working until it is dropped: time and memory are those of
+/// the process.
 pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What `work` gives, the processor time that it takes, or a tenth of all its time where that is more, and by how many bytes the process's memory grows at
-/// most. Whoever asks is [`alone`].
+/// What `work` gives, the processor time that it takes, or a tenth of all its time where that is
+/// more, and by how many bytes the process's memory grows at most. Whoever asks is [`alone`].
 pub fn costs<T>(work: impl FnOnce() -> T) -> (T, Duration, u64) {
     let (before, start, processor) = (reset_peak(), Instant::now(), ProcessTime::now());
     let done = work();

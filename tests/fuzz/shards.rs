@@ -1,4 +1,5 @@
-//! Shards with long names and links, compressed ones, the index that is kept of them, and records of raw pixels.
+//! Shards with long names and links, compressed ones, the index that is kept of them, and records
+//! of raw pixels.
 
 use super::data::{opened, png};
 use super::harness::fuzz;
@@ -34,7 +35,8 @@ fn tar() -> Vec<u8> {
     out.into_inner().unwrap()
 }
 
-/// Gives every header its right sum again: else nothing behind a changed one would ever be looked at.
+/// Gives every header its right sum again: else nothing behind a changed one would ever be looked
+/// at.
 fn with_sums(mut file: Vec<u8>) -> Vec<u8> {
     for block in file.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
         let sum: u32 = block.iter().enumerate().map(|(i, byte)| if (148..156).contains(&i) { 32 } else { u32::from(*byte) }).sum();
@@ -90,7 +92,8 @@ fn shard(path: &Path) {
     }
 }
 
-/// What is kept behind the first line and the sum, with a right sum before it: a file whose sum is wrong is never looked into.
+/// What is kept behind the first line and the sum, with a right sum before it: a file whose sum is
+/// wrong is never looked into.
 #[test]
 fn kept_indexes() {
     fuzz("body", &[b"own".to_vec(), vec![0]], |path| {

@@ -105,9 +105,9 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f64], limit: f64) {
     }
 }
 
-/// The same where either may be spoilt: NaN must be where it is wanted, infinity, or NaN, where that
-/// is. The limit is of the largest value, or of `least` where none is so large. `spreads`: NaN may be
-/// elsewhere too.
+/// The same where either may be spoilt: NaN must be where it is wanted, infinity, or NaN, where
+/// that is. The limit is of the largest value, or of `least` where none is so large. `spreads`: NaN
+/// may be elsewhere too.
 pub fn assert_spoilt(what: &str, got: &[f32], want: &[f64], (limit, least): (f64, f64), spreads: bool) {
     assert_eq!(got.len(), want.len(), "{what}");
     // As f32 has them.

@@ -68,7 +68,8 @@ pub struct DataCheckArgs {
 
 --json prints {folder, copies, copy_bytes, indexes, index_bytes, cleared}; folder is null where nothing is kept.")]
 pub struct DataCacheArgs {
-    /// Delete unpacked copies of compressed shards and indexes of shards; not while a command reads them
+    /// Delete unpacked copies of compressed shards and indexes of shards; not while a command reads
+    /// them
     #[arg(long)]
     pub clear: bool,
 }

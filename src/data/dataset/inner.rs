@@ -1,4 +1,5 @@
-//! Parts that lie deeper in a set than they are looked for: the folder above a set was named, or every class has parts of its own.
+//! Parts that lie deeper in a set than they are looked for: the folder above a set was named, or
+//! every class has parts of its own.
 //!
 //! Promise: training and validation pictures are never mixed in silence.
 
@@ -10,7 +11,8 @@ use super::roles::{self, Part};
 use crate::data::shards::Shard;
 use crate::error::{Error, Result};
 
-/// Refuses pictures and shards below `folder` whose folders, beyond the first (it may well be a class), are called like different parts.
+/// Refuses pictures and shards below `folder` whose folders, beyond the first (it may well be a
+/// class), are called like different parts.
 pub(super) fn refuse<'a>(folder: &Path, found: impl Iterator<Item = &'a Found>, shards: &[Shard]) -> Result<()> {
     let mut last = PathBuf::new();
     let mut seen: BTreeMap<PathBuf, (Part, String)> = BTreeMap::new();

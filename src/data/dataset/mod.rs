@@ -1,9 +1,11 @@
 //! A set of images in a folder or in tar shards, with or without classes.
 //!
-//! Where the parts of a set lie is settled by names (`layout`, `roles`); a scan finds the samples of each (`contents`) and counts
-//! what it passes over (`summary`); classes are numbered by name (`classes`). Samples are sorted by path and classes by name, so
-//! indices and labels are the same on every machine; the classes of `train` are the classes of `val`. (Where all images are listed, a
-//! class of `val` alone is numbered behind them.) What users may rely on: docs/data.md.
+//! Where the parts of a set lie is settled by names (`layout`, `roles`); a scan finds the samples
+//! of each (`contents`) and counts what it passes over (`summary`); classes are numbered by name
+//! (`classes`). Samples are sorted by path and classes by name, so indices and labels are the same
+//! on every machine; the classes of
+//! `train` are the classes of `val`. (Where all images are listed, a class of `val` alone is
+//! numbered behind them.) What users may rely on: docs/data.md.
 
 mod classes;
 mod contents;

@@ -71,7 +71,8 @@ pub(super) fn locate_all(places: &[Place], layout: Layout) -> Result<Located> {
     Ok(all)
 }
 
-/// Takes folders of pictures that a glob found (`photos/*`) for classes, as they are in the folder above; whether it was so.
+/// Takes folders of pictures that a glob found (`photos/*`) for classes, as they are in the folder
+/// above; whether it was so.
 fn classes_by_glob(taken: &[(&Place, Option<Part>)], all: &mut Located) -> Result<bool> {
     let globbed: Vec<&Path> = taken.iter().filter(|(place, _)| !place.named && place.path.is_dir()).map(|(place, _)| &*place.path).collect();
     let flat = globbed.iter().filter(|path| shape(path) == Shape::Flat).count();

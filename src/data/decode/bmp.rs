@@ -21,7 +21,8 @@ pub(super) fn is_rle(bytes: &[u8]) -> bool {
     word(bytes, HEADER_SIZE) >= 40 && matches!(word(bytes, COMPRESSION), 1 | 2)
 }
 
-/// Pixels that runs pass over have the palette's first colour in Pillow, and are black in the decoder. They are those that stay black under a palette of white.
+/// Pixels that runs pass over have the palette's first colour in Pillow, and are black in the
+/// decoder. They are those that stay black under a palette of white.
 pub(super) fn fill_skipped(bytes: &[u8], pixels: &mut [u8]) -> Result<(), String> {
     let (palette, data) = (14 + word(bytes, HEADER_SIZE) as usize, word(bytes, DATA) as usize);
     let Some(&[blue, green, red]) = bytes.get(palette..palette + 3) else { return Ok(()) };
@@ -40,7 +41,8 @@ pub(super) fn fill_skipped(bytes: &[u8], pixels: &mut [u8]) -> Result<(), String
     Ok(())
 }
 
-/// Five and six bits to eight, rounded down as Pillow does, where the decoder rounds to the nearest. Files of other depths stay.
+/// Five and six bits to eight, rounded down as Pillow does, where the decoder rounds to the
+/// nearest. Files of other depths stay.
 pub(super) fn round_as_pillow(bytes: &[u8], image: &mut DynamicImage) {
     let DynamicImage::ImageRgb8(image) = image else { return };
     if word(bytes, HEADER_SIZE) < 40 || word(bytes, BITS) & 0xFFFF != 16 {

@@ -6,8 +6,8 @@ use gif::{DecodeOptions, DecodingError, MemoryLimit};
 
 use super::{MAX_EXTRA, Rgb8, check_size};
 
-/// Decodes the first frame. Around one that is smaller than its screen lies the transparent colour, or else the first of the palette; a screen that is smaller
-/// than its frame grows.
+/// Decodes the first frame. Around one that is smaller than its screen lies the transparent colour,
+/// or else the first of the palette; a screen that is smaller than its frame grows.
 pub(super) fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     let failed = |error: DecodingError| format!("cannot be decoded: {error}");
     let mut options = DecodeOptions::new();

@@ -9,13 +9,16 @@ use libjpeg_turbo_rs::{
 use super::jpeg_layout::Layout;
 use super::{MAX_EXTRA, MAX_SIDE, Rgb8, check_size, too_much_memory};
 
-/// Most scans that are read, of however small a picture: each keeps tables of its own. Usual files have 10.
+/// Most scans that are read, of however small a picture: each keeps tables of its own. Usual files
+/// have 10.
 pub(super) const MAX_SCANS: usize = 1000;
 
-/// Most passes over every block that scans may take, as each costs time whether it brings anything or not; a scan of one component counts for its blocks.
+/// Most passes over every block that scans may take, as each costs time whether it brings anything
+/// or not; a scan of one component counts for its blocks.
 const MAX_PASSES: u64 = 64;
 
-/// Blocks that all scans together may pass over in any case, so that small pictures may have as many scans as they like.
+/// Blocks that all scans together may pass over in any case, so that small pictures may have as
+/// many scans as they like.
 const FREE_BLOCKS: u64 = 1 << 19;
 
 /// Bytes a pixel that `by_planes` takes in all, at most: coefficients of four components, two files made of them, planes.
@@ -51,8 +54,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     }
     let mut ended;
     let mut bytes = bytes;
-    if layout.lacks_end || layout.end.is_some() {
-        ended = bytes[..layout.end.unwrap_or(bytes.len())].to_vec();
+    if layout.lacks_end {
+        ended = bytes.to_vec();
         ended.extend([0xFF, 0xD9]);
         bytes = &ended;
     }

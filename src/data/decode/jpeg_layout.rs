@@ -39,8 +39,6 @@ pub(super) struct Layout {
     scans: Vec<Scan>,
     /// Whether more than one scan was looked for, and no end marker found behind them.
     pub lacks_end: bool,
-    /// Where the only scan of a sequential file ends, if it was looked for; what follows is no part of its picture.
-    pub end: Option<usize>,
 }
 
 const START_OF_SCAN: u8 = 0xDA;
@@ -50,8 +48,7 @@ impl Layout {
     /// Reads the markers up to the only scan, or to the end of the file where there are several.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let cut = || "is a JPEG that ends within its header: the file is cut off".to_owned();
-        let mut layout =
-            Self { marker: 0, precision: 0, width: 0, height: 0, components: Vec::new(), scans: Vec::new(), lacks_end: false, end: None };
+        let mut layout = Self { marker: 0, precision: 0, width: 0, height: 0, components: Vec::new(), scans: Vec::new(), lacks_end: false };
         let mut at = 2;
         loop {
             let Some(found) = next_marker(bytes, at) else {
@@ -76,8 +73,6 @@ impl Layout {
                         return Err(format!("cannot be decoded: more than {MAX_SCANS} scans"));
                     }
                     if !layout.has_several_scans() {
-                        let end = || next_marker(bytes, at).map(|(_, behind)| behind - 2);
-                        layout.end = layout.is_sampled_oddly().then(end).flatten();
                         break;
                     }
                 }

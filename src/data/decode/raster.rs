@@ -80,7 +80,8 @@ pub(super) fn failed(error: ImageError) -> String {
     }
 }
 
-/// Samples of PPM and its like on the scale of their maximum, rounded as Pillow does: ties to even. Grey of 16 bits keeps its high byte.
+/// Samples of PPM and its like on the scale of their maximum, rounded as Pillow does: ties to even.
+/// Grey of 16 bits keeps its high byte.
 fn scaled(bytes: &[u8], image: DynamicImage) -> Result<Vec<u8>, String> {
     let most = f64::from(PnmDecoder::new(Cursor::new(bytes)).map_err(failed)?.into_inner().1.maximal_sample());
     // The decoder has spread them over all values of its type; what they were before comes first.

@@ -153,7 +153,8 @@ fn the_recorded_versions_are_those_of_the_lock_file() {
     }
 }
 
-/// A progressive file cut anywhere is refused, whether an end marker is put behind the cut or not: but for its end, where nothing is missing.
+/// A progressive file cut anywhere is refused, whether an end marker is put behind the cut or not:
+/// but for its end, where nothing is missing.
 #[test]
 fn progressive_jpegs_that_are_cut_are_refused() {
     for whole in [
@@ -173,7 +174,8 @@ fn progressive_jpegs_that_are_cut_are_refused() {
     }
 }
 
-/// Restart markers that are missing, of another number, or in the wrong place: an error, or all pixels right.
+/// Restart markers that are missing, of another number, or in the wrong place: an error, or all
+/// pixels right.
 #[test]
 fn damaged_restart_markers_are_refused() {
     let mut coefficients = libjpeg_turbo_rs::read_coefficients(&a_jpeg()).unwrap();
@@ -224,7 +226,8 @@ fn gifs_that_are_cut_are_refused() {
     }
 }
 
-/// A JPEG of one scan ends with it: what a file goes on with is no part of the picture, also where components are read one by one.
+/// A JPEG of one scan ends with it: what a file goes on with is no part of the picture, also where
+/// components are read one by one.
 #[test]
 fn scans_behind_the_only_one_do_not_matter() {
     for whole in [

@@ -20,7 +20,8 @@ pub struct KeptShards {
     pub index_bytes: u64,
 }
 
-/// Counts what is kept below `cache`, and removes it if `clear` says so. Files of other names are left alone.
+/// Counts what is kept below `cache`, and removes it if `clear` says so. Files of other names are
+/// left alone.
 pub fn kept_shards(cache: &Path, clear: bool) -> Result<KeptShards> {
     let folder = cache.join("shards");
     let mut kept = KeptShards { folder: folder.clone(), ..KeptShards::default() };

@@ -55,8 +55,8 @@ pub(super) struct Stamp {
     pub size: u64,
     /// Time of change since 1970; files that are older count as of then.
     changed: Duration,
-    /// Time of the last change of anything about it, where the system has one: it tells a file that was replaced by one of the same
-    /// size and time of change (`cp -p`).
+    /// Time of the last change of anything about it, where the system has one: it tells a file that
+    /// was replaced by one of the same size and time of change (`cp -p`).
     status: Duration,
 }
 

@@ -108,7 +108,7 @@ def kinds():
             info[274] = tag
             for compression in (None, "tiff_lzw"):
                 data = saved(Image.fromarray(rgb), "TIFF", tiffinfo=info, compression=compression)
-                yield "TIFF turned", "tif", f"{size}-{tag}-{compression}", data
+                yield "TIFF with orientation", "tif", f"{size}-{tag}-{compression}", data
         for bits, colours in ((16, 1), (16, 3), (16, 4), (8, 3), (8, 1), (8, 4), (32, 3)):
             for order in "<>":
                 for planar in (False, True):
